@@ -1,0 +1,92 @@
+// Package apikey knows who a caller is: it parses a credential, looks it up by
+// digest, and keeps the key file of the design (§3) loaded, watched and edited.
+//
+// A secret never leaves this package: what goes out is a [Key], named by its id.
+package apikey
+
+import (
+	"slices"
+	"time"
+
+	"tollgate/internal/limit"
+)
+
+// Period is how often a quota starts again, in UTC.
+type Period string
+
+// The quota periods.
+const (
+	Total Period = "total" // never
+	Day   Period = "day"
+	Month Period = "month"
+)
+
+// Name is the name of the running period at t: "total", "2026-11-24" or
+// "2026-11". An unknown period is "total".
+func (p Period) Name(t time.Time) string {
+	switch p {
+	case Day:
+		return t.UTC().Format("2006-01-02")
+	case Month:
+		return t.UTC().Format("2006-01")
+	case Total:
+	}
+	return string(Total)
+}
+
+// Start is the beginning of the running period at t; zero for [Total].
+func (p Period) Start(t time.Time) time.Time {
+	y, m, d := t.UTC().Date()
+	switch p {
+	case Day:
+		return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+	case Month:
+		return time.Date(y, m, 1, 0, 0, 0, 0, time.UTC)
+	case Total:
+	}
+	return time.Time{}
+}
+
+// AdminUser is the user whose keys open /admin and /metrics.
+const AdminUser = "admin"
+
+// DefaultSecret is the public key that a missing key file is written with. It
+// is honoured only under [Circumstances.Local].
+const DefaultSecret = "sk-default-key-change-me"
+
+// Key is what is known of one identity. It is immutable.
+type Key struct {
+	ID          string
+	User        string
+	Quota       int64 // tokens per period; [limit.Unlimited]
+	QuotaPeriod Period
+	Enabled     bool
+	Models      []string // names that it may use; nil = all
+	// Limits override the global per-key ones where the pointer is set; a
+	// pointer to [limit.Unlimited] lifts the global limit.
+	Concurrent, RequestsPerMinute, TokensPerMinute *int64
+	NotBefore, ExpiresAt                           time.Time // zero = no bound
+	// Default marks the public default key.
+	Default bool
+}
+
+// Admin reports whether the key opens /admin.
+func (k *Key) Admin() bool { return k.User == AdminUser }
+
+// Allows reports whether the key may use the model.
+func (k *Key) Allows(model string) bool { return k.Models == nil || slices.Contains(k.Models, model) }
+
+// Caps are the limits of this key at t, given the global per-key ones.
+func (k *Key) Caps(global limit.Caps, t time.Time) limit.Caps {
+	c := global
+	for _, o := range []struct {
+		to   *int64
+		from *int64
+	}{{&c.Concurrent, k.Concurrent}, {&c.Requests, k.RequestsPerMinute}, {&c.Tokens, k.TokensPerMinute}} {
+		if o.from != nil {
+			*o.to = *o.from
+		}
+	}
+	c.Quota, c.QuotaPeriod = k.Quota, k.QuotaPeriod.Name(t)
+	return c
+}

@@ -1,0 +1,165 @@
+// Package ledger holds the token accounts: one record per request, from the
+// intent before vLLM is called to its final settlement.
+//
+// Records are idempotent by lease id. Within one quality a count never
+// decreases; a better quality replaces a worse one. What implements [Store]
+// lives elsewhere (internal/sqlitestore); [Book] is the in-memory reference.
+package ledger
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"tollgate/internal/usage"
+)
+
+var (
+	// ErrUnavailable: the record cannot be written now (disk full, I/O error,
+	// closed). Nothing was recorded.
+	ErrUnavailable = errors.New("ledger is unavailable")
+	// ErrUnknown: there is no intent for that lease.
+	ErrUnknown = errors.New("no such request in the ledger")
+	// ErrDuplicate: an intent with that lease id exists already.
+	ErrDuplicate = errors.New("lease id is in the ledger already")
+)
+
+// EndReason says why a request ended. The empty reason is an open request.
+type EndReason string
+
+// The ends of design §6.
+const (
+	Complete      EndReason = "complete"
+	Refused       EndReason = "refused"
+	ClientAbort   EndReason = "client_abort"
+	UpstreamAbort EndReason = "upstream_abort"
+	Timeout       EndReason = "timeout"
+	Aborted       EndReason = "aborted"
+	UpstreamError EndReason = "upstream_error"
+	EngineAbort   EndReason = "engine_abort"
+	Cancelled     EndReason = "cancelled"
+	Revoked       EndReason = "revoked"
+	Drained       EndReason = "drained"
+	GatewayCrash  EndReason = "gateway_crash"
+	EnvoyCrash    EndReason = "envoy_crash"
+)
+
+// EndReasons lists every reason once, in the order of design §6.
+func EndReasons() []EndReason {
+	return []EndReason{
+		Complete, Refused, ClientAbort, UpstreamAbort, Timeout, Aborted, UpstreamError,
+		EngineAbort, Cancelled, Revoked, Drained, GatewayCrash, EnvoyCrash,
+	}
+}
+
+// Quality ranks how well a count is known: Exact > Partial > Estimated.
+type Quality string
+
+// The qualities.
+const (
+	Exact     Quality = "exact"
+	Partial   Quality = "partial"
+	Estimated Quality = "estimated"
+)
+
+// Rank orders qualities: 3 exact, 2 partial, 1 estimated, 0 none.
+func (q Quality) Rank() int {
+	switch q {
+	case Exact:
+		return 3
+	case Partial:
+		return 2
+	case Estimated:
+		return 1
+	}
+	return 0
+}
+
+// Intent is written before vLLM is called. It holds no key, prompt or answer.
+type Intent struct {
+	LeaseID    string // ours, unforgeable; primary key
+	RequestID  string // x-request-id as the client sees it
+	KeyID      string
+	User       string
+	Model      string
+	Endpoint   string // canonical path, aliases folded: /v1/chat/completions
+	Engine     string // upstream address where known, else ""
+	Stream     bool
+	N          int // choices per prompt
+	Prompts    int
+	StartedAt  time.Time
+	Reserved   int64 // tokens reserved at admission
+	ClientAddr string
+}
+
+// Checkpoint is the running count of a live request. Fields may be
+// [usage.Unsaid].
+type Checkpoint struct {
+	LeaseID string
+	Counts  usage.Counts
+}
+
+// Settlement ends a request. Prompt and Completion are never [usage.Unsaid].
+type Settlement struct {
+	LeaseID     string
+	Status      int       // HTTP status the client got; 0 when it got none
+	FirstByteAt time.Time // zero when there was none
+	EndedAt     time.Time
+	Reason      EndReason
+	Quality     Quality
+	Counts      usage.Counts
+	Engine      string // "" keeps what the intent said
+}
+
+// Record is one row as it stands.
+type Record struct {
+	Intent
+	Status      int
+	FirstByteAt time.Time
+	EndedAt     time.Time
+	Reason      EndReason // "" while open
+	Quality     Quality   // "" while open
+	Counts      usage.Counts
+}
+
+// Open reports whether the request has not been settled.
+func (r *Record) Open() bool { return r.Reason == "" }
+
+// Store keeps the records. All methods are safe for concurrent use; a method
+// returns only when what it promises is written to the level of ledger.sync.
+type Store interface {
+	// Begin writes an intent. [ErrDuplicate], [ErrUnavailable].
+	Begin(ctx context.Context, in Intent) error
+	// Checkpoint writes running counts of many live requests in one batch.
+	// Unknown and settled leases are skipped; counts never go down.
+	Checkpoint(ctx context.Context, batch []Checkpoint) error
+	// Settle ends a request and returns the row as it now stands and how far
+	// its counts moved beyond what had been settled before (all of them at the
+	// first settle, often 0 at a second). Settling twice is a no-op unless the second is of a
+	// better quality, or of the same quality with higher counts; a same-quality
+	// settle may replace the reason [Aborted] by a named one, and sets a status
+	// that was 0. [ErrUnknown], [ErrUnavailable].
+	Settle(ctx context.Context, s Settlement) (Record, usage.Counts, error)
+	// Get returns one record. [ErrUnknown].
+	Get(ctx context.Context, leaseID string) (Record, error)
+	// Recover ends every open intent as reason with quality [Partial] (the last
+	// checkpoint; [Estimated] with 0 completion tokens where there was none)
+	// and returns how many.
+	Recover(ctx context.Context, reason EndReason, at time.Time) (int, error)
+	// Used sums prompt and completion tokens of a key whose requests started
+	// in [since, until); zero until means no end. Open requests count with
+	// their checkpoint.
+	Used(ctx context.Context, keyID string, since, until time.Time) (int64, error)
+	// Minute returns the settled tokens and started requests per key and second
+	// since the given time, to rebuild the 60 s windows.
+	Minute(ctx context.Context, since time.Time) ([]Second, error)
+	Close() error
+}
+
+// Second is one key's use in one second.
+type Second struct {
+	KeyID    string
+	At       time.Time // start of the second
+	Tokens   int64     // settled tokens that ended in this second
+	Requests int64     // requests that started in this second
+}

@@ -1,0 +1,58 @@
+// Package openai is the wire: it checks and rewrites a request body, writes
+// error bodies, and turns a refusal into HTTP. It decides nothing.
+//
+// Requests are parsed strictly (RFC 8259 with the refusals of design §6) and
+// what vLLM receives is what was checked: [Parse] returns the rewritten body.
+package openai
+
+import (
+	"tollgate/internal/usage"
+)
+
+// Endpoint is one metered route by its canonical path, aliases folded.
+type Endpoint string
+
+// The metered routes.
+const (
+	ChatCompletions Endpoint = "/v1/chat/completions"
+	Completions     Endpoint = "/v1/completions"
+	Embeddings      Endpoint = "/v1/embeddings"
+	Responses       Endpoint = "/v1/responses"
+	Messages        Endpoint = "/v1/messages"
+	CountTokens     Endpoint = "/v1/messages/count_tokens"
+	Score           Endpoint = "/v1/score"
+	Rerank          Endpoint = "/v1/rerank"
+	Tokenize        Endpoint = "/tokenize"
+	Detokenize      Endpoint = "/detokenize"
+)
+
+// Limits bound what one request may ask for.
+type Limits struct {
+	MaxN       int // choices per prompt
+	MaxPrompts int // prompts in one completions request
+	// CacheSalt, when not empty, is set as cache_salt (request.isolate_prefix_cache).
+	CacheSalt string
+}
+
+// Request is what a body asks for, after the checks.
+type Request struct {
+	Endpoint Endpoint
+	// Body is the rewritten body: what vLLM gets.
+	Body  []byte
+	Model string
+	// Stream is true when the answer will be an event stream.
+	Stream bool
+	// N is choices per prompt, Prompts the number of prompts; both at least 1.
+	N, Prompts int
+	// PromptBytes is the size of the text that will be tokenized, in bytes
+	// (messages, prompt, input, tools; for token ids 4 bytes each).
+	PromptBytes int64
+	// MaxTokens is the output bound per choice that the client gave, or -1.
+	MaxTokens int64
+	// WantsUsage: the client set stream_options.include_usage.
+	WantsUsage bool
+	// WantsRunning: and continuous_usage_stats.
+	WantsRunning bool
+	// Format is the shape of the answer.
+	Format usage.Format
+}
