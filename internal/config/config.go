@@ -6,7 +6,9 @@
 package config
 
 import (
+	"net"
 	"path/filepath"
+	"strconv"
 	"time"
 )
 
@@ -200,3 +202,12 @@ func (c *Config) VLLMPIDFile() string {
 
 // RunDir holds the sockets: grpc.sock, http.sock, envoy-admin.sock, launcher.sock.
 func (c *Config) RunDir() string { return filepath.Join(c.StateDir, "run") }
+
+// EngineAddresses are the engines as host:port: vllm.endpoints, or vllm.host
+// and vllm.port.
+func (c *Config) EngineAddresses() []string {
+	if len(c.VLLM.Endpoints) > 0 {
+		return c.VLLM.Endpoints
+	}
+	return []string{net.JoinHostPort(c.VLLM.Host, strconv.Itoa(c.VLLM.Port))}
+}

@@ -1,0 +1,133 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
+)
+
+// isNull reports null, ~ and nothing at all.
+func isNull(n ast.Node) bool {
+	if n == nil {
+		return true
+	}
+	_, ok := n.(*ast.NullNode)
+	return ok
+}
+
+// at is where a node begins. A mapping begins at its first key: its own token is
+// the colon.
+func at(n ast.Node) position {
+	if values := mappings(n); len(values) > 0 && values[0].Key != nil {
+		if m, ok := n.(*ast.MappingNode); !ok || !m.IsFlowStyle {
+			n = values[0].Key
+		}
+	}
+	if n == nil || n.GetToken() == nil || n.GetToken().Position == nil {
+		return position{1, 1}
+	}
+	p := n.GetToken().Position
+	return position{max(p.Line, 1), max(p.Column, 1)}
+}
+
+// mappings are the entries of a mapping; nil when the node is none.
+func mappings(n ast.Node) []*ast.MappingValueNode {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		if n.Values == nil {
+			return []*ast.MappingValueNode{}
+		}
+		return n.Values
+	case *ast.MappingValueNode:
+		return []*ast.MappingValueNode{n}
+	}
+	return nil
+}
+
+// glued is the text of an entry "a:b" without a space after its colon, which
+// YAML takes for text and the parser, in a list inside of braces, for a mapping.
+func glued(n ast.Node) (string, bool) {
+	values := mappings(n)
+	if len(values) != 1 || values[0].Start == nil || values[0].Value == nil || values[0].Value.GetToken() == nil {
+		return "", false
+	}
+	v := values[0]
+	colon, value := v.Start.Position, v.Value.GetToken().Position
+	if quoted(v.Value) || colon.Line != value.Line || colon.Column+1 != value.Column {
+		return "", false
+	}
+	if m, ok := n.(*ast.MappingNode); ok && m.IsFlowStyle && m.Start.Value == "{" {
+		return "", false
+	}
+	return keyText(v.Key) + ":" + source(v.Value), true
+}
+
+// kindOf names what a node is to somebody who does not know YAML's words.
+func kindOf(n ast.Node) string {
+	switch n := n.(type) {
+	case *ast.StringNode, *ast.LiteralNode:
+		return "text"
+	case *ast.IntegerNode:
+		return "a number"
+	case *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
+		return "a number with a point"
+	case *ast.BoolNode:
+		return n.String()
+	case *ast.SequenceNode:
+		return "a list"
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "a section"
+	}
+	return "something else"
+}
+
+// quoted reports text in quotes or in a block.
+func quoted(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.LiteralNode:
+		return true
+	case *ast.StringNode:
+		return n.Token.Type == token.SingleQuoteType || n.Token.Type == token.DoubleQuoteType
+	}
+	return false
+}
+
+// source is the text of a scalar as the file has it; for others it means
+// nothing.
+func source(n ast.Node) string {
+	if n.GetToken() == nil {
+		return ""
+	}
+	return n.GetToken().Value
+}
+
+// keyText is the name of an entry.
+func keyText(k ast.MapKeyNode) string {
+	if k == nil || k.GetToken() == nil {
+		return ""
+	}
+	return k.GetToken().Value
+}
+
+// safeName is a key for a message: a name that cannot be one of ours is not
+// repeated as it is, because whole lines end up here when a colon is misplaced.
+func safeName(name string) string {
+	if name == "" || looksSecret(name) || len(name) > 40 || strings.ContainsFunc(name, func(r rune) bool {
+		return r <= ' ' || r == 0x7f
+	}) {
+		return strings.Trim(show("", name), `"`)
+	}
+	return name
+}
+
+// fieldIndex is the field of that YAML name, -1 when there is none.
+func fieldIndex(t reflect.Type, name string) int {
+	for i := range t.NumField() {
+		if t.Field(i).Tag.Get("yaml") == name {
+			return i
+		}
+	}
+	return -1
+}

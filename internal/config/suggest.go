@@ -1,0 +1,89 @@
+package config
+
+import (
+	"reflect"
+	"strconv"
+	"strings"
+)
+
+// nearest is the candidate that a typing mistake away from word, "" when none
+// is close.
+func nearest(word string, candidates []string) string {
+	best, at := "", len(word)/3+1
+	for _, c := range candidates {
+		if d := distance(strings.ToLower(word), c); d <= at && (best == "" || d < at) {
+			best, at = c, d
+		}
+	}
+	return best
+}
+
+// distance is the Levenshtein distance in bytes. Words far longer than any key
+// are far from everything.
+func distance(a, b string) int {
+	if len(a) > 64 {
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// suggestKey says what an unknown key of the struct type may have meant: a
+// neighbour, the same name in another section, or the list of what exists.
+func suggestKey(word string, t reflect.Type, prefix string) string {
+	names := fieldNames(t)
+	if n := nearest(word, names); n != "" {
+		return "did you mean " + strconv.Quote(n) + "?"
+	}
+	if p := elsewhere(word, reflect.TypeFor[Config](), ""); p != "" && p != join(prefix, word) {
+		return "did you mean " + strconv.Quote(p) + "?"
+	}
+	return "known here: " + strings.Join(names, ", ")
+}
+
+// elsewhere finds a key of that exact name in any section.
+func elsewhere(word string, t reflect.Type, prefix string) string {
+	for f := range t.Fields() {
+		path := join(prefix, f.Tag.Get("yaml"))
+		if f.Tag.Get("yaml") == word {
+			return path
+		}
+		if f.Type.Kind() == reflect.Struct {
+			if p := elsewhere(word, f.Type, path); p != "" {
+				return p
+			}
+		}
+	}
+	return ""
+}
+
+// fieldNames are the YAML names of a struct of this package, in order.
+func fieldNames(t reflect.Type) []string {
+	names := make([]string, t.NumField())
+	for i := range names {
+		names[i] = t.Field(i).Tag.Get("yaml")
+	}
+	return names
+}
+
+func join(prefix, name string) string {
+	if prefix == "" {
+		return name
+	}
+	return prefix + "." + name
+}

@@ -1,0 +1,50 @@
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// Warnings are what is allowed and probably not meant, one sentence each, for
+// every start to repeat. None carries a secret.
+func (c *Config) Warnings() []string {
+	var w []string
+	if !loopback(c.Listen) && c.TLS.CertFile == "" {
+		w = append(w, "listen "+c.Listen+" serves a network without TLS: keys and prompts travel in clear text; set tls.cert_file and tls.key_file")
+	}
+	if !loopback(c.MetricsListen) {
+		w = append(w, "metrics_listen "+c.MetricsListen+" serves metrics to a network without a key")
+	}
+	if c.Launcher.Listen != "" && !loopback(c.Launcher.Listen) {
+		w = append(w, "launcher.listen "+c.Launcher.Listen+" carries its token over a network without TLS: use a private network")
+	}
+	if len(c.Launchers) > 0 && c.Launcher.TokenFile == "" {
+		w = append(w, "launchers are named but launcher.token_file is empty: they will refuse")
+	}
+	if c.Store.Kind == "redis" && !c.Store.Redis.TLS && !allLoopback(c.Store.Redis.Addresses) {
+		w = append(w, "store.redis is reached over a network without TLS; set store.redis.tls")
+	}
+	return append(w, c.engineWarnings()...)
+}
+
+func (c *Config) engineWarnings() []string {
+	var w []string
+	if c.VLLM.AutoStart && len(c.VLLM.Endpoints) > 0 {
+		w = append(w, "vllm.auto_start starts an engine, but vllm.endpoints replaces vllm.host and vllm.port: list the engine there too")
+	}
+	if slices.ContainsFunc(c.VLLM.Args, func(a string) bool { return a == "--api-key" || strings.HasPrefix(a, "--api-key=") }) {
+		w = append(w, "vllm.args has --api-key: every user of the host can read it; use vllm.api_key_file")
+	}
+	l := c.VLLM.LoRA
+	if !l.Enabled && (len(l.Preload) > 0 || l.Runtime.Enabled) {
+		w = append(w, "vllm.lora.preload and vllm.lora.runtime do nothing while vllm.lora.enabled is false")
+	}
+	if l.Enabled && l.Runtime.Enabled && l.Dir == "" {
+		w = append(w, "vllm.lora.runtime is enabled but vllm.lora.dir is empty: no adapter can be loaded at run time")
+	}
+	return w
+}
+
+func allLoopback(addresses []string) bool {
+	return !slices.ContainsFunc(addresses, func(a string) bool { return !loopback(a) })
+}
