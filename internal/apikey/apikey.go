@@ -52,7 +52,7 @@ const AdminUser = "admin"
 
 // DefaultSecret is the public key that a missing key file is written with. It
 // is honoured only under [Circumstances.Local].
-const DefaultSecret = "sk-default-key-change-me"
+const DefaultSecret = "sk-default-key-change-me" //nolint:gosec // public on purpose
 
 // Key is what is known of one identity. It is immutable.
 type Key struct {
@@ -68,6 +68,9 @@ type Key struct {
 	NotBefore, ExpiresAt                           time.Time // zero = no bound
 	// Default marks the public default key.
 	Default bool
+	// Drain: when the key was disabled, its live streams were to finish.
+	Drain bool
+	Note  string // for people; never interpreted
 }
 
 // Admin reports whether the key opens /admin.

@@ -1,0 +1,178 @@
+package apikey
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+)
+
+// lockWait is how long an edit waits for another one to end.
+const lockWait = 10 * time.Second
+
+var (
+	// ErrNoKey says that no key has that id.
+	ErrNoKey = errors.New("no key has this id")
+	// ErrExists says that a key of that id is there already.
+	ErrExists = errors.New("a key with this id exists already")
+	// ErrInvalid says that a value that was asked for is not allowed.
+	ErrInvalid = errors.New("is not allowed")
+	// ErrBusy says that another edit of the file does not end.
+	ErrBusy = errors.New("another edit of the key file is running")
+)
+
+// Edit changes a key file: it locks out other edits, reads the file strictly,
+// applies fn, checks the result as strictly, and replaces the file in one step
+// (temporary file in the same folder, fsync, rename, fsync of the folder). When
+// fn or a check fails the file stays as it was; when fn changes nothing it is
+// not written. Permissions are kept; a file that others may read is not made
+// private by an edit. A symbolic link is followed, not replaced.
+//
+// Beside the file .NAME.edit says which content the last edit wrote, so that a
+// service that watches the file takes it without asking whether too many keys
+// are gone, and .NAME.lock is what edits lock.
+//
+// Errors: [*FileError] for a file that is wrong or missing, what fn returned,
+// [ErrBusy].
+func Edit(path string, fn func(*File) error) error {
+	path, err := resolve(path)
+	if err != nil {
+		return err
+	}
+	unlock, err := lock(sidecar(path, "lock"))
+	if err != nil {
+		return fmt.Errorf("lock key file: %w", err)
+	}
+	defer unlock()
+	data, err := readFile(path)
+	if err != nil {
+		return err
+	}
+	f, err := parseFile(path, data)
+	if err != nil {
+		return err
+	}
+	if err := fn(f); err != nil {
+		return err
+	}
+	if f.edited == 0 {
+		return nil
+	}
+	out, err := f.marshal()
+	if err != nil {
+		return fmt.Errorf("write keys: %w", err)
+	}
+	if _, err := parseFile(path, out); err != nil {
+		return fmt.Errorf("check edited keys: %w", err)
+	}
+	return replace(path, out)
+}
+
+// resolve follows symbolic links, so that an edit replaces the file and not the
+// link. A missing file is reported by the read that follows.
+func resolve(path string) (string, error) {
+	target, err := filepath.EvalSymlinks(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return path, nil
+	case err != nil:
+		return "", &FileError{Problems: []Problem{{File: path, Message: "cannot be read: " + reason(err)}}, cause: err}
+	}
+	return target, nil
+}
+
+// replace writes the file in one step. The mark comes first: a watcher that
+// sees the new file must find it.
+func replace(path string, data []byte) error {
+	mark := hex.EncodeToString(digestOf(data)) + "\n"
+	if err := renameio.WriteFile(sidecar(path, "edit"), []byte(mark), 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
+		return fmt.Errorf("mark edit: %w", reasonError(err))
+	}
+	err := renameio.WriteFile(path, data, 0o600, renameio.WithTempDir(filepath.Dir(path)), renameio.WithExistingPermissions())
+	if err != nil {
+		return fmt.Errorf("write keys: %w", reasonError(err))
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+// reasonError drops the temporary names of a failed write.
+func reasonError(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+func syncFolder(dir string) error {
+	d, err := os.Open(dir) //nolint:gosec // the folder of the configured file
+	if err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	defer func() { _ = d.Close() }()
+	// Some file systems cannot sync a folder and say EINVAL; nothing is to be done.
+	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	return nil
+}
+
+// sidecar is the name of a hidden file that belongs to path.
+func sidecar(path, kind string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+kind)
+}
+
+// marked reports whether our own edit wrote this content.
+func marked(path string, data []byte) bool {
+	target, err := resolve(path)
+	if err != nil {
+		return false
+	}
+	mark, err := os.ReadFile(sidecar(target, "edit"))
+	if err != nil {
+		return false
+	}
+	return string(bytes.TrimSpace(mark)) == hex.EncodeToString(digestOf(data))
+}
+
+func digestOf(data []byte) []byte {
+	sum := sha256.Sum256(data)
+	return sum[:]
+}
+
+// lock takes the lock of a file that stays: removing it would let two edits
+// lock two different files.
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // beside the configured file
+	if err != nil {
+		return nil, err
+	}
+	deadline := time.NewTimer(lockWait)
+	defer deadline.Stop()
+	retry := time.NewTicker(20 * time.Millisecond)
+	defer retry.Stop()
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { _ = f.Close() }, nil // closing unlocks
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			_ = f.Close()
+			return nil, err
+		}
+		select {
+		case <-retry.C:
+		case <-deadline.C:
+			_ = f.Close()
+			return nil, ErrBusy
+		}
+	}
+}

@@ -1,0 +1,25 @@
+package apikey_test
+
+import (
+	"encoding/hex"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"tollgate/internal/apikey"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func hexDigest(secret string) string {
+	d := apikey.Digest(secret)
+	return hex.EncodeToString(d[:])
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
