@@ -15,13 +15,17 @@ import (
 )
 
 var (
-	// ErrUnavailable: the record cannot be written now (disk full, I/O error,
+	// ErrUnavailable means that the record cannot be written now (disk full, I/O error,
 	// closed). Nothing was recorded.
 	ErrUnavailable = errors.New("ledger is unavailable")
-	// ErrUnknown: there is no intent for that lease.
+	// ErrUnknown means that there is no intent for that lease.
 	ErrUnknown = errors.New("no such request in the ledger")
-	// ErrDuplicate: an intent with that lease id exists already.
+	// ErrDuplicate means that an intent with that lease id exists already.
 	ErrDuplicate = errors.New("lease id is in the ledger already")
+	// ErrInvalid means that the intent or settlement breaks this package's contract (no
+	// lease id, a reason or quality that is none). Nothing was recorded and
+	// trying again will not help.
+	ErrInvalid = errors.New("invalid ledger entry")
 )
 
 // EndReason says why a request ended. The empty reason is an open request.

@@ -63,20 +63,23 @@ type Options struct {
 	// StripRunning removes "usage" from the chunks that have choices: the
 	// client did not ask for continuous_usage_stats.
 	StripRunning bool
+	// Encoded says that the body has a content coding (gzip and the like): it is
+	// passed on unread and counted as one [Encoded] anomaly.
+	Encoded bool
 }
 
 // End is how an answer has ended so far, by its own bytes.
 type End uint8
 
 const (
-	// Open: the end has not been seen.
+	// Open means that the end has not been seen.
 	Open End = iota
-	// Done: the answer is complete: [DONE] (chat, completions), a terminal
+	// Done means that the answer is complete: [DONE] (chat, completions), a terminal
 	// response event, message_stop, or the closing brace of a JSON body.
 	Done
-	// Failed: an error event inside a 200, whatever followed it.
+	// Failed means an error event inside a 200, whatever followed it.
 	Failed
-	// EngineAborted: complete, but a finish_reason was "abort": vLLM was shut
+	// EngineAborted means complete, but a finish_reason was "abort": vLLM was shut
 	// down under the request (vLLM 0.32, drain 0).
 	EngineAborted
 )
@@ -93,7 +96,7 @@ const (
 	WrongType                 // a count that is not a number, or usage that is not an object
 	BadIndex                  // a choice index outside the request
 	Malformed                 // JSON that does not parse, or duplicate usage keys
-	Oversize                  // an event larger than the bound: passed on unread
+	Oversize                  // an event too large to be held for a strip: read, and passed on as it is
 	Encoded                   // a body with a content coding: unreadable
 	anomalies
 )

@@ -1,0 +1,157 @@
+package ledger
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ErrQuery means that a report was asked for in a way that makes no sense (an unknown
+// grouping, a time that cannot be read, an end before its start).
+var ErrQuery = errors.New("invalid usage query")
+
+// By names what a usage report is grouped by.
+type By string
+
+// The groupings.
+const (
+	ByKey   By = "key"   // id of the key
+	ByUser  By = "user"  // user of the key when the request started
+	ByModel By = "model" // model as requested
+	ByDay   By = "day"   // UTC day of the start, as 2026-11-24
+)
+
+// Groupings lists every grouping once.
+func Groupings() []By { return []By{ByKey, ByUser, ByModel, ByDay} }
+
+// Query asks for the usage of requests that started in [Since, Until).
+type Query struct {
+	By    By        // required
+	Since time.Time // zero: from the first request
+	Until time.Time // zero: no end
+}
+
+// Validate reports a query that makes no sense, as [ErrQuery].
+func (q Query) Validate() error {
+	if !slices.Contains(Groupings(), q.By) {
+		return fmt.Errorf("%w: group by %q, want key, user, model or day", ErrQuery, q.By)
+	}
+	if !q.Until.IsZero() && q.Until.Before(q.Since) {
+		return fmt.Errorf("%w: until %s is before since %s", ErrQuery, q.Until.Format(time.RFC3339), q.Since.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// Group is the usage of one key, user, model or day. Open requests count with
+// their last checkpoint.
+type Group struct {
+	By               By
+	Group            string // what By names; "" where the row said nothing
+	Requests         int64
+	PromptTokens     int64
+	CompletionTokens int64
+	TotalTokens      int64 // prompt and completion
+}
+
+// MarshalJSON writes the group's name under the name of its grouping:
+// {"key":"k1","requests":1,"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}.
+func (g Group) MarshalJSON() ([]byte, error) {
+	name, err := json.Marshal(g.Group)
+	if err != nil {
+		return nil, fmt.Errorf("encode group: %w", err)
+	}
+	return fmt.Appendf(nil, `{%q:%s,"requests":%d,"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}`,
+		string(g.By), name, g.Requests, g.PromptTokens, g.CompletionTokens, g.TotalTokens), nil
+}
+
+// Add counts one more row, or one more partial sum of the same group.
+func (g *Group) Add(requests, prompt, completion int64) {
+	g.Requests += requests
+	g.PromptTokens += prompt
+	g.CompletionTokens += completion
+	g.TotalTokens += prompt + completion
+}
+
+// Total sums groups; it is grouped by nothing.
+func Total(groups []Group) Group {
+	var t Group
+	for _, g := range groups {
+		t.Add(g.Requests, g.PromptTokens, g.CompletionTokens)
+	}
+	return t
+}
+
+// GroupOf names the group that a row belongs to.
+func GroupOf(by By, r *Record) string {
+	switch by {
+	case ByKey:
+		return r.KeyID
+	case ByUser:
+		return r.User
+	case ByModel:
+		return r.Model
+	case ByDay:
+		return Day(r.StartedAt)
+	}
+	return ""
+}
+
+// Day names the UTC day of t, as 2026-11-24.
+func Day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+
+// Filter selects rows. The zero filter selects all.
+type Filter struct {
+	Since time.Time // started at or after; zero: no start
+	Until time.Time // started before; zero: no end
+	KeyID string    // "": every key
+	Open  bool      // only requests that are not settled
+}
+
+// Match reports whether a row is selected.
+func (f Filter) Match(r *Record) bool {
+	return within(r.StartedAt, f.Since, f.Until) && (f.KeyID == "" || f.KeyID == r.KeyID) && (!f.Open || r.Open())
+}
+
+func within(t, since, until time.Time) bool {
+	return !t.Before(since) && (until.IsZero() || t.Before(until))
+}
+
+// maxAge keeps ages within what time.Duration holds (292 years).
+const maxAge = 100 * 366 * 24 * time.Hour
+
+// ParseTime reads a point in time as people write it: an age before now (24h,
+// 90m, 7d), a UTC day (2026-11-01, its first instant) or RFC 3339. An empty
+// text is the zero time. What it cannot read is an [ErrQuery] that says what it
+// takes.
+func ParseTime(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if t, err := time.Parse(time.DateOnly, s); err == nil {
+		return t, nil
+	}
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t.UTC(), nil
+	}
+	age, ok := parseAge(s)
+	if !ok || age < 0 || age > maxAge {
+		return time.Time{}, fmt.Errorf("%w: time %q, want an age (24h, 7d), a day (2026-11-01) or RFC 3339 (2026-11-01T15:04:05Z)", ErrQuery, s)
+	}
+	return now.Add(-age).UTC(), nil
+}
+
+func parseAge(s string) (time.Duration, bool) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		if err != nil {
+			return 0, false
+		}
+		return time.Duration(n) * 24 * time.Hour, true
+	}
+	d, err := time.ParseDuration(s)
+	return d, err == nil
+}

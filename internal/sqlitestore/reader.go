@@ -1,0 +1,263 @@
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"tollgate/internal/ledger"
+)
+
+// Reader reads a ledger, also while a service writes it. Its methods are safe
+// for concurrent use; where the file cannot be read they give
+// [ledger.ErrUnavailable].
+type Reader struct{ db *sql.DB }
+
+// OpenReadOnly opens the ledger of another process, or of none, for reading.
+// Errors: [os.ErrNotExist] where there is no file, [ErrSchema].
+func OpenReadOnly(ctx context.Context, path string) (*Reader, error) {
+	if _, err := os.Stat(path); err != nil { // SQLite's own error does not say which
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	// query_only rather than mode=ro: the first reader of a file that nobody has
+	// open makes the shared index of the WAL, which a read-only open may not.
+	db, err := sql.Open("sqlite", dsn(path, "mode=rw", "busy_timeout(5000)", "query_only(1)"))
+	if err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	db.SetMaxOpenConns(4)
+	version, err := readVersion(ctx, db)
+	if err == nil && version < schemaVersion() {
+		err = fmt.Errorf("%w: it has version %d, start the service once to bring it to %d", ErrSchema, version, schemaVersion())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), db.Close())
+	}
+	return &Reader{db: db}, nil
+}
+
+// Close ends the reading.
+func (r *Reader) Close() error { return wrap("close ledger", r.db.Close()) }
+
+// failed wraps an error of reading: the context's own as such, any other as
+// unavailable.
+func failed(ctx context.Context, what string, err error) error {
+	if cause := ctx.Err(); cause != nil {
+		return fmt.Errorf("%s: %w", what, cause)
+	}
+	return fmt.Errorf("%s: %w", what, unavailable(err))
+}
+
+// Get implements [ledger.Store].
+func (r *Reader) Get(ctx context.Context, leaseID string) (ledger.Record, error) {
+	row, err := scanRecord(r.db.QueryRowContext(ctx, "SELECT "+columns+" FROM requests WHERE lease_id = ?", leaseID))
+	if errors.Is(err, sql.ErrNoRows) {
+		return ledger.Record{}, fmt.Errorf("get: %w", ledger.ErrUnknown)
+	}
+	if err != nil {
+		return ledger.Record{}, failed(ctx, "get", err)
+	}
+	return row, nil
+}
+
+// Used implements [ledger.Store]. Whole UTC days come from the rollups, which
+// retention keeps; parts of days from the rows.
+func (r *Reader) Used(ctx context.Context, keyID string, since, until time.Time) (int64, error) {
+	from, args := pieces(since, until, " AND key_id = ?", keyID)
+	var sum int64
+	err := r.db.QueryRowContext(ctx, "SELECT coalesce(sum(prompt + completion), 0) FROM ("+from+")", args...).Scan(&sum)
+	if err != nil {
+		return 0, failed(ctx, "sum usage", err)
+	}
+	return sum, nil
+}
+
+// Usage reports usage by q, ordered by the name of the group. Parts of days
+// whose rows retention has deleted are not in it; whole days are.
+func (r *Reader) Usage(ctx context.Context, q ledger.Query) (groups []ledger.Group, err error) {
+	if err := q.Validate(); err != nil {
+		return nil, fmt.Errorf("report usage: %w", err)
+	}
+	column := map[ledger.By]string{
+		ledger.ByKey: "key_id", ledger.ByUser: "user", ledger.ByModel: "model", ledger.ByDay: "day",
+	}[q.By]
+	from, args := pieces(q.Since, q.Until, "")
+	//nolint:gosec // column is one of the names above, from comes from constants
+	rows, err := r.db.QueryContext(ctx, "SELECT "+column+", sum(requests), sum(prompt), sum(completion) FROM ("+from+
+		") GROUP BY 1 HAVING sum(requests) > 0 ORDER BY 1", args...)
+	if err != nil {
+		return nil, failed(ctx, "report usage", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		g := ledger.Group{By: q.By}
+		var requests, prompt, completion int64
+		if err := rows.Scan(&g.Group, &requests, &prompt, &completion); err != nil {
+			return nil, failed(ctx, "report usage", err)
+		}
+		g.Add(requests, prompt, completion)
+		groups = append(groups, g)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, failed(ctx, "report usage", err)
+	}
+	return groups, nil
+}
+
+// pieces is a query for everything that started in [since, until), as rows of
+// key_id, user, model, day, requests, prompt and completion: whole days from
+// the rollups, the days at the edges from the rows. The condition and its
+// arguments are added to each piece.
+func pieces(since, until time.Time, condition string, extra ...any) (query string, args []any) {
+	const (
+		rollups = `SELECT key_id, user, model, day, requests, prompt_tokens AS prompt, completion_tokens AS completion
+			FROM rollups WHERE true`
+		rows = `SELECT key_id, user, model, date(started_at / 1000000, 'unixepoch') AS day, 1 AS requests,
+			coalesce(prompt_tokens, 0) AS prompt, coalesce(completion_tokens, 0) AS completion FROM requests
+			WHERE started_at >= ? AND started_at < ?`
+	)
+	edge := func(from, to time.Time) {
+		if from.Before(to) {
+			query += " UNION ALL " + rows + condition
+			args = append(append(args, ceilMicros(from), ceilMicros(to)), extra...)
+		}
+	}
+	query = rollups
+	first, last := dayFrom(since), dayUpTo(until)
+	if !since.IsZero() {
+		query += " AND day >= ?"
+		args = append(args, ledger.Day(first))
+	}
+	if !until.IsZero() {
+		query += " AND day < ?"
+		args = append(args, ledger.Day(last))
+	}
+	query += condition
+	args = append(args, extra...)
+	if until.IsZero() || !last.Before(first) { // at least the edges are on different days
+		if !since.IsZero() {
+			edge(since, first)
+		}
+		if !until.IsZero() {
+			edge(last, until)
+		}
+		return query, args
+	}
+	edge(since, until) // inside one day
+	return query, args
+}
+
+// ceilMicros is the first whole microsecond at or after t.
+func ceilMicros(t time.Time) int64 {
+	n := t.UnixMicro()
+	if time.UnixMicro(n).Before(t) {
+		n++
+	}
+	return n
+}
+
+// dayUpTo is the start of t's UTC day, dayFrom the first start of a day at or
+// after t. The zero time stays.
+func dayUpTo(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	y, m, d := t.UTC().Date()
+	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+}
+
+func dayFrom(t time.Time) time.Time {
+	day := dayUpTo(t)
+	if day.Before(t) {
+		return day.AddDate(0, 0, 1)
+	}
+	return day
+}
+
+// Minute implements [ledger.Store]; the seconds come ordered by time and key.
+func (r *Reader) Minute(ctx context.Context, since time.Time) (seconds []ledger.Second, err error) {
+	rows, err := r.db.QueryContext(ctx, `SELECT key_id, at, sum(tokens), sum(requests) FROM (
+			SELECT key_id, started_at / 1000000 AS at, 0 AS tokens, 1 AS requests FROM requests WHERE started_at >= ?1
+			UNION ALL
+			SELECT key_id, ended_at / 1000000, coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0), 0
+				FROM requests WHERE ended_at >= ?1
+		) GROUP BY at, key_id ORDER BY at, key_id`, ceilMicros(since))
+	if err != nil {
+		return nil, failed(ctx, "read seconds", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var s ledger.Second
+		var at int64
+		if err := rows.Scan(&s.KeyID, &at, &s.Tokens, &s.Requests); err != nil {
+			return nil, failed(ctx, "read seconds", err)
+		}
+		s.At = time.Unix(at, 0).UTC()
+		seconds = append(seconds, s)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, failed(ctx, "read seconds", err)
+	}
+	return seconds, nil
+}
+
+// page is how many rows Each holds at a time.
+const page = 500
+
+// Each calls fn for every selected row in the order of their start, and ends
+// with the first error of fn, unwrapped. It reads page by page, so it holds
+// little memory and does not keep the WAL from being folded in, and fn may take
+// its time; it is no snapshot: what changes meanwhile may be seen or not.
+func (r *Reader) Each(ctx context.Context, f ledger.Filter, fn func(ledger.Record) error) error {
+	query, args := "SELECT "+columns+", rowid FROM requests WHERE (started_at, rowid) > (?, ?)", []any{int64(0), int64(0)}
+	if f.Since.IsZero() {
+		args[0] = time.Time{}.UnixMicro() - 1
+	} else {
+		args[0] = ceilMicros(f.Since) - 1
+		args[1] = int64(1) << 62 // beyond every row of the microsecond before
+	}
+	if !f.Until.IsZero() {
+		query, args = query+" AND started_at < ?", append(args, ceilMicros(f.Until))
+	}
+	if f.KeyID != "" {
+		query, args = query+" AND key_id = ?", append(args, f.KeyID)
+	}
+	if f.Open {
+		query += " AND end_reason IS NULL"
+	}
+	query += " ORDER BY started_at, rowid LIMIT " + fmt.Sprint(page)
+	for {
+		records, last, err := r.page(ctx, query, args)
+		if err != nil {
+			return failed(ctx, "read requests", err)
+		}
+		for _, rec := range records {
+			if err := fn(rec); err != nil {
+				return err
+			}
+		}
+		if len(records) < page {
+			return nil
+		}
+		args[0], args[1] = records[page-1].StartedAt.UnixMicro(), last
+	}
+}
+
+func (r *Reader) page(ctx context.Context, query string, args []any) (records []ledger.Record, last int64, err error) {
+	rows, err := r.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		rec, err := scanRecord(rows, &last)
+		if err != nil {
+			return nil, 0, err
+		}
+		records = append(records, rec)
+	}
+	return records, last, rows.Err()
+}

@@ -1,0 +1,105 @@
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// migrations[i] brings a ledger from schema version i to i+1. What was
+// released is never edited: a change is one more entry.
+var migrations = []string{
+	// Counts are null where the engine said nothing; times are Unix µs.
+	`CREATE TABLE requests (
+		lease_id          TEXT PRIMARY KEY,
+		request_id        TEXT NOT NULL,
+		key_id            TEXT NOT NULL,
+		user              TEXT NOT NULL,
+		model             TEXT NOT NULL,
+		endpoint          TEXT NOT NULL,
+		engine            TEXT NOT NULL,
+		stream            INTEGER NOT NULL,
+		n                 INTEGER NOT NULL,
+		prompts           INTEGER NOT NULL,
+		status            INTEGER NOT NULL DEFAULT 0,
+		started_at        INTEGER NOT NULL,
+		first_byte_at     INTEGER,
+		ended_at          INTEGER,
+		end_reason        TEXT,
+		quality           TEXT,
+		prompt_tokens     INTEGER,
+		completion_tokens INTEGER,
+		cached_tokens     INTEGER,
+		reasoning_tokens  INTEGER,
+		reserved_tokens   INTEGER NOT NULL,
+		client_addr       TEXT NOT NULL
+	) STRICT;
+	CREATE INDEX requests_by_request ON requests (request_id);
+	CREATE INDEX requests_by_start ON requests (started_at);
+	CREATE INDEX requests_by_end ON requests (ended_at) WHERE ended_at IS NOT NULL;
+	CREATE INDEX requests_open ON requests (started_at) WHERE end_reason IS NULL;
+
+	-- One row per key, UTC day of the start, user and model. The dropped_
+	-- columns are the part whose rows retention has deleted, so that a rollup
+	-- always equals its rows plus what was dropped.
+	CREATE TABLE rollups (
+		key_id                    TEXT NOT NULL,
+		day                       TEXT NOT NULL,
+		user                      TEXT NOT NULL,
+		model                     TEXT NOT NULL,
+		requests                  INTEGER NOT NULL,
+		prompt_tokens             INTEGER NOT NULL,
+		completion_tokens         INTEGER NOT NULL,
+		dropped_requests          INTEGER NOT NULL DEFAULT 0,
+		dropped_prompt_tokens     INTEGER NOT NULL DEFAULT 0,
+		dropped_completion_tokens INTEGER NOT NULL DEFAULT 0,
+		PRIMARY KEY (key_id, day, user, model)
+	) STRICT, WITHOUT ROWID;
+
+	-- What Ping writes.
+	CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL) STRICT;`,
+}
+
+// schemaVersion is the version that this code reads and writes.
+func schemaVersion() int { return len(migrations) }
+
+// migrate brings the ledger to the current version, each step in a transaction
+// of its own.
+func migrate(ctx context.Context, c *sql.Conn) error {
+	version, err := readVersion(ctx, c)
+	if err != nil {
+		return err
+	}
+	for ; version < schemaVersion(); version++ {
+		// A script of several statements runs as one call; the version is part
+		// of the same transaction, so that a crash repeats the whole step or none.
+		script := fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; COMMIT", migrations[version], version+1)
+		if _, err := c.ExecContext(ctx, script); err != nil {
+			_, _ = c.ExecContext(ctx, "ROLLBACK") // nothing to roll back is fine: the step's error counts
+			return fmt.Errorf("migrate ledger to version %d: %w", version+1, err)
+		}
+	}
+	return nil
+}
+
+type queryer interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// readVersion returns the schema version of the ledger, 0 for an empty file.
+func readVersion(ctx context.Context, q queryer) (int, error) {
+	var version, tables int
+	if err := q.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return 0, fmt.Errorf("read ledger version: %w", err)
+	}
+	if err := q.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
+		return 0, fmt.Errorf("read ledger schema: %w", err)
+	}
+	switch {
+	case version > schemaVersion():
+		return 0, fmt.Errorf("%w: it has version %d, this program knows up to %d", ErrSchema, version, schemaVersion())
+	case version == 0 && tables > 0:
+		return 0, fmt.Errorf("%w: the file holds another database", ErrSchema)
+	}
+	return version, nil
+}

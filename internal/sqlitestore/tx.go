@@ -1,0 +1,215 @@
+package sqlitestore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"tollgate/internal/ledger"
+	"tollgate/internal/usage"
+)
+
+// statements are prepared once on the writing connection.
+type statements struct {
+	begin, commit, rollback, fold   *sql.Stmt
+	insert, find, grow, settle      *sql.Stmt
+	rollup, drop, open, prune, ping *sql.Stmt
+}
+
+func prepare(ctx context.Context, c *sql.Conn) (*statements, error) {
+	st := &statements{}
+	for _, p := range []struct {
+		to  **sql.Stmt
+		sql string
+	}{
+		{&st.begin, "BEGIN IMMEDIATE"},
+		{&st.commit, "COMMIT"},
+		{&st.rollback, "ROLLBACK"},
+		{&st.fold, "PRAGMA wal_checkpoint(PASSIVE)"},
+		{&st.insert, `INSERT INTO requests (lease_id, request_id, key_id, user, model, endpoint, engine, stream, n, prompts,
+			started_at, reserved_tokens, client_addr) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (lease_id) DO NOTHING`},
+		{&st.find, "SELECT " + columns + ", rowid FROM requests WHERE lease_id = ?"},
+		{&st.grow, `UPDATE requests SET prompt_tokens=?, completion_tokens=?, cached_tokens=?, reasoning_tokens=? WHERE rowid=?`},
+		{&st.settle, `UPDATE requests SET status=?, first_byte_at=?, ended_at=?, end_reason=?, quality=?, engine=?,
+			prompt_tokens=?, completion_tokens=?, cached_tokens=?, reasoning_tokens=? WHERE rowid=?`},
+		{&st.rollup, `INSERT INTO rollups (key_id, day, user, model, requests, prompt_tokens, completion_tokens)
+			VALUES (?1,?2,?3,?4,?5,?6,?7) ON CONFLICT DO UPDATE SET requests=requests+?5,
+			prompt_tokens=prompt_tokens+?6, completion_tokens=completion_tokens+?7`},
+		{&st.drop, `UPDATE rollups SET dropped_requests=dropped_requests+?5, dropped_prompt_tokens=dropped_prompt_tokens+?6,
+			dropped_completion_tokens=dropped_completion_tokens+?7 WHERE key_id=?1 AND day=?2 AND user=?3 AND model=?4`},
+		{&st.open, "SELECT " + columns + ", rowid FROM requests WHERE end_reason IS NULL ORDER BY started_at LIMIT ?"},
+		{&st.prune, `DELETE FROM requests WHERE rowid IN (SELECT rowid FROM requests
+			WHERE started_at < ? AND end_reason IS NOT NULL ORDER BY started_at LIMIT ?) RETURNING ` + columns},
+		{&st.ping, "INSERT INTO probe (id, at) VALUES (1, ?1) ON CONFLICT DO UPDATE SET at=?1"},
+	} {
+		var err error
+		if *p.to, err = c.PrepareContext(ctx, p.sql); err != nil {
+			return nil, errors.Join(fmt.Errorf("prepare %.20q: %w", p.sql, err), st.close())
+		}
+	}
+	return st, nil
+}
+
+func (st *statements) close() error {
+	var errs []error
+	for _, s := range []*sql.Stmt{
+		st.begin, st.commit, st.rollback, st.fold, st.insert, st.find, st.grow, st.settle,
+		st.rollup, st.drop, st.open, st.prune, st.ping,
+	} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// tx is the transaction of one group. Rollups move once per group, at its end.
+type tx struct {
+	st     *statements
+	conn   *sql.Conn
+	deltas map[rollupKey]sums
+}
+
+func (t *tx) count(r *ledger.Record, requests int64, c usage.Counts) {
+	k := rollupOf(r)
+	s := t.deltas[k]
+	// Not sums.add: a delta may be negative.
+	t.deltas[k] = sums{s.requests + requests, s.prompt + c.Prompt, s.completion + c.Completion}
+}
+
+// flush writes the rollups.
+func (t *tx) flush(ctx context.Context) error {
+	for k, s := range t.deltas {
+		if s == (sums{}) {
+			continue
+		}
+		if _, err := t.st.rollup.ExecContext(ctx, k.key, k.day, k.user, k.model, s.requests, s.prompt, s.completion); err != nil {
+			return fmt.Errorf("write rollup: %w", err)
+		}
+	}
+	return nil
+}
+
+// begin inserts an intent.
+func (t *tx) begin(ctx context.Context, in ledger.Intent) error {
+	r := ledger.Opened(in)
+	res, err := t.st.insert.ExecContext(ctx, r.LeaseID, r.RequestID, r.KeyID, r.User, r.Model, r.Endpoint, r.Engine,
+		r.Stream, r.N, r.Prompts, r.StartedAt.UnixMicro(), r.Reserved, r.ClientAddr)
+	if err != nil {
+		return fmt.Errorf("insert intent: %w", err)
+	}
+	n, err := res.RowsAffected()
+	if err != nil {
+		return fmt.Errorf("insert intent: %w", err)
+	}
+	if n == 0 {
+		return refusal{ledger.ErrDuplicate}
+	}
+	t.count(&r, 1, usage.Counts{})
+	return nil
+}
+
+// find reads one row; ok is false where there is none.
+func (t *tx) find(ctx context.Context, leaseID string) (r ledger.Record, rowid int64, ok bool, err error) {
+	r, err = scanRecord(t.st.find.QueryRowContext(ctx, leaseID), &rowid)
+	if errors.Is(err, sql.ErrNoRows) {
+		return ledger.Record{}, 0, false, nil
+	}
+	if err != nil {
+		return ledger.Record{}, 0, false, fmt.Errorf("find request: %w", err)
+	}
+	return r, rowid, true, nil
+}
+
+// checkpoint grows the counts of one live request.
+func (t *tx) checkpoint(ctx context.Context, c ledger.Checkpoint) error {
+	r, rowid, ok, err := t.find(ctx, c.LeaseID)
+	if err != nil || !ok || !r.Open() {
+		return err
+	}
+	grown, moved := ledger.Grow(r.Counts, c.Counts)
+	if !moved {
+		return nil
+	}
+	if _, err := t.st.grow.ExecContext(ctx, count(grown.Prompt), count(grown.Completion),
+		count(grown.Cached), count(grown.Reasoning), rowid); err != nil {
+		return fmt.Errorf("write checkpoint: %w", err)
+	}
+	t.count(&r, 0, ledger.Minus(grown, r.Counts))
+	return nil
+}
+
+// settle merges a settlement into its row.
+func (t *tx) settle(ctx context.Context, s ledger.Settlement) (ledger.Record, usage.Counts, error) {
+	old, rowid, ok, err := t.find(ctx, s.LeaseID)
+	if err != nil {
+		return ledger.Record{}, usage.Counts{}, err
+	}
+	if !ok {
+		return ledger.Record{}, usage.Counts{}, refusal{ledger.ErrUnknown}
+	}
+	return t.merge(ctx, old, rowid, s)
+}
+
+func (t *tx) merge(ctx context.Context, old ledger.Record, rowid int64, s ledger.Settlement) (ledger.Record, usage.Counts, error) {
+	next, delta, changed := ledger.Merge(old, s)
+	if !changed {
+		return next, delta, nil
+	}
+	if _, err := t.st.settle.ExecContext(ctx, next.Status, micros(next.FirstByteAt), micros(next.EndedAt),
+		string(next.Reason), string(next.Quality), next.Engine, count(next.Counts.Prompt), count(next.Counts.Completion),
+		count(next.Counts.Cached), count(next.Counts.Reasoning), rowid); err != nil {
+		return ledger.Record{}, usage.Counts{}, fmt.Errorf("write settlement: %w", err)
+	}
+	t.count(&next, 0, ledger.Minus(next.Counts, old.Counts)) // the checkpoint is in the rollup already
+	return next, delta, nil
+}
+
+// openRows reads up to limit rows that are not settled.
+func (t *tx) openRows(ctx context.Context, limit int) (rows []ledger.Record, rowids []int64, err error) {
+	found, err := t.st.open.QueryContext(ctx, limit)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read open requests: %w", err)
+	}
+	defer func() { err = errors.Join(err, found.Close()) }()
+	for found.Next() {
+		var rowid int64
+		r, err := scanRecord(found, &rowid)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read open requests: %w", err)
+		}
+		rows, rowids = append(rows, r), append(rowids, rowid)
+	}
+	return rows, rowids, found.Err()
+}
+
+// prune deletes up to limit settled rows that started before the time, and
+// keeps their sums in the rollups.
+func (t *tx) prune(ctx context.Context, beforeMicros int64, limit int) (n int, err error) {
+	rows, err := t.st.prune.QueryContext(ctx, beforeMicros, limit)
+	if err != nil {
+		return 0, fmt.Errorf("delete old requests: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	dropped := map[rollupKey]sums{}
+	for rows.Next() {
+		r, err := scanRecord(rows)
+		if err != nil {
+			return 0, fmt.Errorf("delete old requests: %w", err)
+		}
+		s := dropped[rollupOf(&r)]
+		s.add(1, r.Counts)
+		dropped[rollupOf(&r)] = s
+		n++
+	}
+	if err := rows.Err(); err != nil {
+		return 0, fmt.Errorf("delete old requests: %w", err)
+	}
+	for k, s := range dropped {
+		if _, err := t.st.drop.ExecContext(ctx, k.key, k.day, k.user, k.model, s.requests, s.prompt, s.completion); err != nil {
+			return 0, fmt.Errorf("keep sums of old requests: %w", err)
+		}
+	}
+	return n, nil
+}
