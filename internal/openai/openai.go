@@ -19,17 +19,17 @@ const (
 	Embeddings      Endpoint = "/v1/embeddings"
 	Responses       Endpoint = "/v1/responses"
 	Messages        Endpoint = "/v1/messages"
-	CountTokens     Endpoint = "/v1/messages/count_tokens"
+	CountTokens     Endpoint = "/v1/messages/count_tokens" //nolint:gosec // a path, not a credential
 	Score           Endpoint = "/v1/score"
 	Rerank          Endpoint = "/v1/rerank"
 	Tokenize        Endpoint = "/tokenize"
 	Detokenize      Endpoint = "/detokenize"
 )
 
-// Limits bound what one request may ask for.
+// Limits bound what one request may ask for. A bound below 1 counts as 1.
 type Limits struct {
 	MaxN       int // choices per prompt
-	MaxPrompts int // prompts in one completions request
+	MaxPrompts int // prompts in one completions request; inputs to embed, score or rank are not prompts
 	// CacheSalt, when not empty, is set as cache_salt (request.isolate_prefix_cache).
 	CacheSalt string
 }
@@ -42,10 +42,12 @@ type Request struct {
 	Model string
 	// Stream is true when the answer will be an event stream.
 	Stream bool
-	// N is choices per prompt, Prompts the number of prompts; both at least 1.
+	// N is choices per prompt, Prompts the number of prompts (completions) or
+	// of inputs (embeddings, score, rerank); both at least 1.
 	N, Prompts int
 	// PromptBytes is the size of the text that will be tokenized, in bytes
-	// (messages, prompt, input, tools; for token ids 4 bytes each).
+	// (messages, prompt, input, tools; for token ids 4 bytes each; at most 4 KiB
+	// for each picture, sound or file).
 	PromptBytes int64
 	// MaxTokens is the output bound per choice that the client gave, or -1.
 	MaxTokens int64

@@ -1,0 +1,77 @@
+package openai
+
+import (
+	"strings"
+
+	"tollgate/internal/usage"
+)
+
+// Endpoints lists every metered route once.
+func Endpoints() []Endpoint {
+	return []Endpoint{
+		ChatCompletions, Completions, Embeddings, Responses, Messages,
+		CountTokens, Score, Rerank, Tokenize, Detokenize,
+	}
+}
+
+// Canonical turns a request path, with or without a query, into its endpoint.
+// Aliases are folded; anything that is not exactly one of the paths is false.
+func Canonical(path string) (Endpoint, bool) {
+	path, _, _ = strings.Cut(path, "?")
+	switch path {
+	case "/chat/completions":
+		return ChatCompletions, true
+	case "/completions":
+		return Completions, true
+	case "/embeddings":
+		return Embeddings, true
+	case "/score":
+		return Score, true
+	case "/rerank":
+		return Rerank, true
+	}
+	switch ep := Endpoint(path); ep {
+	case ChatCompletions, Completions, Embeddings, Responses, Messages,
+		CountTokens, Score, Rerank, Tokenize, Detokenize:
+		return ep, true
+	}
+	return "", false
+}
+
+// Format is the shape of the endpoint's answers.
+func (ep Endpoint) Format() usage.Format {
+	switch ep {
+	case ChatCompletions:
+		return usage.Chat
+	case Completions:
+		return usage.Completions
+	case Responses:
+		return usage.Responses
+	case Messages:
+		return usage.Messages
+	case Embeddings, Score, Rerank:
+		return usage.Pooling
+	case CountTokens, Tokenize, Detokenize:
+		return usage.Free
+	}
+	return usage.Free
+}
+
+// Free is true for routes that take no slot and cost no tokens.
+func (ep Endpoint) Free() bool { return ep.Format() == usage.Free }
+
+// Anthropic is true for routes whose errors have Anthropic's shape.
+func (ep Endpoint) Anthropic() bool { return ep == Messages || ep == CountTokens }
+
+// streams is true for routes that can answer with an event stream.
+func (ep Endpoint) streams() bool {
+	switch ep.Format() {
+	case usage.Chat, usage.Completions, usage.Responses, usage.Messages:
+		return true
+	case usage.Pooling, usage.Free:
+	}
+	return false
+}
+
+// choices is true for routes with n, stream_options and [DONE].
+func (ep Endpoint) choices() bool { return ep == ChatCompletions || ep == Completions }

@@ -1,0 +1,281 @@
+package openai
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"tollgate/internal/admission"
+	"tollgate/internal/limit"
+)
+
+// BadRequestError says what is wrong with a request body. Message is for the
+// client, is bounded and quotes nothing but names of known fields.
+type BadRequestError struct {
+	Message string
+	Param   string // the field at fault, "" where there is none
+}
+
+// Error is the message.
+func (e *BadRequestError) Error() string { return e.Message }
+
+// Refusal is the HTTP side of a reason.
+type Refusal struct {
+	Status     int
+	Type, Code string
+	// Param is the parameter at fault if the denial names none, "" for null.
+	Param string
+	// Message is the sentence for a denial that brings none.
+	Message string
+	// RetryAfterSeconds: retry-after and retry-after-ms are sent; one second
+	// when the denial does not say how long.
+	RetryAfterSeconds bool
+	// NoRetry: x-should-retry: false is sent, or the SDKs would try again.
+	NoRetry bool
+}
+
+// Header is one response header; the name is in lower case.
+type Header struct{ Name, Value string }
+
+// The error types and codes of OpenAI bodies.
+const (
+	typeInvalid = "invalid_request_error"
+	typeRate    = "rate_limit_error"
+	typeServer  = "server_error"
+	typeQuota   = "insufficient_quota"
+
+	codeInvalidKey  = "invalid_api_key"
+	codePermissions = "insufficient_permissions"
+	codeModel       = "model_not_found"
+	codeRate        = "rate_limit_exceeded"
+	codeConcurrency = "concurrency_limit_exceeded"
+	codeQuota       = "insufficient_quota"
+	codeInvalid     = "invalid_request"
+	codeService     = "service_unavailable"
+	codeEngine      = "engine_unavailable"
+	codeNotFound    = "not_found"
+	codeTooLarge    = "request_too_large"
+)
+
+// maxMessage bounds the message of an error body, in bytes.
+const maxMessage = 1024
+
+// Denied is the one place where a reason turns into HTTP.
+func Denied(r admission.Reason) Refusal {
+	switch r {
+	case admission.MissingKey, admission.InvalidKey:
+		// One body for all: a client cannot tell an unknown key from a disabled one.
+		return Refusal{
+			Status: http.StatusUnauthorized, Type: typeInvalid, Code: codeInvalidKey,
+			Message: "A valid API key is required: send 'Authorization: Bearer sk-...'. Ask your administrator for a key.",
+		}
+	case admission.MalformedKey:
+		return Refusal{
+			Status: http.StatusBadRequest, Type: typeInvalid, Code: codeInvalid,
+			Message: "The API key is malformed: send exactly one, in 'Authorization: Bearer sk-...' or in 'x-api-key', without spaces or commas.",
+		}
+	case admission.NotAdmin:
+		return Refusal{
+			Status: http.StatusForbidden, Type: typeInvalid, Code: codePermissions,
+			Message: "This route needs an admin key.",
+		}
+	case admission.AddressRate:
+		return rateRefusal("Too many requests from this client address; slow down and try again.")
+	case admission.RequestRate:
+		return rateRefusal("The requests per minute of this key are used up; try again after the time in retry-after.")
+	case admission.TokenRate:
+		return rateRefusal("The tokens per minute of this key are used up; try again after the time in retry-after.")
+	case admission.GlobalSlots:
+		return slotsRefusal("The gateway is running as many requests as it may; try again shortly.")
+	case admission.KeySlots:
+		return slotsRefusal("This key is running as many requests at once as it may; wait for one to end and try again.")
+	case admission.QuotaSpent:
+		return Refusal{
+			Status: http.StatusTooManyRequests, Type: typeQuota, Code: codeQuota, NoRetry: true,
+			Message: "The token quota of this key is used up; ask your administrator to raise it.",
+		}
+	case admission.ModelUnknown:
+		return Refusal{
+			Status: http.StatusNotFound, Type: typeInvalid, Code: codeModel, Param: "model",
+			Message: "The model does not exist or this key may not use it; GET /v1/models lists the names.",
+		}
+	case admission.BadRequest:
+		return Refusal{
+			Status: http.StatusBadRequest, Type: typeInvalid, Code: codeInvalid,
+			Message: "The request is malformed; correct it before you send it again.",
+		}
+	case admission.Unavailable:
+		return unavailable(codeService, "The gateway cannot take this request now; try again shortly.")
+	case admission.EngineUnavailable:
+		return unavailable(codeEngine, "The model server is not ready; try again shortly.")
+	case admission.Cancelled:
+		return Refusal{
+			Status: http.StatusServiceUnavailable, Type: typeServer, Code: codeService, NoRetry: true,
+			Message: "The request was cancelled by an administrator before it was run.",
+		}
+	}
+	return unavailable(codeService, "The gateway cannot take this request now; try again shortly.")
+}
+
+func rateRefusal(message string) Refusal {
+	return Refusal{
+		Status: http.StatusTooManyRequests, Type: typeRate, Code: codeRate,
+		Message: message, RetryAfterSeconds: true,
+	}
+}
+
+func slotsRefusal(message string) Refusal {
+	return Refusal{
+		Status: http.StatusTooManyRequests, Type: typeRate, Code: codeConcurrency,
+		Message: message, RetryAfterSeconds: true,
+	}
+}
+
+func unavailable(code, message string) Refusal {
+	return Refusal{
+		Status: http.StatusServiceUnavailable, Type: typeServer, Code: code,
+		Message: message, RetryAfterSeconds: true,
+	}
+}
+
+// Answer is the whole response to a denial on one route; an unknown route ("")
+// gets OpenAI's shape. The message of a 401 is never the denial's own.
+func Answer(ep Endpoint, d *admission.DenialError) (status int, headers []Header, body []byte) {
+	r := Denied(d.Reason)
+	if d.Message != "" && r.Status != http.StatusUnauthorized {
+		r.Message = d.Message
+	}
+	if d.Param != "" {
+		r.Param = d.Param
+	}
+	headers = append(headers, Header{"content-type", "application/json"})
+	if r.Status == http.StatusUnauthorized {
+		headers = append(headers, Header{"www-authenticate", "Bearer"})
+	}
+	if r.RetryAfterSeconds {
+		wait := d.RetryAfter
+		if wait <= 0 {
+			wait = time.Second
+		}
+		headers = append(headers,
+			Header{"retry-after", strconv.FormatInt(ceil(wait, time.Second), 10)},
+			Header{"retry-after-ms", strconv.FormatInt(ceil(wait, time.Millisecond), 10)})
+	}
+	if r.NoRetry {
+		headers = append(headers, Header{"x-should-retry", "false"})
+	}
+	headers = append(headers, RateHeaders(said(d))...)
+	return r.Status, headers, Body(ep, r.Message, r.Type, r.Param, r.Code)
+}
+
+// said returns the rates that a denial knows. Whoever was refused before its
+// key was known has none; a zero Rate counts as a limit of zero only where that
+// limit refused, elsewhere nobody filled it in.
+func said(d *admission.DenialError) (requests, tokens limit.Rate) {
+	none := limit.Rate{Limit: limit.Unlimited}
+	requests, tokens = d.Requests, d.Tokens
+	switch d.Reason {
+	case admission.MissingKey, admission.MalformedKey, admission.InvalidKey, admission.NotAdmin, admission.AddressRate:
+		return none, none
+	case admission.RequestRate, admission.TokenRate, admission.GlobalSlots, admission.KeySlots, admission.QuotaSpent,
+		admission.ModelUnknown, admission.BadRequest, admission.Unavailable, admission.EngineUnavailable, admission.Cancelled:
+	}
+	if requests == (limit.Rate{}) && d.Reason != admission.RequestRate {
+		requests = none
+	}
+	if tokens == (limit.Rate{}) && d.Reason != admission.TokenRate {
+		tokens = none
+	}
+	return requests, tokens
+}
+
+// RateHeaders writes x-ratelimit-limit, -remaining and -reset for both limits;
+// one that is [limit.Unlimited] has none.
+func RateHeaders(requests, tokens limit.Rate) []Header {
+	return appendRate(appendRate(nil, "requests", requests), "tokens", tokens)
+}
+
+func appendRate(h []Header, what string, r limit.Rate) []Header {
+	if r.Limit == limit.Unlimited {
+		return h
+	}
+	return append(h,
+		Header{"x-ratelimit-limit-" + what, strconv.FormatInt(r.Limit, 10)},
+		Header{"x-ratelimit-remaining-" + what, strconv.FormatInt(max(0, r.Remaining), 10)},
+		Header{"x-ratelimit-reset-" + what, resetTime(r.Reset)})
+}
+
+// resetTime writes a duration as OpenAI does (6m0s, 1.5s, 120ms, 0s), rounded
+// up to the millisecond.
+func resetTime(d time.Duration) string {
+	if d <= 0 {
+		return "0s"
+	}
+	return (time.Duration(ceil(d, time.Millisecond)) * time.Millisecond).String()
+}
+
+// ceil counts the units that cover a positive d.
+func ceil(d, unit time.Duration) int64 {
+	n := int64(d / unit)
+	if d%unit > 0 {
+		n++
+	}
+	return n
+}
+
+// Body is an error body: OpenAI's shape, or Anthropic's on its routes. An empty
+// param or code is null. The message is cut at 1 KiB.
+func Body(ep Endpoint, message, typ, param, code string) []byte {
+	message = clip(message)
+	if ep.Anthropic() {
+		b := appendQuoted([]byte(`{"type":"error","error":{"type":`), anthropicType(typ, code))
+		b = appendQuoted(append(b, `,"message":`...), message)
+		return append(b, "}}"...)
+	}
+	b := appendQuoted([]byte(`{"error":{"message":`), message)
+	b = appendQuoted(append(b, `,"type":`...), typ)
+	b = appendNullable(append(b, `,"param":`...), param)
+	b = appendNullable(append(b, `,"code":`...), code)
+	return append(b, "}}"...)
+}
+
+func appendNullable(b []byte, s string) []byte {
+	if s == "" {
+		return append(b, "null"...)
+	}
+	return appendQuoted(b, s)
+}
+
+func anthropicType(typ, code string) string {
+	switch code {
+	case codeInvalidKey:
+		return "authentication_error"
+	case codePermissions:
+		return "permission_error"
+	case codeModel, codeNotFound:
+		return "not_found_error"
+	case codeTooLarge:
+		return "request_too_large"
+	case codeService, codeEngine:
+		return "overloaded_error"
+	}
+	switch typ {
+	case typeRate, typeQuota:
+		return "rate_limit_error"
+	case typeServer:
+		return "api_error"
+	}
+	return "invalid_request_error"
+}
+
+func clip(s string) string {
+	if len(s) <= maxMessage {
+		return s
+	}
+	n := maxMessage
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}

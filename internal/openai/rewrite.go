@@ -1,0 +1,78 @@
+package openai
+
+import (
+	"slices"
+	"unicode/utf8"
+)
+
+// edit replaces the bytes [start, end) of a body by with.
+type edit struct {
+	start, end int
+	with       string
+}
+
+// fullUsage makes vLLM report usage in every chunk and at the end.
+const fullUsage = `{"include_usage":true,"continuous_usage_stats":true}`
+
+// rewritten is the body with all edits applied, in one allocation; without any
+// it is the client's body itself. New members go first: a document that got
+// this far has a model, so there is always another one behind them.
+func (p *parser) rewritten() []byte {
+	added := ""
+	if p.out.Stream && p.ep.choices() {
+		if p.options.end > 0 {
+			p.options.with = fullUsage
+			p.edits = append(p.edits, p.options)
+		} else {
+			added = `"stream_options":` + fullUsage + `,`
+		}
+	}
+	if p.lim.CacheSalt != "" && !p.ep.Free() {
+		added += `"cache_salt":` + string(appendQuoted(nil, p.lim.CacheSalt)) + `,`
+	}
+	if added != "" {
+		p.edits = append(p.edits, edit{start: p.brace, end: p.brace, with: added})
+	}
+	if len(p.edits) == 0 {
+		return p.buf
+	}
+	// At the same place the insertion, which ends there, comes before a cut.
+	slices.SortFunc(p.edits, func(a, b edit) int {
+		if a.start != b.start {
+			return a.start - b.start
+		}
+		return a.end - b.end
+	})
+	size := len(p.buf)
+	for _, e := range p.edits {
+		size += len(e.with) - (e.end - e.start)
+	}
+	out := make([]byte, 0, size)
+	at := 0
+	for _, e := range p.edits {
+		out = append(out, p.buf[at:e.start]...)
+		out = append(out, e.with...)
+		at = e.end
+	}
+	return append(out, p.buf[at:]...)
+}
+
+// appendQuoted appends s as a JSON string; bytes that are not UTF-8 become
+// U+FFFD.
+func appendQuoted(dst []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	dst = append(dst, '"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			dst = append(dst, '\\', byte(r))
+		case r == '\n':
+			dst = append(dst, '\\', 'n')
+		case r < ' ' || r == 0x7f:
+			dst = append(dst, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
+		default:
+			dst = utf8.AppendRune(dst, r)
+		}
+	}
+	return append(dst, '"')
+}
