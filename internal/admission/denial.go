@@ -68,5 +68,13 @@ type DenialError struct {
 	Requests, Tokens limit.Rate
 }
 
+// Deny returns a refusal that shows no limits.
+func Deny(r Reason) *DenialError {
+	return &DenialError{Reason: r, Requests: none, Tokens: none}
+}
+
+// none is a limit that does not exist: no header shows it.
+var none = limit.Rate{Limit: limit.Unlimited}
+
 // Error names the reason; it carries nothing secret.
 func (e *DenialError) Error() string { return "refused: " + string(e.Reason) }

@@ -1,0 +1,321 @@
+package admission
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"tollgate/internal/apikey"
+	"tollgate/internal/ledger"
+	"tollgate/internal/limit"
+)
+
+// Class says what a route consumes (design §4, "what consumes what").
+type Class uint8
+
+// The classes of routes.
+const (
+	// Open routes need no key and consume the address rate only: /health.
+	Open Class = iota
+	// Admin routes need an admin key and consume the address rate only.
+	Admin
+	// Listing routes consume a request, no slot and no tokens: the model list,
+	// tokenize.
+	Listing
+	// Inference routes consume everything.
+	Inference
+)
+
+// Arrival is what is known of a request before its body.
+type Arrival struct {
+	Class     Class
+	Method    string
+	Endpoint  string // canonical path, for records
+	RequestID string
+	Addr      netip.Addr
+	// Authorization and APIKey are the values of the two credential headers as
+	// they came. They are dropped as soon as the key is known.
+	Authorization, APIKey []string
+	// Local: the client is on this machine by everything it said (loopback peer
+	// and Host, no forwarding header, no foreign Origin, no trusted proxies).
+	// Only then the public default key is honoured.
+	Local bool
+}
+
+// Ticket is the answer to an arrival that may pass.
+type Ticket struct {
+	// LeaseID names the provisional lease that the stream must claim within
+	// [limit.ProvisionalLife]; "" on routes that open no stream.
+	LeaseID string
+	KeyID   string // "" on open routes
+}
+
+// ErrTicket says that the ticket is unknown, expired or used already.
+var ErrTicket = errors.New("ticket is unknown or expired")
+
+// Keys is where identities come from.
+type Keys interface {
+	Current() *apikey.Ring
+}
+
+// Catalog knows the models that the engines serve.
+type Catalog interface {
+	// Model returns the context length of a served name in tokens (0 = unknown)
+	// and whether the name may be asked for.
+	Model(name string) (maxLen int64, ok bool)
+	// Ready reports whether at least one engine can answer.
+	Ready() bool
+	// Only is the address of the engine when there is exactly one, else "".
+	Only() string
+}
+
+// Options are what a [Gate] is made of. Keys, Limits, Ledger, Catalog,
+// Estimator and Metrics must be set.
+type Options struct {
+	Keys      Keys
+	Limits    limit.Store
+	Addresses *limit.Addresses // nil: no rate per address
+	Ledger    ledger.Store
+	Catalog   Catalog
+	Estimator *limit.Estimator
+	Metrics   *Metrics
+	Log       hclog.Logger
+	// Caps are the global limits: Global and the defaults per key.
+	Caps limit.Caps
+	// Wall is the wall clock of key expiry and quota periods; nil is [time.Now].
+	Wall func() time.Time
+	// Access receives one record per request that the proxy has logged; nil
+	// drops them. It must not block.
+	Access func(Access)
+}
+
+// Gate decides who passes and keeps what passes. Its zero value is not usable.
+type Gate struct {
+	keys      Keys
+	limits    limit.Store
+	addresses *limit.Addresses
+	ledger    ledger.Store
+	catalog   Catalog
+	estimate  *limit.Estimator
+	metrics   *Metrics
+	log       hclog.Logger
+	caps      limit.Caps
+	wall      func() time.Time
+	access    func(Access)
+
+	mu       sync.Mutex
+	sessions map[string]*Session // by lease id, until finished; guarded by mu
+	draining bool                // guarded by mu
+
+	flush chan struct{} // a stream has outrun its checkpoint
+
+	pendingMu sync.Mutex
+	pending   []pendingSettle // settlements that the ledger refused; guarded by pendingMu
+}
+
+// NewGate returns a gate; [Gate.Run] must run beside it.
+func NewGate(o Options) *Gate {
+	if o.Wall == nil {
+		o.Wall = time.Now
+	}
+	if o.Access == nil {
+		o.Access = func(Access) {}
+	}
+	if o.Log == nil {
+		o.Log = hclog.NewNullLogger()
+	}
+	return &Gate{
+		keys: o.Keys, limits: o.Limits, addresses: o.Addresses, ledger: o.Ledger,
+		catalog: o.Catalog, estimate: o.Estimator, metrics: o.Metrics, log: o.Log,
+		caps: o.Caps, wall: o.Wall, access: o.Access,
+		sessions: make(map[string]*Session),
+		flush:    make(chan struct{}, 1),
+	}
+}
+
+// Admit decides over an arrival in the order of design §5: address rate,
+// credential, key state, route permission, then everything the request takes,
+// at once. A refusal is a [*DenialError]; any other error means that the gate
+// could not decide.
+func (g *Gate) Admit(ctx context.Context, a Arrival) (Ticket, error) {
+	t, err := g.admit(ctx, a)
+	var denied *DenialError
+	switch {
+	case err == nil:
+		g.metrics.decided("admitted")
+	case errors.As(err, &denied):
+		g.metrics.decided(denied.Reason)
+	default:
+		g.metrics.decided(Unavailable)
+	}
+	return t, err
+}
+
+func (g *Gate) admit(ctx context.Context, a Arrival) (Ticket, error) {
+	if g.addresses != nil {
+		if ok, wait := g.addresses.Allow(a.Addr); !ok {
+			return Ticket{}, &DenialError{Reason: AddressRate, RetryAfter: wait, Requests: none, Tokens: none}
+		}
+	}
+	if a.Class == Open {
+		return Ticket{}, nil
+	}
+	key, err := g.identify(a)
+	if err != nil {
+		return Ticket{}, err
+	}
+	a.Authorization, a.APIKey = nil, nil
+	if a.Class == Admin {
+		if !key.Admin() {
+			return Ticket{}, Deny(NotAdmin)
+		}
+		return Ticket{KeyID: key.ID}, nil
+	}
+	return g.issue(ctx, a, key)
+}
+
+// identify turns the credential into a key. Unknown, disabled and expired keys
+// are one refusal.
+func (g *Gate) identify(a Arrival) (*apikey.Key, error) {
+	secret, err := apikey.ParseCredential(a.Authorization, a.APIKey)
+	switch {
+	case errors.Is(err, apikey.ErrMissing):
+		return nil, Deny(MissingKey)
+	case err != nil:
+		return nil, Deny(MalformedKey)
+	}
+	key, ok := g.keys.Current().Lookup(secret, g.wall())
+	if !ok || (key.Default && !a.Local) {
+		return nil, Deny(InvalidKey)
+	}
+	return key, nil
+}
+
+// issue takes all that the request needs and remembers the ticket.
+func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key) (Ticket, error) {
+	s := &Session{
+		gate: g, leaseID: newLeaseID(), arrival: a, key: key,
+		caps: key.Caps(g.caps, g.wall()), issued: time.Now(), wallStart: g.wall(),
+		requests: none, tokens: none,
+	}
+	ask := limit.Ask{
+		LeaseID: s.leaseID, KeyID: key.ID, Caps: s.caps,
+		Slot: a.Class == Inference, Tokens: a.Class == Inference,
+	}
+	d, err := g.acquire(ctx, ask, key)
+	if err != nil {
+		return Ticket{}, fmt.Errorf("acquire: %w", err)
+	}
+	if d.Denied != limit.Admitted {
+		return Ticket{}, denial(d)
+	}
+	s.requests, s.tokens = d.Requests, d.Tokens
+	if !g.remember(s) || ctx.Err() != nil {
+		// The proxy will not use this answer: give everything back now.
+		g.forget(s.leaseID)
+		s.release(limit.Final{GiveBackRequest: true})
+		return Ticket{}, fmt.Errorf("admit: %w", context.Cause(ctx))
+	}
+	return Ticket{LeaseID: s.leaseID, KeyID: key.ID}, nil
+}
+
+// acquire asks the store, loading the quota counter from the ledger when the
+// store does not know it yet.
+func (g *Gate) acquire(ctx context.Context, ask limit.Ask, key *apikey.Key) (limit.Decision, error) {
+	d, err := g.limits.Acquire(ctx, ask)
+	if !errors.Is(err, limit.ErrUnseeded) {
+		return d, err
+	}
+	if err := g.seed(ctx, key, ask.Caps); err != nil {
+		return d, err
+	}
+	return g.limits.Acquire(ctx, ask)
+}
+
+func (g *Gate) seed(ctx context.Context, key *apikey.Key, caps limit.Caps) error {
+	used, err := g.ledger.Used(ctx, key.ID, key.QuotaPeriod.Start(g.wall()), time.Time{})
+	if err != nil {
+		return fmt.Errorf("read used quota: %w", err)
+	}
+	return g.limits.Seed(ctx, key.ID, caps.QuotaPeriod, used)
+}
+
+// remember keeps a session; false when the gate is closing.
+func (g *Gate) remember(s *Session) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.draining {
+		return false
+	}
+	g.sessions[s.leaseID] = s
+	return true
+}
+
+func (g *Gate) forget(leaseID string) {
+	g.mu.Lock()
+	delete(g.sessions, leaseID)
+	g.mu.Unlock()
+}
+
+func (g *Gate) session(leaseID string) *Session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sessions[leaseID]
+}
+
+// Claim turns a ticket into the session of one stream. A ticket is good once,
+// for [limit.ProvisionalLife]; otherwise [ErrTicket].
+func (g *Gate) Claim(ctx context.Context, leaseID string) (*Session, error) {
+	s := g.session(leaseID)
+	if s == nil || !s.claim() {
+		return nil, ErrTicket
+	}
+	if err := g.limits.Claim(ctx, leaseID); err != nil {
+		g.forget(leaseID)
+		s.release(limit.Final{GiveBackRequest: true})
+		if errors.Is(err, limit.ErrLease) {
+			return nil, ErrTicket
+		}
+		return nil, fmt.Errorf("claim lease: %w", err)
+	}
+	g.metrics.active.Inc()
+	return s, nil
+}
+
+// denial turns a store's refusal into the gate's.
+func denial(d limit.Decision) *DenialError {
+	e := &DenialError{RetryAfter: d.RetryAfter, Requests: d.Requests, Tokens: d.Tokens}
+	switch d.Denied {
+	case limit.Requests:
+		e.Reason = RequestRate
+	case limit.GlobalSlots:
+		e.Reason = GlobalSlots
+	case limit.KeySlots:
+		e.Reason = KeySlots
+	case limit.TokensWindow:
+		e.Reason = TokenRate
+	case limit.Quota:
+		e.Reason = QuotaSpent
+		if d.RetryAfter > 0 {
+			// Only reservations stand in the way: not spent yet, so worth a retry.
+			e.Reason, e.Message = TokenRate, "The rest of the quota is reserved by running requests; try again when they end."
+		}
+	case limit.Admitted:
+		e.Reason = Unavailable // unreachable: callers ask only after a refusal
+	}
+	return e
+}
+
+// newLeaseID is 128 random bits in hex: unforgeable, and unique in the ledger.
+func newLeaseID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand aborts the program instead)
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,204 @@
+package admission
+
+import (
+	"context"
+	"time"
+
+	"tollgate/internal/apikey"
+	"tollgate/internal/ledger"
+	"tollgate/internal/limit"
+	"tollgate/internal/usage"
+)
+
+// beat is the longest that running use stays unwritten (design §6).
+const beat = 250 * time.Millisecond
+
+// Run writes running use, retries what could not be written, and sweeps what
+// nobody claimed or closed, until ctx ends. A last round is done then.
+func (g *Gate) Run(ctx context.Context) error {
+	t := time.NewTicker(beat)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+			defer cancel()
+			g.checkpoint(last)
+			g.retryPending(last)
+			return nil
+		case <-g.flush:
+			g.checkpoint(ctx)
+		case <-t.C:
+			g.checkpoint(ctx)
+			g.retryPending(ctx)
+			g.sweep()
+		}
+	}
+}
+
+// checkpoint writes the running counts of all live streams in one batch.
+func (g *Gate) checkpoint(ctx context.Context) {
+	var spends []limit.Spend
+	var points []ledger.Checkpoint
+	var leases []string
+	for _, s := range g.all() {
+		if !s.running() {
+			continue
+		}
+		leases = append(leases, s.leaseID)
+		prompt, completion := s.prompt.Load(), s.completion.Load()
+		if prompt+completion == s.written.Load() {
+			continue
+		}
+		s.written.Store(prompt + completion)
+		s.flushed.Store(completion)
+		spends = append(spends, limit.Spend{
+			LeaseID: s.leaseID, Total: prompt + completion, QuotaPeriod: s.key.QuotaPeriod.Name(g.wall()),
+		})
+		points = append(points, ledger.Checkpoint{LeaseID: s.leaseID, Counts: usage.Counts{
+			Prompt: prompt, Completion: completion, Cached: usage.Unsaid, Reasoning: usage.Unsaid,
+		}})
+	}
+	// A checkpoint that fails is made up for by the next one or by the
+	// settlement, which cannot be skipped: nothing is lost, so nothing is cut.
+	if len(leases) > 0 {
+		if err := g.limits.Renew(ctx, leases); err != nil {
+			g.log.Debug("cannot renew leases", "error", err)
+		}
+	}
+	if len(points) == 0 {
+		return
+	}
+	if err := g.limits.Spend(ctx, spends); err != nil {
+		g.log.Debug("cannot debit running use", "error", err)
+	}
+	if err := g.ledger.Checkpoint(ctx, points); err != nil {
+		g.log.Warn("cannot write checkpoints", "error", err)
+	}
+}
+
+func (g *Gate) all() []*Session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := make([]*Session, 0, len(g.sessions))
+	for _, s := range g.sessions {
+		out = append(out, s)
+	}
+	return out
+}
+
+func (s *Session) running() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stage == live && !s.released
+}
+
+// sweep gives back tickets that nobody claimed, cuts streams that the proxy
+// has ended long ago, and finishes what waits for a log entry in vain.
+func (g *Gate) sweep() {
+	for _, s := range g.all() {
+		s.mu.Lock()
+		unclaimed := s.stage == provisional && time.Since(s.issued) > limit.ProvisionalLife
+		hung := s.stage == live && s.witness != nil && time.Since(s.witnessAt) > grace
+		alone := s.stage == closed && time.Since(s.closedAt) > grace
+		if unclaimed {
+			s.stage, s.closedAt = closed, time.Now()
+		}
+		s.mu.Unlock()
+		switch {
+		case unclaimed:
+			s.release(limit.Final{GiveBackRequest: true})
+		case hung:
+			s.cut("")
+		case alone:
+			s.finish()
+		}
+	}
+}
+
+// cut ends a stream from outside. An empty reason leaves the naming to the
+// witnesses. It reports whether the request was still open.
+func (s *Session) cut(reason ledger.EndReason) bool {
+	s.mu.Lock()
+	open := s.stage == live && !s.settling
+	if open && s.cutReason == "" {
+		s.cutReason = reason
+	}
+	fn := s.onCut
+	s.onCut = nil
+	s.mu.Unlock()
+	if fn != nil {
+		fn()
+	}
+	return open
+}
+
+// Cancel cuts the live requests that carry the request id and returns how many
+// there were; what they used is settled as [ledger.Cancelled].
+func (g *Gate) Cancel(requestID string) int {
+	n := 0
+	for _, s := range g.all() {
+		if s.arrival.RequestID == requestID && s.cut(ledger.Cancelled) {
+			n++
+		}
+	}
+	return n
+}
+
+// Revoke cuts the live requests of keys that ring no longer lets pass, unless
+// the key says that its streams may finish ([apikey.Key.Drain]).
+func (g *Gate) Revoke(ring *apikey.Ring) {
+	for _, s := range g.all() {
+		key, ok := ring.ByID(s.key.ID)
+		if ok && (key.Enabled || key.Drain) {
+			continue
+		}
+		s.cut(ledger.Revoked)
+	}
+}
+
+// Drain refuses every new arrival from now on.
+func (g *Gate) Drain() {
+	g.mu.Lock()
+	g.draining = true
+	g.mu.Unlock()
+}
+
+// CutAll cuts every live request as [ledger.Drained].
+func (g *Gate) CutAll() {
+	for _, s := range g.all() {
+		s.cut(ledger.Drained)
+	}
+}
+
+// Running is one live request.
+type Running struct {
+	LeaseID          string    `json:"lease_id"`
+	RequestID        string    `json:"request_id"`
+	KeyID            string    `json:"key_id"`
+	User             string    `json:"user"`
+	Model            string    `json:"model"`
+	Endpoint         string    `json:"endpoint"`
+	StartedAt        time.Time `json:"started_at"`
+	PromptTokens     int64     `json:"prompt_tokens"`
+	CompletionTokens int64     `json:"completion_tokens"`
+}
+
+// Live lists the requests that hold a lease, in no order.
+func (g *Gate) Live() []Running {
+	out := []Running{}
+	for _, s := range g.all() {
+		if !s.running() {
+			continue
+		}
+		s.mu.Lock()
+		model := s.order.Model
+		s.mu.Unlock()
+		out = append(out, Running{
+			LeaseID: s.leaseID, RequestID: s.arrival.RequestID, KeyID: s.key.ID, User: s.key.User, Model: model,
+			Endpoint: s.arrival.Endpoint, StartedAt: s.wallStart.UTC(),
+			PromptTokens: s.prompt.Load(), CompletionTokens: s.completion.Load(),
+		})
+	}
+	return out
+}

@@ -1,0 +1,301 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tollgate/internal/apikey"
+	"tollgate/internal/ledger"
+	"tollgate/internal/limit"
+	"tollgate/internal/usage"
+)
+
+// Order is what a request asks for, known from its body.
+type Order struct {
+	Model       string
+	Format      usage.Format
+	Stream      bool
+	N, Prompts  int   // choices per prompt, prompts; both at least 1
+	PromptBytes int64 // bytes of the text that will be tokenized
+	MaxTokens   int64 // bound per choice, or -1
+}
+
+// stage is where a session stands. It only grows.
+type stage uint8
+
+const (
+	provisional stage = iota // a ticket that nobody has claimed
+	live                     // a stream holds it
+	closed                   // the stream has ended; the proxy's log entry is awaited
+)
+
+// Session is one admitted request, from its ticket to its last witness. One
+// stream drives it (Reserve, FirstByte, Progress, Settle, Close, in this
+// order); the gate may cut it from outside at any time.
+type Session struct {
+	gate      *Gate
+	leaseID   string
+	arrival   Arrival // without credentials
+	key       *apikey.Key
+	caps      limit.Caps
+	issued    time.Time // monotonic
+	wallStart time.Time
+
+	// prompt and completion are the running counts, written for each chunk by
+	// the stream and read by the gate's flusher.
+	prompt, completion atomic.Int64
+	flushed            atomic.Int64 // completion at the last checkpoint
+	written            atomic.Int64 // prompt + completion at the last checkpoint
+	firstByte          atomic.Int64 // monotonic ns after issued; 0 = none yet
+
+	mu               sync.Mutex
+	stage            stage // guarded by mu, like all that follows
+	claimed          bool  // a stream has held it
+	order            Order
+	requests, tokens limit.Rate // as of the last decision
+	reserved         int64
+	intent           bool // the ledger has the intent
+	settling         bool // somebody settles or has settled
+	record           *ledger.Record
+	released         bool
+	giveBack         bool // the request did not count against the key
+	cutReason        ledger.EndReason
+	onCut            func()
+	closedAt         time.Time
+	witness          *Witness
+	witnessAt        time.Time
+	finished         bool
+	counted          bool // metrics have the settlement
+}
+
+// LeaseID is the id of the lease: the ledger's primary key.
+func (s *Session) LeaseID() string { return s.leaseID }
+
+// Key is the identity of the request.
+func (s *Session) Key() *apikey.Key { return s.key }
+
+// Endpoint is the canonical path.
+func (s *Session) Endpoint() string { return s.arrival.Endpoint }
+
+// Rates are the key's limits as they stood in the last decision.
+func (s *Session) Rates() (requests, tokens limit.Rate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.requests, s.tokens
+}
+
+func (s *Session) claim() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stage != provisional || time.Since(s.issued) > limit.ProvisionalLife {
+		return false
+	}
+	s.stage, s.claimed = live, true
+	return true
+}
+
+// OnCut names what ends the stream when the request is cut from outside. It is
+// called at most once, from another goroutine, at once if the cut came first.
+func (s *Session) OnCut(fn func()) {
+	s.mu.Lock()
+	cut := s.cutReason != ""
+	if !cut {
+		s.onCut = fn
+	}
+	s.mu.Unlock()
+	if cut {
+		fn()
+	}
+}
+
+// Reserve checks the model, reserves the estimated tokens and writes the
+// intent: after it the request may be sent to vLLM. A refusal is a
+// [*DenialError] and has given back what design §5 says; any other error means
+// that the request could not be recorded. Either way nothing may be sent.
+func (s *Session) Reserve(ctx context.Context, o Order) error {
+	err := s.reserve(ctx, o)
+	var denied *DenialError
+	switch {
+	case err == nil:
+	case errors.As(err, &denied):
+		s.gate.metrics.decided(denied.Reason)
+		// The client's own mistakes keep their request (design §5).
+		s.refund(denied.Reason != ModelUnknown && denied.Reason != BadRequest)
+	default:
+		s.gate.metrics.decided(Unavailable)
+		s.refund(true)
+	}
+	return err
+}
+
+// Refused records that the stream refuses the request by itself (a body that
+// does not parse) before anything was reserved. Like every mistake of the
+// client it keeps its request.
+func (s *Session) Refused(r Reason) {
+	s.gate.metrics.decided(r)
+	s.refund(r != ModelUnknown && r != BadRequest)
+}
+
+func (s *Session) refund(giveBack bool) {
+	s.mu.Lock()
+	s.giveBack = giveBack
+	s.mu.Unlock()
+}
+
+func (s *Session) reserve(ctx context.Context, o Order) error {
+	g := s.gate
+	if !g.catalog.Ready() {
+		return s.deny(EngineUnavailable)
+	}
+	maxLen, known := g.catalog.Model(o.Model)
+	if !known || !s.key.Allows(o.Model) {
+		d := s.deny(ModelUnknown)
+		d.Param = "model"
+		return d
+	}
+	var tokens int64
+	if o.Format != usage.Free {
+		tokens = g.estimate.Estimate(s.sample(o, maxLen)).Total()
+		if err := s.take(ctx, tokens); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	s.order, s.reserved = o, tokens
+	cut := s.cutReason != ""
+	s.mu.Unlock()
+	if cut {
+		return s.deny(Cancelled)
+	}
+	if err := g.ledger.Begin(ctx, s.intentOf(o, tokens)); err != nil {
+		if !errors.Is(err, ledger.ErrUnavailable) {
+			s.withdraw()
+		}
+		return fmt.Errorf("write intent: %w", err)
+	}
+	s.mu.Lock()
+	s.intent = true
+	s.mu.Unlock()
+	return nil
+}
+
+// withdraw ends an intent that may have been written although its caller did
+// not wait for it (the client left meanwhile): nothing was sent to vLLM.
+func (s *Session) withdraw() {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	st := ledger.Settlement{
+		LeaseID: s.leaseID, EndedAt: s.gate.wall(), Reason: ledger.Refused, Quality: ledger.Exact,
+		Counts: usage.Counts{Cached: usage.Unsaid, Reasoning: usage.Unsaid},
+	}
+	if _, _, err := s.gate.ledger.Settle(ctx, st); err != nil && !errors.Is(err, ledger.ErrUnknown) {
+		s.gate.keep(pendingSettle{session: s, settlement: st})
+	}
+}
+
+// take reserves tokens in the key's window and quota.
+func (s *Session) take(ctx context.Context, tokens int64) error {
+	g := s.gate
+	d, err := g.limits.Reserve(ctx, s.leaseID, s.caps, tokens)
+	if errors.Is(err, limit.ErrUnseeded) {
+		if err = g.seed(ctx, s.key, s.caps); err == nil {
+			d, err = g.limits.Reserve(ctx, s.leaseID, s.caps, tokens)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("reserve: %w", err)
+	}
+	s.mu.Lock()
+	s.requests, s.tokens = d.Requests, d.Tokens
+	s.mu.Unlock()
+	if d.Denied != limit.Admitted {
+		return denial(d)
+	}
+	return nil
+}
+
+func (s *Session) deny(r Reason) *DenialError {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &DenialError{Reason: r, Requests: s.requests, Tokens: s.tokens}
+}
+
+// sample is what the estimator may know of the request.
+func (s *Session) sample(o Order, maxLen int64) limit.Sample {
+	maxTokens := o.MaxTokens
+	if o.Format == usage.Pooling {
+		maxTokens = 0 // no output
+	}
+	return limit.Sample{
+		KeyID: s.key.ID, Model: o.Model, PromptBytes: o.PromptBytes,
+		N: o.N, Prompts: o.Prompts, MaxTokens: maxTokens, Context: maxLen,
+	}
+}
+
+func (s *Session) intentOf(o Order, tokens int64) ledger.Intent {
+	return ledger.Intent{
+		LeaseID: s.leaseID, RequestID: s.arrival.RequestID, KeyID: s.key.ID, User: s.key.User,
+		Model: o.Model, Endpoint: s.arrival.Endpoint, Engine: s.gate.catalog.Only(),
+		Stream: o.Stream, N: o.N, Prompts: o.Prompts, StartedAt: s.wallStart,
+		Reserved: tokens, ClientAddr: s.arrival.Addr.String(),
+	}
+}
+
+// FirstByte notes that the first byte of the answer's body has come.
+func (s *Session) FirstByte() {
+	s.firstByte.CompareAndSwap(0, int64(time.Since(s.issued)))
+}
+
+// checkpointTokens is how many tokens a stream may run ahead of its
+// checkpoint before the flusher is woken (design §6: every 64 tokens or 250 ms).
+const checkpointTokens = 64
+
+// Progress reports the running counts; called for each chunk, it neither locks
+// nor allocates.
+func (s *Session) Progress(c usage.Counts) {
+	if c.Prompt >= 0 {
+		s.prompt.Store(c.Prompt)
+	}
+	if c.Completion < 0 {
+		return
+	}
+	s.completion.Store(c.Completion)
+	if c.Completion-s.flushed.Load() >= checkpointTokens {
+		select {
+		case s.gate.flush <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// release gives the lease back; calls after the first do nothing.
+func (s *Session) release(f limit.Final) {
+	s.mu.Lock()
+	done := s.released
+	s.released = true
+	claimed := s.claimed
+	s.mu.Unlock()
+	if done {
+		return
+	}
+	if claimed {
+		s.gate.metrics.active.Dec()
+	}
+	f.QuotaPeriod = s.key.QuotaPeriod.Name(s.gate.wall())
+	// The stream's context is dead by now, and the lease must not outlive it.
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
+	defer cancel()
+	if _, err := s.gate.limits.Release(ctx, s.leaseID, f); err != nil {
+		s.gate.log.Warn("cannot release lease, it expires by itself", "lease_id", s.leaseID, "error", err)
+	}
+}
+
+// releaseTimeout bounds a release; settleTimeout a settlement at a stream's end.
+const (
+	releaseTimeout = 2 * time.Second
+	settleTimeout  = 5 * time.Second
+)

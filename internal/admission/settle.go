@@ -1,0 +1,201 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"tollgate/internal/ledger"
+	"tollgate/internal/limit"
+	"tollgate/internal/usage"
+)
+
+// Outcome is what a stream knows of its end.
+type Outcome struct {
+	// Reason is [ledger.Aborted] when the stream ended without its end: the
+	// proxy's log says why.
+	Reason ledger.EndReason
+	Status int    // HTTP status that the client got; 0 when none is known
+	Engine string // address of the engine that answered, "" where unknown
+	Report usage.Report
+}
+
+// pendingSettle is a settlement that the ledger refused for now.
+type pendingSettle struct {
+	session    *Session
+	settlement ledger.Settlement
+}
+
+// Settle writes the final record. It must return without an error before the
+// last byte of an answer is released: a client that saw the end is in the
+// ledger. On an error the record is kept and retried, and the stream must be
+// cut. Only the first call settles; a request without an intent has nothing to
+// settle. The lease is given back here already, because vLLM is done.
+func (s *Session) Settle(ctx context.Context, o Outcome) error {
+	s.mu.Lock()
+	if s.settling || !s.intent {
+		s.mu.Unlock()
+		return nil
+	}
+	s.settling = true
+	if s.cutReason != "" && o.Reason == ledger.Aborted {
+		o.Reason = s.cutReason
+	}
+	order, reserved := s.order, s.reserved
+	s.mu.Unlock()
+
+	st := s.settlement(o, order)
+	s.gate.metrics.anomalies(o.Report)
+	rec, _, err := s.gate.ledger.Settle(ctx, st)
+	if err != nil {
+		s.gate.keep(pendingSettle{session: s, settlement: st})
+		return fmt.Errorf("settle: %w", err)
+	}
+	s.settledAs(rec)
+	s.gate.learn(s, order, reserved, rec)
+	if o.Reason != ledger.Aborted {
+		s.count(rec)
+	}
+	s.release(limit.Final{Total: total(rec.Counts)})
+	return nil
+}
+
+// Close ends the session: what is not settled is settled, the lease goes back.
+// It is the one deferred call of the stream.
+func (s *Session) Close(o Outcome) {
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	if err := s.Settle(ctx, o); err != nil {
+		s.gate.log.Error("cannot settle, will retry", "request_id", s.arrival.RequestID, "error", err)
+	}
+	s.mu.Lock()
+	s.stage, s.closedAt = closed, time.Now()
+	final := limit.Final{GiveBackRequest: s.giveBack}
+	if s.intent {
+		final.Total = max(0, s.prompt.Load()) + max(0, s.completion.Load())
+	}
+	ready := s.witness != nil
+	s.mu.Unlock()
+	s.release(final)
+	if ready {
+		s.finish()
+	}
+}
+
+func (s *Session) settledAs(rec ledger.Record) {
+	s.mu.Lock()
+	s.record = &rec
+	s.mu.Unlock()
+}
+
+// settlement applies the table of design §6.
+func (s *Session) settlement(o Outcome, order Order) ledger.Settlement {
+	st := ledger.Settlement{
+		LeaseID: s.leaseID, Status: o.Status, EndedAt: s.gate.wall(), Reason: o.Reason, Engine: o.Engine,
+	}
+	if ns := s.firstByte.Load(); ns > 0 {
+		st.FirstByteAt = s.wallStart.Add(time.Duration(ns))
+	}
+	st.Counts, st.Quality = s.account(o, order)
+	return st
+}
+
+// account finds the counts of an end and how well they are known.
+func (s *Session) account(o Outcome, order Order) (usage.Counts, ledger.Quality) {
+	zero := usage.Counts{Cached: usage.Unsaid, Reasoning: usage.Unsaid}
+	r := o.Report
+	switch {
+	case o.Reason == ledger.Refused, order.Format == usage.Free:
+		return zero, ledger.Exact
+	case r.Final, r.Seen && runningCounts(order.Format):
+		c := r.Counts
+		c.Prompt, c.Completion = max(0, c.Prompt), max(0, c.Completion)
+		return c, ledger.Exact
+	}
+	// Nothing exact was said: the prompt from what was said or from its size,
+	// the output from the text that was delivered.
+	c := zero
+	if c.Prompt = r.Counts.Prompt; c.Prompt < 0 {
+		c.Prompt = s.gate.textTokens(order.Model, order.PromptBytes)
+	}
+	if r.TextBytes > 0 || r.Deltas > 0 {
+		c.Completion = max(1, r.Deltas, s.gate.textTokens(order.Model, r.TextBytes))
+	}
+	return c, ledger.Estimated
+}
+
+// textTokens estimates how many tokens of a model so many bytes of text are.
+func (g *Gate) textTokens(model string, bytes int64) int64 {
+	return g.estimate.Estimate(limit.Sample{Model: model, PromptBytes: bytes}).Prompt
+}
+
+// runningCounts: the answer says its counts while it runs.
+func runningCounts(f usage.Format) bool {
+	return f == usage.Chat || f == usage.Completions
+}
+
+func total(c usage.Counts) int64 { return max(0, c.Prompt) + max(0, c.Completion) }
+
+// learn teaches the estimator from exact and whole answers only.
+func (g *Gate) learn(s *Session, o Order, reserved int64, rec ledger.Record) {
+	if rec.Reason != ledger.Complete || rec.Quality != ledger.Exact || o.Format == usage.Free {
+		return
+	}
+	g.estimate.Learn(s.sample(o, 0), rec.Counts.Prompt, rec.Counts.Completion)
+	if used := total(rec.Counts); used > 0 && reserved > 0 {
+		g.metrics.estimateError.Observe(float64(reserved) / float64(used))
+	}
+}
+
+// count adds a final settlement to the metrics, once.
+func (s *Session) count(rec ledger.Record) {
+	s.mu.Lock()
+	done := s.counted
+	s.counted = true
+	s.mu.Unlock()
+	if done {
+		return
+	}
+	first := time.Duration(s.firstByte.Load())
+	s.gate.metrics.settled(rec, first, time.Since(s.issued))
+}
+
+// keep remembers a settlement that could not be written.
+func (g *Gate) keep(p pendingSettle) {
+	g.pendingMu.Lock()
+	g.pending = append(g.pending, p)
+	g.pendingMu.Unlock()
+}
+
+// retryPending writes what the ledger refused before, oldest first, until it
+// refuses again.
+func (g *Gate) retryPending(ctx context.Context) {
+	g.pendingMu.Lock()
+	batch := g.pending
+	g.pending = nil
+	g.pendingMu.Unlock()
+	for i, p := range batch {
+		rec, _, err := g.ledger.Settle(ctx, p.settlement)
+		switch {
+		case err == nil:
+			p.session.settledAs(rec)
+			p.session.count(rec)
+		case errors.Is(err, ledger.ErrUnknown):
+			// Its intent was never written: there is nothing to end.
+			g.log.Debug("nothing to settle", "lease_id", p.settlement.LeaseID)
+		default:
+			g.pendingMu.Lock()
+			g.pending = append(batch[i:], g.pending...)
+			g.pendingMu.Unlock()
+			return
+		}
+	}
+}
+
+// Pending is the number of settlements that wait for the ledger.
+func (g *Gate) Pending() int {
+	g.pendingMu.Lock()
+	defer g.pendingMu.Unlock()
+	return len(g.pending)
+}

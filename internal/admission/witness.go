@@ -1,0 +1,203 @@
+package admission
+
+import (
+	"context"
+	"time"
+
+	"tollgate/internal/ledger"
+	"tollgate/internal/limit"
+	"tollgate/internal/usage"
+)
+
+// Cause says how a request ended by the proxy's account.
+type Cause uint8
+
+// The causes. What the proxy calls them is the adapters' business.
+const (
+	// CauseNone: the engine's answer went through whole.
+	CauseNone Cause = iota
+	// CauseDenied: our own refusal.
+	CauseDenied
+	// CauseRequest: the proxy refused the request itself (unknown path, body
+	// too large, malformed).
+	CauseRequest
+	// CauseClient: the client went away.
+	CauseClient
+	// CauseUpstream: the engine cut its answer.
+	CauseUpstream
+	// CauseUnreached: the engine was never reached.
+	CauseUnreached
+	// CauseTimeout: silence for too long.
+	CauseTimeout
+	// CauseGateway: this service failed or cut the stream.
+	CauseGateway
+)
+
+// EndReason is the ledger's name of the cause; "" where the cause alone names
+// no early end.
+func (c Cause) EndReason() ledger.EndReason {
+	switch c {
+	case CauseClient:
+		return ledger.ClientAbort
+	case CauseUpstream:
+		return ledger.UpstreamAbort
+	case CauseTimeout:
+		return ledger.Timeout
+	case CauseUnreached:
+		return ledger.Refused
+	case CauseNone, CauseDenied, CauseRequest, CauseGateway:
+	}
+	return ""
+}
+
+// Witness is the proxy's account of one finished request.
+type Witness struct {
+	LeaseID   string // "" where no ticket was issued
+	RequestID string
+	KeyID     string // as far as the proxy knows it
+	Method    string
+	Endpoint  string // canonical path, "other" where unknown
+	Status    int    // what the client got; 0 = nothing
+	Cause     Cause
+	// Denied is the reason of our own refusal, "" otherwise.
+	Denied     Reason
+	ClientAddr string
+	Started    time.Time
+	Duration   time.Duration // whole request
+	FirstByte  time.Duration // to the first byte sent to the client; 0 = none
+	BytesIn    uint64
+	BytesOut   uint64
+	Details    string // the proxy's own words, for the record
+}
+
+// Access is the record of one request, written once when both witnesses have
+// spoken or the second has been waited for long enough.
+type Access struct {
+	Witness
+	User    string
+	Model   string
+	Reason  ledger.EndReason // "" where nothing was recorded in the ledger
+	Quality ledger.Quality
+	Counts  usage.Counts // [usage.Unsaid] where nothing was recorded
+}
+
+// grace is how long one witness waits for the other (design §6).
+const grace = time.Second
+
+// Witness takes the proxy's account of a request. It names the cause of an
+// early end, frees a lease that no stream ever claimed, and closes what the
+// stream leaves open for longer than a second.
+func (g *Gate) Witness(w Witness) {
+	s := g.session(w.LeaseID)
+	if s == nil {
+		g.access(Access{Witness: w, Counts: usage.None()})
+		return
+	}
+	s.mu.Lock()
+	if s.witness != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.witness, s.witnessAt = &w, time.Now()
+	unclaimed := s.stage == provisional
+	if unclaimed {
+		s.stage = closed // a late claim must fail
+	}
+	ready := s.stage == closed
+	s.mu.Unlock()
+	if unclaimed {
+		s.release(limit.Final{GiveBackRequest: w.Cause == CauseGateway})
+	}
+	if ready {
+		s.finish()
+	}
+}
+
+// finish joins the two accounts, once: the ledger gets the name of an early
+// end, the metrics their settlement, the log its record.
+func (s *Session) finish() {
+	s.mu.Lock()
+	if s.finished {
+		s.mu.Unlock()
+		return
+	}
+	s.finished = true
+	w, rec, order, cut := s.witness, s.record, s.order, s.cutReason
+	claimed := s.claimed
+	s.mu.Unlock()
+	s.gate.forget(s.leaseID)
+	if w == nil && !claimed {
+		// The client left during the check: its log entry came without a lease.
+		return
+	}
+
+	if rec != nil {
+		if w != nil {
+			s.compare(*w, *rec)
+			rec = s.rename(*w, rec, cut)
+		}
+		s.count(*rec)
+	}
+	s.gate.access(s.accessRecord(w, rec, order))
+}
+
+// rename gives an end of unknown cause the name that the proxy knows.
+func (s *Session) rename(w Witness, rec *ledger.Record, cut ledger.EndReason) *ledger.Record {
+	reason := w.Cause.EndReason()
+	if cut != "" {
+		reason = cut
+	}
+	if rec.Reason != ledger.Aborted || reason == "" || reason == ledger.Refused {
+		return rec
+	}
+	status := rec.Status
+	if status == 0 {
+		status = w.Status
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	st := ledger.Settlement{
+		LeaseID: s.leaseID, Status: status, FirstByteAt: rec.FirstByteAt, EndedAt: rec.EndedAt,
+		Reason: reason, Quality: rec.Quality, Counts: rec.Counts,
+	}
+	named, _, err := s.gate.ledger.Settle(ctx, st)
+	if err != nil {
+		s.gate.keep(pendingSettle{session: s, settlement: st})
+		return rec
+	}
+	return &named
+}
+
+// compare counts ends on which the two witnesses disagree.
+func (s *Session) compare(w Witness, rec ledger.Record) {
+	whole := rec.Reason == ledger.Complete
+	cut := w.Cause == CauseUpstream || w.Cause == CauseTimeout
+	lost := rec.Reason == ledger.Aborted && w.Cause == CauseNone
+	status := rec.Status != 0 && w.Status != 0 && rec.Status != w.Status
+	if (whole && cut) || lost || status {
+		s.gate.metrics.disagreements.Inc()
+		s.gate.log.Warn("witnesses disagree", "request_id", s.arrival.RequestID, "end_reason", string(rec.Reason),
+			"status", rec.Status, "proxy_status", w.Status, "proxy_details", w.Details)
+	}
+}
+
+func (s *Session) accessRecord(w *Witness, rec *ledger.Record, order Order) Access {
+	a := Access{User: s.key.User, Model: order.Model, Counts: usage.None()}
+	if w != nil {
+		a.Witness = *w
+	} else {
+		a.Witness = Witness{
+			Method: s.arrival.Method, Cause: CauseGateway, Started: s.wallStart,
+			Duration: time.Since(s.issued), FirstByte: time.Duration(s.firstByte.Load()), Details: "no_access_log_entry",
+		}
+	}
+	a.LeaseID, a.RequestID, a.KeyID = s.leaseID, s.arrival.RequestID, s.key.ID
+	a.Endpoint, a.ClientAddr = s.arrival.Endpoint, s.arrival.Addr.String()
+	if rec != nil {
+		a.Reason, a.Quality, a.Counts = rec.Reason, rec.Quality, rec.Counts
+		if a.Status == 0 {
+			a.Status = rec.Status
+		}
+	}
+	return a
+}
