@@ -1,0 +1,362 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/renameio/v2"
+	"github.com/hashicorp/go-hclog"
+)
+
+// ErrEngine means that the engine does not answer.
+var ErrEngine = errors.New("the engine does not answer")
+
+// RefusedError is a request that is wrong before the engine is asked.
+type RefusedError struct{ reason string }
+
+func (e *RefusedError) Error() string { return e.reason }
+
+func refuse(format string, args ...any) error { return &RefusedError{fmt.Sprintf(format, args...)} }
+
+// Request is vLLM's body of load and unload.
+type Request struct {
+	Name string `json:"lora_name"`
+	// Path is a folder under lora.dir, absolute or relative to it. Empty: the
+	// folder with the adapter's name.
+	Path        string `json:"lora_path,omitzero"`
+	LoadInplace bool   `json:"load_inplace,omitzero"`
+	Is3D        bool   `json:"is_3d_lora_weight,omitzero"`
+	// IntID is accepted as vLLM does and not used.
+	IntID *int `json:"lora_int_id,omitzero"`
+}
+
+func decodeRequest(r io.Reader) (Request, error) {
+	var req Request
+	if err := json.UnmarshalRead(r, &req, json.RejectUnknownMembers(true)); err != nil {
+		return req, refuse(`the body must be {"lora_name": "x", "lora_path": "y"}: %v`, err)
+	}
+	return req, checkName(req.Name)
+}
+
+var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+func checkName(name string) error {
+	if !nameRule.MatchString(name) || strings.Contains(name, "..") || len(name) > 200 {
+		return refuse("lora_name must be letters, digits, '.', '_' and '-', begin with a letter or digit, and have no '..'")
+	}
+	return nil
+}
+
+// Result is what the engine answered.
+type Result struct {
+	Status  int
+	Message string
+}
+
+// AdaptersOptions say where adapters are and who loads them.
+type AdaptersOptions struct {
+	Dir       string // adapters must lie under it
+	StateFile string // the desired set, JSON
+	Engine    string // base URL
+	// Key is the engine's API key, asked at every call; it may be empty.
+	Key func() (string, error)
+	// Reserved are the served names, which an adapter must not take.
+	Reserved []string
+	Client   *http.Client
+	Log      hclog.Logger
+}
+
+// Adapters loads and unloads adapters of a running engine, and remembers on
+// disk what is wanted, because an engine forgets it with every restart.
+type Adapters struct {
+	o  AdaptersOptions
+	mu sync.Mutex // one change at a time, engine and file together
+}
+
+// desired is the state file.
+type desired struct {
+	// Loaded are the requests to repeat, by name, with absolute paths.
+	Loaded map[string]Request `json:"loaded"`
+	// Unloaded are adapters that the engine's arguments load and nobody wants.
+	Unloaded []string `json:"unloaded,omitzero"`
+}
+
+// NewAdapters is ready for use; the state file need not exist.
+func NewAdapters(o AdaptersOptions) *Adapters { return &Adapters{o: o} }
+
+// Load checks the adapter's folder and loads it. A wrong request is a
+// [*RefusedError], an engine that does not answer [ErrEngine]; any other error
+// means that it is loaded but not remembered.
+func (a *Adapters) Load(ctx context.Context, req Request) (Result, error) {
+	if err := checkName(req.Name); err != nil {
+		return Result{}, err
+	}
+	if slices.Contains(a.o.Reserved, req.Name) {
+		return Result{}, refuse("%s is the name of a served model", req.Name)
+	}
+	dir, err := a.resolve(req)
+	if err != nil {
+		return Result{}, err
+	}
+	req.Path, req.IntID = dir, nil
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	res, err := a.call(ctx, "/v1/load_lora_adapter", req)
+	if err != nil || res.Status != http.StatusOK {
+		return res, err
+	}
+	return res, a.change(func(d *desired) {
+		req.LoadInplace = false
+		d.Loaded[req.Name] = req
+		d.Unloaded = slices.DeleteFunc(d.Unloaded, func(s string) bool { return s == req.Name })
+	})
+}
+
+// Unload unloads an adapter; errors as for [Adapters.Load].
+func (a *Adapters) Unload(ctx context.Context, name string) (Result, error) {
+	if err := checkName(name); err != nil {
+		return Result{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	res, err := a.call(ctx, "/v1/unload_lora_adapter", Request{Name: name})
+	if err != nil || (res.Status != http.StatusOK && res.Status != http.StatusNotFound) {
+		return res, err
+	}
+	// One that the engine does not know is not wanted either.
+	return res, a.change(func(d *desired) {
+		delete(d.Loaded, name)
+		if res.Status == http.StatusOK && !slices.Contains(d.Unloaded, name) {
+			d.Unloaded = append(d.Unloaded, name)
+		}
+	})
+}
+
+// Reapply brings an engine that has just started to the desired set. What
+// cannot be loaded any more is logged and stays wanted.
+func (a *Adapters) Reapply(ctx context.Context) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	d, err := a.read()
+	if err != nil {
+		a.o.Log.Error("cannot read wanted adapters", "error", err)
+		return
+	}
+	for _, name := range d.Unloaded {
+		if _, err := a.call(ctx, "/v1/unload_lora_adapter", Request{Name: name}); err != nil {
+			a.o.Log.Error("cannot unload adapter again", "adapter", name, "error", err)
+		}
+	}
+	for name, req := range d.Loaded {
+		// The folder may have changed since it was checked.
+		_, err := a.resolve(req)
+		var res Result
+		if err == nil {
+			req.LoadInplace = true
+			res, err = a.call(ctx, "/v1/load_lora_adapter", req)
+		}
+		if err == nil && res.Status != http.StatusOK {
+			err = errors.New(res.Message)
+		}
+		if err != nil {
+			a.o.Log.Error("cannot load adapter again", "adapter", name, "error", err)
+			continue
+		}
+		a.o.Log.Info("adapter loaded again", "adapter", name)
+	}
+}
+
+// resolve returns the absolute folder of the adapter, which lies under Dir with
+// no link leading out, nor any link out of it within.
+func (a *Adapters) resolve(req Request) (string, error) {
+	if a.o.Dir == "" {
+		return "", refuse("vllm.lora.dir is not set: it names the folder that adapters are loaded from")
+	}
+	base, err := filepath.Abs(a.o.Dir)
+	if err == nil {
+		base, err = filepath.EvalSymlinks(base)
+	}
+	if err != nil {
+		return "", refuse("vllm.lora.dir cannot be opened")
+	}
+	rel, err := relative(base, a.o.Dir, req)
+	if err != nil {
+		return "", err
+	}
+	root, err := os.OpenRoot(base)
+	if err != nil {
+		return "", refuse("vllm.lora.dir cannot be opened")
+	}
+	defer func() { _ = root.Close() }()
+	folder, err := root.OpenRoot(rel)
+	if err != nil {
+		return "", refuse("there is no folder %q under vllm.lora.dir", rel)
+	}
+	defer func() { _ = folder.Close() }()
+	if err := checkFolder(folder, rel); err != nil {
+		return "", err
+	}
+	return filepath.Join(base, rel), nil
+}
+
+// relative is the wanted path relative to base, without anything that leads out
+// by name. Links are not followed here.
+func relative(base, configured string, req Request) (string, error) {
+	want := req.Path
+	if want == "" {
+		want = req.Name
+	}
+	if filepath.IsAbs(want) {
+		abs, err := filepath.Abs(configured)
+		if err != nil {
+			return "", fmt.Errorf("find vllm.lora.dir: %w", err)
+		}
+		for _, from := range []string{base, abs} {
+			if rel, err := filepath.Rel(from, want); err == nil && filepath.IsLocal(rel) {
+				return local(rel)
+			}
+		}
+		return "", refuse("lora_path must lie under vllm.lora.dir")
+	}
+	return local(want)
+}
+
+func local(rel string) (string, error) {
+	rel = filepath.Clean(rel)
+	if !filepath.IsLocal(rel) || rel == "." {
+		return "", refuse("lora_path must lie under vllm.lora.dir")
+	}
+	return rel, nil
+}
+
+// checkFolder wants adapter_config.json, weights that are no pickles, and no
+// link that leaves the folder.
+func checkFolder(folder *os.Root, rel string) error {
+	info, err := folder.Stat("adapter_config.json")
+	if err != nil || !info.Mode().IsRegular() {
+		return refuse("%q has no adapter_config.json", rel)
+	}
+	var pickled, safe bool
+	err = fs.WalkDir(folder.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		switch path.Ext(name) {
+		case ".bin", ".pt", ".pth":
+			pickled = true
+		case ".safetensors":
+			safe = true
+		}
+		if e.Type()&fs.ModeSymlink != 0 {
+			if _, err := folder.Stat(name); err != nil { // os.Root refuses to leave
+				return refuse("%q holds a link that leads out of it", rel)
+			}
+		}
+		return nil
+	})
+	var refused *RefusedError
+	switch {
+	case errors.As(err, &refused):
+		return err
+	case err != nil:
+		return refuse("%q cannot be read", rel)
+	case pickled && !safe:
+		return refuse("%q holds pickled weights only, which can run code when loaded: convert them to safetensors", rel)
+	}
+	return nil
+}
+
+// call posts to the engine. Any answer is a Result.
+func (a *Adapters) call(ctx context.Context, route string, req Request) (Result, error) {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return Result{}, fmt.Errorf("encode request: %w", err)
+	}
+	post, err := http.NewRequestWithContext(ctx, http.MethodPost, a.o.Engine+route, bytes.NewReader(body))
+	if err != nil {
+		return Result{}, fmt.Errorf("%w: %w", ErrEngine, err)
+	}
+	post.Header.Set("Content-Type", "application/json")
+	key, err := a.o.Key()
+	if err != nil {
+		return Result{}, fmt.Errorf("%w: %w", ErrEngine, err)
+	}
+	if key != "" {
+		post.Header.Set("Authorization", "Bearer "+key)
+	}
+	resp, err := a.o.Client.Do(post)
+	if err != nil {
+		return Result{}, fmt.Errorf("%w: %w", ErrEngine, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	if err != nil {
+		return Result{}, fmt.Errorf("%w: %w", ErrEngine, err)
+	}
+	return Result{Status: resp.StatusCode, Message: message(text)}, nil
+}
+
+// message is the sentence in an answer: vLLM answers plain text or an error object.
+func message(text []byte) string {
+	var v struct {
+		Error struct {
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	if json.Unmarshal(text, &v) == nil && v.Error.Message != "" {
+		return v.Error.Message
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// read is called with mu held. No file is an empty set.
+func (a *Adapters) read() (desired, error) {
+	d := desired{Loaded: map[string]Request{}}
+	b, err := os.ReadFile(a.o.StateFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d, nil
+	}
+	if err != nil {
+		return d, fmt.Errorf("read adapter state: %w", err)
+	}
+	if err := json.Unmarshal(b, &d); err != nil {
+		return d, fmt.Errorf("read adapter state %s: %w", a.o.StateFile, err)
+	}
+	if d.Loaded == nil {
+		d.Loaded = map[string]Request{}
+	}
+	return d, nil
+}
+
+// change is called with mu held.
+func (a *Adapters) change(f func(*desired)) error {
+	d, err := a.read()
+	if err != nil {
+		return err
+	}
+	f(&d)
+	b, err := json.Marshal(d, json.Deterministic(true))
+	if err != nil {
+		return fmt.Errorf("encode adapter state: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(a.o.StateFile), 0o700); err != nil {
+		return fmt.Errorf("write adapter state: %w", err)
+	}
+	if err := renameio.WriteFile(a.o.StateFile, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write adapter state: %w", err)
+	}
+	return nil
+}

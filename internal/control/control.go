@@ -1,0 +1,196 @@
+// Package control is the launcher's own HTTP API: the state of the children,
+// the log files, and the adapters of the engine. tollgate's admin API calls it.
+//
+// Whoever may open the Unix socket may use it; over TCP every call needs the
+// bearer token. Answers are JSON; an error is {"error":{"message":…}}.
+package control
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"tollgate/internal/logfile"
+	"tollgate/internal/supervisor"
+)
+
+const (
+	maxBody     = 64 << 10
+	stopTimeout = 2 * time.Second
+)
+
+// ErrNoChild means that no child has that name.
+var ErrNoChild = errors.New("no such child")
+
+// Options of the API.
+type Options struct {
+	LogDir string
+	// Token is the bearer that every call must carry; empty: none is needed,
+	// which is for a Unix socket only.
+	Token string
+	// Children are the states, in the order of their start.
+	Children func() []supervisor.Status
+	// Restart asks for a restart of a child; it fails with [ErrNoChild].
+	Restart func(child string) error
+	// Adapters of the engine; nil where none runs here or it takes none.
+	Adapters *Adapters
+	Log      hclog.Logger
+}
+
+type api struct{ o Options }
+
+// Handler serves the API.
+func Handler(o Options) http.Handler {
+	a := &api{o: o}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /state", a.state)
+	mux.HandleFunc("GET /log-stats", a.logStats)
+	mux.HandleFunc("POST /clean-logs", a.cleanLogs)
+	mux.HandleFunc("POST /restart", a.restart)
+	mux.HandleFunc("POST /load-lora-adapter", a.load)
+	mux.HandleFunc("POST /unload-lora-adapter", a.unload)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, http.StatusNotFound, "unknown path or method: "+r.Method+" "+r.URL.Path)
+	})
+	if o.Token == "" {
+		return mux
+	}
+	want := sha256.Sum256([]byte(o.Token))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		got := sha256.Sum256([]byte(token))
+		if !ok || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			fail(w, http.StatusUnauthorized, "the token of launcher.token_file is needed")
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// Serve serves h on l until ctx ends, and closes l.
+func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve control API: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if srv.Shutdown(stop) != nil {
+		_ = srv.Close() // a call that lasts longer is cut
+	}
+	<-done
+	return nil
+}
+
+func (a *api) state(w http.ResponseWriter, _ *http.Request) {
+	children := a.o.Children()
+	if children == nil {
+		children = []supervisor.Status{}
+	}
+	answer(w, http.StatusOK, map[string]any{"children": children})
+}
+
+func (a *api) logStats(w http.ResponseWriter, _ *http.Request) {
+	s, err := logfile.Stats(a.o.LogDir)
+	if err != nil {
+		a.broken(w, "cannot read the log folder", err)
+		return
+	}
+	answer(w, http.StatusOK, s)
+}
+
+func (a *api) cleanLogs(w http.ResponseWriter, r *http.Request) {
+	days, err := strconv.Atoi(r.URL.Query().Get("days"))
+	if err != nil {
+		fail(w, http.StatusBadRequest, "days must be a whole number, as in /clean-logs?days=7")
+		return
+	}
+	done, err := logfile.Clean(a.o.LogDir, days)
+	switch {
+	case errors.Is(err, logfile.ErrDays):
+		fail(w, http.StatusBadRequest, logfile.ErrDays.Error())
+	case err != nil:
+		a.broken(w, "cannot clean the log folder", err)
+	default:
+		answer(w, http.StatusOK, done)
+	}
+}
+
+func (a *api) restart(w http.ResponseWriter, r *http.Request) {
+	child := r.URL.Query().Get("child")
+	switch err := a.o.Restart(child); {
+	case errors.Is(err, ErrNoChild):
+		fail(w, http.StatusNotFound, "there is no child "+strconv.Quote(child)+"; GET /state lists them")
+	case err != nil:
+		a.broken(w, "cannot restart", err)
+	default:
+		answer(w, http.StatusAccepted, map[string]any{"child": child, "message": "is being restarted"})
+	}
+}
+
+func (a *api) load(w http.ResponseWriter, r *http.Request) {
+	a.adapter(w, r, func(ctx context.Context, req Request) (Result, error) { return a.o.Adapters.Load(ctx, req) })
+}
+
+func (a *api) unload(w http.ResponseWriter, r *http.Request) {
+	a.adapter(w, r, func(ctx context.Context, req Request) (Result, error) {
+		return a.o.Adapters.Unload(ctx, req.Name)
+	})
+}
+
+func (a *api) adapter(w http.ResponseWriter, r *http.Request, do func(context.Context, Request) (Result, error)) {
+	if a.o.Adapters == nil {
+		fail(w, http.StatusConflict, "adapters are not managed here: vllm.auto_start, vllm.lora.enabled and vllm.lora.runtime.enabled are needed")
+		return
+	}
+	req, err := decodeRequest(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	res, err := do(r.Context(), req)
+	var refused *RefusedError
+	switch {
+	case errors.As(err, &refused):
+		fail(w, http.StatusBadRequest, refused.Error())
+	case errors.Is(err, ErrEngine):
+		a.o.Log.Warn("engine does not answer", "error", err)
+		fail(w, http.StatusServiceUnavailable, ErrEngine.Error())
+	case err != nil:
+		a.broken(w, "the engine did it, but it could not be written down and will not survive a restart", err)
+	case res.Status != http.StatusOK:
+		fail(w, res.Status, res.Message)
+	default:
+		answer(w, http.StatusOK, map[string]any{"adapter": req.Name, "message": res.Message})
+	}
+}
+
+func (a *api) broken(w http.ResponseWriter, message string, err error) {
+	a.o.Log.Error(message, "error", err)
+	fail(w, http.StatusInternalServerError, message)
+}
+
+func fail(w http.ResponseWriter, status int, message string) {
+	answer(w, status, map[string]any{"error": map[string]any{"message": message}})
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // a caller that has gone needs no answer
+}

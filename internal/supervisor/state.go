@@ -1,0 +1,82 @@
+package supervisor
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// State of a [Child].
+type State string
+
+// The states. The zero value is not one of them.
+const (
+	Stopped  State = "stopped"  // not started yet, or stopped as asked
+	Starting State = "starting" // runs, not ready
+	Ready    State = "ready"
+	Draining State = "draining" // asked to stop
+	Backoff  State = "backoff"  // crashed, waits for the next start
+	Failed   State = "failed"   // given up
+)
+
+// Exit is how a process ended.
+type Exit struct {
+	// Code is the exit status, -1 when a signal ended the process or it could
+	// not be started.
+	Code   int    `json:"code"`
+	Signal string `json:"signal,omitempty"`
+	// Reason is what the supervisor knows beyond that: it was hung, not ready in
+	// time, could not be started.
+	Reason string    `json:"reason,omitempty"`
+	At     time.Time `json:"at"`
+	// Left is how many processes of the group could not be killed.
+	Left int `json:"left,omitempty"`
+}
+
+// String says it in a few words.
+func (e Exit) String() string {
+	var parts []string
+	if e.Reason != "" {
+		parts = append(parts, e.Reason)
+	}
+	switch {
+	case e.Signal != "":
+		parts = append(parts, "signal: "+e.Signal)
+	case e.Code >= 0:
+		parts = append(parts, fmt.Sprintf("exit status %d", e.Code))
+	}
+	if e.Left > 0 {
+		parts = append(parts, fmt.Sprintf("%d processes could not be killed", e.Left))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Status is what is known of a [Child] now.
+type Status struct {
+	Name     string    `json:"name"`
+	State    State     `json:"state"`
+	PID      int       `json:"pid,omitempty"` // zero when none runs
+	Since    time.Time `json:"since"`         // of the state
+	Restarts int       `json:"restarts"`      // after a crash
+	LastExit *Exit     `json:"last_exit,omitempty"`
+}
+
+// GaveUpError is returned when a child is not started again. Its text shows the
+// last lines of the child's log.
+type GaveUpError struct {
+	Name    string
+	Exit    Exit
+	Crashes int // within the window of the policy
+	Tail    []string
+}
+
+func (e *GaveUpError) Error() string {
+	s := fmt.Sprintf("%s crashed (%s) and is given up after %d crashes", e.Name, e.Exit, e.Crashes)
+	if e.Crashes == 1 {
+		s = fmt.Sprintf("%s cannot run (%s)", e.Name, e.Exit)
+	}
+	if len(e.Tail) > 0 {
+		s += "; its last lines:\n  " + strings.Join(e.Tail, "\n  ")
+	}
+	return s
+}
