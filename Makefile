@@ -1,0 +1,65 @@
+# Every command anyone types. `make` alone lists them.
+include Tools.mk
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+PKG     ?= ./...
+ENVOY   := python3 scripts/fetch_envoy.py
+
+.DEFAULT_GOAL := help
+.PHONY: help build envoy run test lint fmt fuzz bench e2e proof check vuln ci changelog hooks clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## bin/tollgate and bin/launcher
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/tollgate ./cmd/tollgate
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/launcher ./launcher
+
+envoy: ## fetch the pinned Envoy once and print its path
+	@$(ENVOY)
+
+# exec: the launcher takes the place of the recipe's shell, so that a Ctrl-C reaches it exactly once.
+run: build ## build, fetch Envoy, start the whole stack in the foreground; Ctrl-C stops it
+	@envoy=$$($(ENVOY)) && ENVOY_BIN="$$envoy" exec bin/launcher up $(ARGS)
+
+test: ## all tests, those through a real Envoy included; a skipped test is a failure
+	@envoy=$$($(ENVOY)) && ENVOY_BIN="$$envoy" E2E=require python3 scripts/go_test.py -race -shuffle=on -timeout 15m $(PKG)
+
+lint: ## golangci-lint, pinned; the first run builds it
+	go run $(GOLANGCI_LINT) run $(PKG)
+
+fmt: ## format all Go files
+	go run $(GOLANGCI_LINT) fmt ./...
+
+fuzz: ## every fuzz target for 30 s
+	@scripts/fuzz.sh 30s
+
+bench: ## benchmarks of what runs per chunk and per request
+	go test -run '^$$' -bench . -benchmem $(PKG)
+
+e2e: ## the black-box tests alone: built binaries and a real Envoy
+	@envoy=$$($(ENVOY)) && ENVOY_BIN="$$envoy" E2E=require python3 scripts/go_test.py -race -timeout 15m ./e2e/... ./envoy/...
+
+proof: ## the promises: tests named after them, run three times
+	@envoy=$$($(ENVOY)) && ENVOY_BIN="$$envoy" E2E=require python3 scripts/go_test.py -count=3 -timeout 30m ./e2e/... ./internal/storetest/... ./internal/admission/...
+
+check: ## fmt, lint, tidy; fails if anything had to change
+	@before=$$(git status --porcelain; git diff | cksum); \
+	$(MAKE) --no-print-directory fmt lint && go mod tidy && go mod verify && \
+	after=$$(git status --porcelain; git diff | cksum); \
+	[ "$$before" = "$$after" ] || { echo 'check: files changed, look at them' >&2; git status --short >&2; exit 1; }
+
+ci: check test e2e ## what CI runs
+
+vuln: ## known vulnerabilities in what is called; asks the Go vulnerability database
+	go run $(GOVULNCHECK) ./...
+
+changelog: ## assemble .changelog/*.md into CHANGELOG.md: make changelog RELEASE=v0.2.0
+	@python3 scripts/changelog.py $(if $(RELEASE),$(RELEASE) $$(date -u +%F))
+
+hooks: ## link the pre-commit hook
+	ln -sf ../../scripts/pre-commit "$$(git rev-parse --git-dir)/hooks/pre-commit"
+
+clean: ## remove what was built and fetched; state, logs and configuration stay
+	rm -rf bin .cache

@@ -1,0 +1,230 @@
+// Package envoy is the Envoy side of Tollgate as data: the bootstrap, what fills
+// it in, and where the binary is.
+//
+// envoy.yaml is a template; [Render] fills it in from [Params]. All values that
+// come from the configuration are quoted there, so that none of them can become
+// structure. Envoy runs with state_dir as its working directory, because the
+// names of the sockets are relative.
+package envoy
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/renameio/v2"
+
+	"tollgate/internal/config"
+)
+
+// Socket and file names, relative to state_dir.
+const (
+	GRPCSocket    = "run/grpc.sock"        // ext_authz, ext_proc and the access log
+	HTTPSocket    = "run/http.sock"        // health, admin and metrics
+	AdminSocket   = "run/envoy-admin.sock" // Envoy's own admin page
+	BootstrapFile = "run/envoy.yaml"       // what Write leaves
+	SecretsFile   = "run/envoy-secrets.yaml"
+)
+
+// Params is everything the bootstrap depends on.
+type Params struct {
+	ListenAddress  string // an IP address
+	ListenPort     int
+	TLSCertFile    string // absolute; empty serves plain HTTP
+	TLSKeyFile     string // absolute
+	AllowOrigins   []string
+	TrustedProxies int // hops whose x-forwarded-for is believed
+	MaxBodyBytes   int64
+	BodyTimeout    time.Duration
+	IdleTimeout    time.Duration
+	Upstreams      []Endpoint // at least one
+	APIKeyFile     string     // absolute; empty injects nothing
+	GRPCSocket     string     // relative to state_dir
+	HTTPSocket     string
+	AdminSocket    string
+	SecretsFile    string
+}
+
+// Endpoint is one engine.
+type Endpoint struct {
+	Host string // an IP address or a name
+	Port int
+}
+
+//go:embed envoy.yaml
+var source string
+
+var bootstrap = template.Must(template.New("envoy.yaml").Funcs(template.FuncMap{
+	"q":            quote,
+	"dur":          duration,
+	"own":          func() string { return ownReply },
+	"replies":      func() []reply { return localReplies },
+	"inference":    func() []route { return inferenceRoutes },
+	"models":       func() []route { return modelRoutes },
+	"unrouted":     unroutedPaths,
+	"grpcClusters": func() []string { return []string{"tollgate_authz", "tollgate_proc", "tollgate_als"} },
+}).Parse(source))
+
+// Render fills the bootstrap in. Values that Envoy could not take literally
+// (control characters, invalid UTF-8, socket paths over 107 bytes) are errors.
+func Render(p Params) ([]byte, error) {
+	if err := p.check(); err != nil {
+		return nil, fmt.Errorf("render envoy config: %w", err)
+	}
+	var out bytes.Buffer
+	if err := bootstrap.Execute(&out, p); err != nil {
+		return nil, fmt.Errorf("render envoy config: %w", err)
+	}
+	out.WriteByte('\n')
+	return out.Bytes(), nil
+}
+
+// RenderSecrets is the file that the bootstrap names as SecretsFile: where the
+// edge's certificate is. It is empty without TLS.
+func RenderSecrets(p Params) ([]byte, error) {
+	if p.TLSCertFile == "" {
+		return nil, nil
+	}
+	if err := p.check(); err != nil {
+		return nil, fmt.Errorf("render envoy secrets: %w", err)
+	}
+	return fmt.Appendf(nil, `resources:
+- "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret
+  name: edge_certificate
+  tls_certificate: { certificate_chain: { filename: %s }, private_key: { filename: %s } }
+`, quote(p.TLSCertFile), quote(p.TLSKeyFile)), nil
+}
+
+// Write leaves the bootstrap, and the file for TLS where there is one, under
+// stateDir/run, each in one step, and returns the bootstrap's path relative to
+// stateDir: what [Args] takes when stateDir is Envoy's working directory.
+func Write(stateDir string, p Params) (string, error) {
+	doc, err := Render(p)
+	if err != nil {
+		return "", err
+	}
+	secrets, err := RenderSecrets(p)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Join(stateDir, "run"), 0o700); err != nil {
+		return "", fmt.Errorf("make run folder: %w", err)
+	}
+	if len(secrets) > 0 {
+		if err := renameio.WriteFile(filepath.Join(stateDir, p.SecretsFile), secrets, 0o600); err != nil {
+			return "", fmt.Errorf("write envoy secrets: %w", err)
+		}
+	}
+	if err := renameio.WriteFile(filepath.Join(stateDir, BootstrapFile), doc, 0o600); err != nil {
+		return "", fmt.Errorf("write envoy config: %w", err)
+	}
+	return BootstrapFile, nil
+}
+
+// Args is Envoy's command line without the program's name. Concurrency 0 leaves
+// the number of workers to Envoy: all cores.
+func Args(bootstrapPath string, cfg *config.Config) []string {
+	drain := max(1, int((cfg.DrainTimeout+time.Second-1)/time.Second))
+	args := []string{
+		"-c", bootstrapPath,
+		"--disable-hot-restart", // no shared memory: one Envoy per state_dir, and none is left behind
+		"--drain-time-s", strconv.Itoa(drain),
+		"--drain-strategy", "immediate", // every answer says "connection: close" from the first second of a drain
+		"--log-level", logLevel(cfg.Log.Level),
+		"--component-log-level", "http:critical", // it says "error" for every body that is too large: a client's mistake
+		"--log-format", `{"time":"%Y-%m-%dT%H:%M:%S.%f%z","level":"%l","logger":"%n","message":"%j"}`,
+	}
+	if cfg.Envoy.Concurrency > 0 {
+		args = append(args, "--concurrency", strconv.Itoa(cfg.Envoy.Concurrency))
+	}
+	return args
+}
+
+// logLevel is never finer than info: from debug on Envoy logs request headers,
+// and with them every key.
+func logLevel(level string) string {
+	switch level {
+	case "warn":
+		return "warning"
+	case "error":
+		return "error"
+	default:
+		return "info"
+	}
+}
+
+// AnyOrigin reports whether every web page may call.
+func (p Params) AnyOrigin() bool { return slices.Contains(p.AllowOrigins, "*") }
+
+// BufferBytes is what Envoy may hold of one body: the largest one allowed, and
+// room for the read that goes over it, so that no allowed body ever fills it.
+func (p Params) BufferBytes() int64 { return p.MaxBodyBytes + 1<<20 }
+
+// OriginRegex matches the allowed origins and nothing else.
+func (p Params) OriginRegex() string {
+	if p.AnyOrigin() {
+		return ".+"
+	}
+	origins := make([]string, len(p.AllowOrigins))
+	for i, o := range p.AllowOrigins {
+		origins[i] = regexp.QuoteMeta(o)
+	}
+	return strings.Join(origins, "|")
+}
+
+// UpstreamDNS reports whether an engine is given by name.
+func (p Params) UpstreamDNS() bool {
+	return slices.ContainsFunc(p.Upstreams, func(e Endpoint) bool {
+		_, err := netip.ParseAddr(e.Host)
+		return err != nil
+	})
+}
+
+// check reports everything that would make a document Envoy misreads or refuses.
+func (p Params) check() error {
+	var errs []error
+	texts := append([]string{p.ListenAddress, p.TLSCertFile, p.TLSKeyFile, p.APIKeyFile, p.SecretsFile}, p.AllowOrigins...)
+	sockets := []string{p.GRPCSocket, p.HTTPSocket, p.AdminSocket}
+	texts = append(texts, sockets...)
+	for _, e := range p.Upstreams {
+		texts = append(texts, e.Host)
+	}
+	for _, s := range texts {
+		if !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
+			errs = append(errs, fmt.Errorf("%q: control characters and invalid UTF-8 are not allowed", s))
+		}
+	}
+	for _, s := range sockets {
+		if s == "" || len(s) > 107 {
+			errs = append(errs, fmt.Errorf("socket path %q: must have 1 to 107 bytes", s))
+		}
+	}
+	if (p.TLSCertFile == "") != (p.TLSKeyFile == "") {
+		errs = append(errs, errors.New("tls: cert_file and key_file must be set both or not at all"))
+	}
+	if len(p.Upstreams) == 0 {
+		errs = append(errs, errors.New("vllm: at least one engine is needed"))
+	}
+	return errors.Join(errs...)
+}
+
+// quote writes s as a double-quoted YAML scalar in ASCII. Go's escapes are a
+// subset of YAML's.
+func quote(s string) string { return strconv.QuoteToASCII(s) }
+
+// duration writes d as protobuf's JSON does.
+func duration(d time.Duration) string {
+	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s"
+}

@@ -1,0 +1,251 @@
+package envoy_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	alsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// The rules below are the ones whose violation would let a request through
+// unauthorized or unmetered, or give a slot back too early.
+
+func unpack[M proto.Message](t *testing.T, packed *anypb.Any, m M) M {
+	t.Helper()
+	if err := packed.UnmarshalTo(m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func hcmOf(t *testing.T, b *bootstrapv3.Bootstrap) *hcmv3.HttpConnectionManager {
+	t.Helper()
+	filter := b.GetStaticResources().GetListeners()[0].GetFilterChains()[0].GetFilters()[0]
+	return unpack(t, filter.GetTypedConfig(), &hcmv3.HttpConnectionManager{})
+}
+
+func corsOf(t *testing.T, b *bootstrapv3.Bootstrap) *corsv3.CorsPolicy {
+	t.Helper()
+	return unpack(t, hcmOf(t, b).GetRouteConfig().GetVirtualHosts()[0].GetTypedPerFilterConfig()["envoy.filters.http.cors"], &corsv3.CorsPolicy{})
+}
+
+func filterOf[M proto.Message](t *testing.T, hcm *hcmv3.HttpConnectionManager, name string, m M) M {
+	t.Helper()
+	for _, f := range hcm.GetHttpFilters() {
+		if f.GetName() == name {
+			return unpack(t, f.GetTypedConfig(), m)
+		}
+	}
+	t.Fatalf("no filter %s", name)
+	return m
+}
+
+// disables reports whether the route switches the filter off.
+func disables(t *testing.T, r *routev3.Route, filter string) bool {
+	t.Helper()
+	packed, ok := r.GetTypedPerFilterConfig()[filter]
+	if !ok {
+		return false
+	}
+	if filter == "envoy.filters.http.ext_authz" {
+		return unpack(t, packed, &authzv3.ExtAuthzPerRoute{}).GetDisabled()
+	}
+	return unpack(t, packed, &extprocv3.ExtProcPerRoute{}).GetDisabled()
+}
+
+func TestNothingFailsOpen(t *testing.T) {
+	walk(t, bootstrapOf(t, everything()).ProtoReflect(), func(m protoreflect.Message) {
+		for _, name := range []protoreflect.Name{
+			"failure_mode_allow", "shadow_mode", "observability_mode", "allow_content_length_header", "clear_route_cache",
+			"clear_route_cache_headers", "disable_clear_route_cache", "filter_enabled", "filter_enabled_metadata", "upgrade_configs", "disable_immediate_response",
+		} {
+			if fd := m.Descriptor().Fields().ByName(name); fd != nil && m.Has(fd) {
+				t.Errorf("%s sets %s", m.Descriptor().FullName(), name)
+			}
+		}
+	})
+}
+
+func TestAuthorizationComesBeforeMetering(t *testing.T) {
+	var got []string
+	for _, f := range hcmOf(t, bootstrapOf(t, everything())).GetHttpFilters() {
+		if f.GetDisabled() || f.GetIsOptional() {
+			t.Errorf("%s is disabled or optional", f.GetName())
+		}
+		got = append(got, strings.TrimPrefix(f.GetName(), "envoy.filters.http."))
+	}
+	if diff := cmp.Diff([]string{"cors", "body_size_limit", "ext_authz", "ext_proc", "router"}, got); diff != "" {
+		t.Errorf("filters (-want +got):\n%s", diff)
+	}
+}
+
+func TestProcessingModeKeepsTheStreamOpenAndDenialsOutOfIt(t *testing.T) {
+	ep := filterOf(t, hcmOf(t, bootstrapOf(t, everything())), "envoy.filters.http.ext_proc", &extprocv3.ExternalProcessor{})
+	want := &extprocv3.ProcessingMode{
+		RequestHeaderMode:   extprocv3.ProcessingMode_SEND,
+		ResponseHeaderMode:  extprocv3.ProcessingMode_SKIP,
+		RequestTrailerMode:  extprocv3.ProcessingMode_SKIP,
+		ResponseTrailerMode: extprocv3.ProcessingMode_SEND,
+	}
+	if diff := cmp.Diff(want, ep.GetProcessingMode(), protocmp.Transform()); diff != "" {
+		t.Errorf("processing mode (-want +got):\n%s", diff)
+	}
+	if !ep.GetAllowModeOverride() {
+		t.Error("bodies cannot be switched on")
+	}
+	if ep.GetRouteCacheAction() != extprocv3.ExternalProcessor_RETAIN {
+		t.Error("a rewritten request could change its route")
+	}
+	if got := ep.GetMessageTimeout().AsDuration(); got != 5*time.Second {
+		t.Errorf("message_timeout: got %s, want 5s", got)
+	}
+	if got := ep.GetStatusOnError().GetCode(); got != 503 {
+		t.Errorf("status_on_error: got %v, want 503", got)
+	}
+	if diff := cmp.Diff([]string{"envoy.filters.http.ext_authz"}, ep.GetMetadataOptions().GetForwardingNamespaces().GetUntyped()); diff != "" {
+		t.Errorf("the ticket does not reach ext_proc (-want +got):\n%s", diff)
+	}
+	if !slices.Contains(ep.GetResponseAttributes(), "response.code_details") {
+		t.Error("ext_proc cannot tell vLLM's answers from Envoy's")
+	}
+	var hidden []string
+	for _, p := range ep.GetForwardRules().GetDisallowedHeaders().GetPatterns() {
+		hidden = append(hidden, p.GetExact())
+	}
+	for _, h := range []string{"authorization", "x-api-key", "cookie"} {
+		if !slices.Contains(hidden, h) {
+			t.Errorf("ext_proc receives %s", h)
+		}
+	}
+}
+
+func TestOnlyAnswersOfEnvoyItselfPassWithoutAuthorization(t *testing.T) {
+	routes := hcmOf(t, bootstrapOf(t, everything())).GetRouteConfig().GetVirtualHosts()[0].GetRoutes()
+	metered := 0
+	for _, r := range routes {
+		toEngine := r.GetRoute().GetCluster() == "vllm"
+		if disables(t, r, "envoy.filters.http.ext_authz") != (r.GetDirectResponse() != nil) {
+			t.Errorf("route %s: ext_authz must be off exactly where Envoy answers itself", r.GetName())
+		}
+		if disables(t, r, "envoy.filters.http.ext_proc") == toEngine {
+			t.Errorf("route %s: ext_proc must be on exactly where vLLM answers", r.GetName())
+		}
+		if !toEngine {
+			continue
+		}
+		metered++
+		if r.GetMatch().GetPath() == "" || r.GetMatch().GetHeaders()[0].GetStringMatch().GetExact() == "" {
+			t.Errorf("route %s: not one exact path and method", r.GetName())
+		}
+		if r.GetRequestBodyBufferLimit().GetValue() != 33<<20 {
+			t.Errorf("route %s: body limit %d", r.GetName(), r.GetRequestBodyBufferLimit().GetValue())
+		}
+		for _, h := range []string{"authorization", "x-api-key", "cookie", "accept-encoding", "x-vllm-priority", "x-data-parallel-rank", "x-session-id", "endpoint-load-metrics-format", "x-forwarded-for", "x-envoy-external-address"} {
+			if !slices.Contains(r.GetRequestHeadersToRemove(), h) {
+				t.Errorf("route %s: %s reaches vLLM", r.GetName(), h)
+			}
+		}
+		if slices.Contains(r.GetRequestHeadersToRemove(), "x-request-id") {
+			t.Errorf("route %s: vLLM does not get the request id", r.GetName())
+		}
+	}
+	if metered != 17 {
+		t.Errorf("routes to vLLM: got %d, want 17", metered)
+	}
+	if last := routes[len(routes)-1]; last.GetMatch().GetPrefix() != "/" || last.GetDirectResponse().GetStatus() != 404 {
+		t.Errorf("the last route is %s, want a 404 for everything", last.GetName())
+	}
+}
+
+func TestAuthorizationErrorsAre503(t *testing.T) {
+	ea := filterOf(t, hcmOf(t, bootstrapOf(t, everything())), "envoy.filters.http.ext_authz", &authzv3.ExtAuthz{})
+	if got := ea.GetStatusOnError().GetCode(); got != 503 {
+		t.Errorf("status_on_error: got %v, want 503", got)
+	}
+	if ea.GetGrpcService().GetTimeout().AsDuration() <= 0 {
+		t.Error("a hung tollgate would hold requests")
+	}
+	if !ea.GetEncodeRawHeaders() {
+		t.Error("invalid bytes in a key would be replaced before tollgate sees them")
+	}
+	if ea.GetWithRequestBody() != nil || ea.GetAllowedHeaders() != nil {
+		t.Error("Check must get all headers and no body")
+	}
+}
+
+func TestEdgeTrustsNobody(t *testing.T) {
+	c := everything()
+	hcm := hcmOf(t, bootstrapOf(t, c))
+	if !hcm.GetUseRemoteAddress().GetValue() || !hcm.GetSkipXffAppend() || int(hcm.GetXffNumTrustedHops()) != c.TrustedProxies {
+		t.Error("client addresses could be chosen by clients")
+	}
+	if hcm.GetPreserveExternalRequestId() || !hcm.GetAlwaysSetRequestIdInResponse() {
+		t.Error("request ids must be Envoy's own, and returned")
+	}
+	if !hcm.GetNormalizePath().GetValue() || !hcm.GetMergeSlashes() ||
+		hcm.GetPathWithEscapedSlashesAction() != hcmv3.HttpConnectionManager_REJECT_REQUEST {
+		t.Error("a path has more than one spelling")
+	}
+	if hcm.GetRequestTimeout().AsDuration() != c.Request.BodyTimeout || hcm.GetStreamIdleTimeout().AsDuration() != c.Request.IdleTimeout {
+		t.Errorf("timeouts: got %s and %s", hcm.GetRequestTimeout().AsDuration(), hcm.GetStreamIdleTimeout().AsDuration())
+	}
+}
+
+func TestAccessLogIsImmediateAndOnlyAtTheEnd(t *testing.T) {
+	hcm := hcmOf(t, bootstrapOf(t, everything()))
+	if hcm.GetAccessLogOptions() != nil || len(hcm.GetAccessLog()) != 1 {
+		t.Fatal("want one access log without periodic entries")
+	}
+	als := unpack(t, hcm.GetAccessLog()[0].GetTypedConfig(), &alsv3.HttpGrpcAccessLogConfig{}).GetCommonConfig()
+	if als.GetBufferSizeBytes() == nil || als.GetBufferSizeBytes().GetValue() != 0 {
+		t.Error("entries are held back")
+	}
+}
+
+func TestAdminIsAPrivateSocket(t *testing.T) {
+	b := bootstrapOf(t, everything())
+	pipe := b.GetAdmin().GetAddress().GetPipe()
+	if pipe.GetPath() != "run/envoy-admin.sock" || pipe.GetMode() != 0o600 {
+		t.Errorf("admin: got %v", b.GetAdmin().GetAddress())
+	}
+	if got := len(b.GetStaticResources().GetListeners()); got != 1 {
+		t.Errorf("listeners: got %d, want 1", got)
+	}
+}
+
+func TestNoClusterRefusesTheThousandthStream(t *testing.T) {
+	for _, c := range bootstrapOf(t, everything()).GetStaticResources().GetClusters() {
+		th := c.GetCircuitBreakers().GetThresholds()
+		if len(th) != 1 || th[0].GetMaxRequests().GetValue() < 10000 || th[0].GetMaxConnections().GetValue() < 10000 || th[0].GetMaxPendingRequests().GetValue() < 10000 {
+			t.Errorf("cluster %s: %v", c.GetName(), th)
+		}
+	}
+}
+
+func TestTollgatesOwnRepliesComeFirst(t *testing.T) {
+	lr := hcmOf(t, bootstrapOf(t, everything())).GetLocalReplyConfig()
+	if lr.GetBodyFormat() != nil {
+		t.Error("a global body format rewrites everything, denials included")
+	}
+	for i, m := range lr.GetMappers() {
+		if hasFormat := m.GetBodyFormatOverride() != nil; hasFormat != (i > 0) {
+			t.Errorf("mapper %d: body format %v", i, hasFormat)
+		}
+		if i == 0 && (m.GetStatusCode() != nil || m.GetBody() != nil || len(m.GetHeadersToAdd()) > 0) {
+			t.Error("the first mapper changes denials")
+		}
+	}
+}

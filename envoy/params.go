@@ -1,0 +1,104 @@
+package envoy
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+
+	"tollgate/internal/config"
+)
+
+// ParamsFor reads Params out of the configuration. Files become absolute, since
+// Envoy's working directory is another one.
+func ParamsFor(cfg *config.Config) (Params, error) {
+	p := Params{
+		AllowOrigins:   cfg.CORS.AllowOrigins,
+		TrustedProxies: cfg.TrustedProxies,
+		MaxBodyBytes:   int64(cfg.Request.MaxBodyMB) << 20,
+		BodyTimeout:    cfg.Request.BodyTimeout,
+		IdleTimeout:    cfg.Request.IdleTimeout,
+		GRPCSocket:     GRPCSocket,
+		HTTPSocket:     HTTPSocket,
+		AdminSocket:    AdminSocket,
+		SecretsFile:    SecretsFile,
+	}
+	var errs []error
+	host, port, err := splitHostPort(cfg.Listen)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("listen: %w", err))
+	}
+	p.ListenPort = port
+	if p.ListenAddress, err = listenAddress(host); err != nil {
+		errs = append(errs, fmt.Errorf("listen: %w", err))
+	}
+	if p.Upstreams, err = upstreams(cfg.VLLM); err != nil {
+		errs = append(errs, err)
+	}
+	for _, f := range []struct {
+		from string
+		to   *string
+	}{{cfg.TLS.CertFile, &p.TLSCertFile}, {cfg.TLS.KeyFile, &p.TLSKeyFile}, {cfg.VLLM.APIKeyFile, &p.APIKeyFile}} {
+		if f.from == "" {
+			continue
+		}
+		if *f.to, err = filepath.Abs(f.from); err != nil {
+			errs = append(errs, fmt.Errorf("find %s: %w", f.from, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return Params{}, err
+	}
+	return p, p.check()
+}
+
+// upstreams are vllm.endpoints, or host and port where there are none.
+func upstreams(v config.VLLM) ([]Endpoint, error) {
+	if len(v.Endpoints) == 0 {
+		if v.Host == "" || v.Port < 1 || v.Port > 65535 {
+			return nil, fmt.Errorf("vllm: %q port %d is no address", v.Host, v.Port)
+		}
+		return []Endpoint{{Host: v.Host, Port: v.Port}}, nil
+	}
+	out := make([]Endpoint, 0, len(v.Endpoints))
+	for _, e := range v.Endpoints {
+		host, port, err := splitHostPort(e)
+		if err == nil && (host == "" || port == 0) {
+			err = fmt.Errorf("%q: host and port are needed", e)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("vllm.endpoints: %w", err)
+		}
+		out = append(out, Endpoint{Host: host, Port: port})
+	}
+	return out, nil
+}
+
+func splitHostPort(s string) (string, int, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q: want HOST:PORT", s)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q: port must be a number up to 65535", s)
+	}
+	return host, int(n), nil
+}
+
+// listenAddress is the IP address Envoy binds; it takes no names.
+func listenAddress(host string) (string, error) {
+	switch host {
+	case "":
+		return "0.0.0.0", nil
+	case "localhost":
+		return "127.0.0.1", nil
+	}
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return "", fmt.Errorf("%q: want an IP address, localhost, or nothing for all", host)
+	}
+	return a.String(), nil
+}

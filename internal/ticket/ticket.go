@@ -1,0 +1,43 @@
+// Package ticket is how a lease travels inside Envoy: in the dynamic metadata
+// that ext_authz sets, ext_proc gets with every message and the access log
+// carries. It holds the lease id and the key id, nothing secret.
+package ticket
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// Namespace is where Envoy keeps the dynamic metadata of ext_authz: the name
+// of the filter in envoy.yaml.
+const Namespace = "envoy.filters.http.ext_authz"
+
+// The fields of the metadata.
+const (
+	lease = "lease"
+	key   = "key"
+	// Reason is set on a refusal, for the access log.
+	Reason = "reason"
+)
+
+// Struct is the metadata of a ticket; nil when there is nothing to say.
+func Struct(leaseID, keyID string) *structpb.Struct {
+	if leaseID == "" && keyID == "" {
+		return nil
+	}
+	return &structpb.Struct{Fields: map[string]*structpb.Value{
+		lease: structpb.NewStringValue(leaseID),
+		key:   structpb.NewStringValue(keyID),
+	}}
+}
+
+// Ticket is what the metadata says; fields are empty where it says nothing.
+type Ticket struct {
+	LeaseID, KeyID, Reason string
+}
+
+// Read finds the ticket in the metadata of a message or a log entry.
+func Read(m *corev3.Metadata) Ticket {
+	f := m.GetFilterMetadata()[Namespace].GetFields()
+	return Ticket{LeaseID: f[lease].GetStringValue(), KeyID: f[key].GetStringValue(), Reason: f[Reason].GetStringValue()}
+}

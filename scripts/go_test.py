@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Runs `go test -json` with the given arguments, and lets no skipped test pass.
+
+What is printed is what `go test` prints without -v. At the end come all skipped
+tests by name; one that scripts/allowed_skips.txt does not name fails the run.
+"""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+
+ALLOWED = pathlib.Path(__file__).resolve().parent / "allowed_skips.txt"
+
+
+class Report:
+    """Collects the events of one run."""
+
+    def __init__(self):
+        self.output = {}  # (package, test) -> lines, of tests that may still fail
+        self.passed = 0
+        self.failed = []
+        self.skipped = {}  # "package.Test" -> reason
+        self.packages = set()
+
+    def event(self, e):
+        action, package, test = e.get("Action"), e.get("Package", ""), e.get("Test")
+        if action in ("output", "build-output"):
+            self.line(package, test, e.get("Output", ""))
+        elif action == "skip" and test:
+            lines = self.output.pop((package, test), [])
+            said = [text.strip() for text in lines if not text.lstrip().startswith(("===", "---"))]
+            self.skipped[f"{package}.{test}"] = " ".join(said)
+        elif action == "pass":
+            if test:
+                self.passed += 1
+                self.output.pop((package, test), None)
+            else:
+                self.packages.add(package)
+        elif action == "fail":
+            self.fail(package, test)
+
+    def line(self, package, test, text):
+        if test:
+            self.output.setdefault((package, test), []).append(text)
+        elif text != "PASS\n" and not text.startswith(("-test.shuffle", "coverage:")):
+            show(text)
+
+    def fail(self, package, test):
+        if test:
+            self.failed.append(f"{package}.{test}")
+            self.print(package, test)
+            return
+        self.packages.add(package)
+        # A panic or a timeout: what was running never ended.
+        for key in [k for k in self.output if k[0] == package]:
+            self.print(*key)
+
+    def print(self, package, test):
+        for text in self.output.pop((package, test), []):
+            if not text.startswith(("=== RUN", "=== PAUSE", "=== CONT", "=== NAME")):
+                show(text)
+
+
+def show(text):
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def allowed_skips():
+    """Names that may be skipped, each with its reason."""
+    allowed = {}
+    for line in ALLOWED.read_text(encoding="utf-8").splitlines():
+        name, _, reason = line.partition(" ")
+        if name and not name.startswith("#"):
+            allowed[name] = reason.strip()
+    return allowed
+
+
+def main():
+    report = Report()
+    # Ctrl-C is for go test; this process only waits for its last words.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with subprocess.Popen(
+        ["go", "test", "-json", *sys.argv[1:]], stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ) as run:
+        for raw in run.stdout:
+            text = raw.decode("utf-8", "replace")
+            try:
+                event = json.loads(text)
+            except ValueError:
+                event = None
+            if isinstance(event, dict):
+                report.event(event)
+            else:
+                show(text)
+    allowed = allowed_skips()
+    refused = [name for name in sorted(report.skipped) if name not in allowed]
+    for name in sorted(report.skipped):
+        word = "NOT ALLOWED" if name in refused else "allowed"
+        show(f"skipped, {word}: {name}: {report.skipped[name] or 'no reason given'}\n")
+    for name in report.failed:
+        show(f"failed: {name}\n")
+    show(f"{len(report.packages)} packages, {report.passed} tests passed, {len(report.failed)} failed, {len(report.skipped)} skipped\n")
+    if run.returncode != 0:
+        return 1
+    if report.passed == 0:
+        show("no test ran at all\n")
+        return 1
+    return 1 if refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
