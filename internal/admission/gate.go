@@ -223,6 +223,13 @@ func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key) (Ticket, e
 		s.release(limit.Final{GiveBackRequest: true})
 		return Ticket{}, fmt.Errorf("admit: %w", context.Cause(ctx))
 	}
+	if !stillGood(g.keys.Current(), key.ID) {
+		// Revoked since it was looked up: [Gate.Revoke] may have gone through
+		// the sessions before this one was among them.
+		g.forget(s.leaseID)
+		s.release(limit.Final{GiveBackRequest: true})
+		return Ticket{}, Deny(InvalidKey)
+	}
 	return Ticket{LeaseID: s.leaseID, KeyID: key.ID}, nil
 }
 

@@ -116,11 +116,12 @@ func (g *Gate) sweep() {
 	}
 }
 
-// cut ends a stream from outside. An empty reason leaves the naming to the
-// witnesses. It reports whether the request was still open.
+// cut ends a stream from outside, a ticket as soon as it is claimed. An empty
+// reason leaves the naming to the witnesses. It reports whether the request was
+// still open.
 func (s *Session) cut(reason ledger.EndReason) bool {
 	s.mu.Lock()
-	open := s.stage == live && !s.settling
+	open := s.stage != closed && !s.settling
 	if open && s.cutReason == "" {
 		s.cutReason = reason
 	}
@@ -149,12 +150,16 @@ func (g *Gate) Cancel(requestID string) int {
 // the key says that its streams may finish ([apikey.Key.Drain]).
 func (g *Gate) Revoke(ring *apikey.Ring) {
 	for _, s := range g.all() {
-		key, ok := ring.ByID(s.key.ID)
-		if ok && (key.Enabled || key.Drain) {
-			continue
+		if !stillGood(ring, s.key.ID) {
+			s.cut(ledger.Revoked)
 		}
-		s.cut(ledger.Revoked)
 	}
+}
+
+// stillGood: requests of the key may go on.
+func stillGood(ring *apikey.Ring, id string) bool {
+	key, ok := ring.ByID(id)
+	return ok && (key.Enabled || key.Drain)
 }
 
 // Drain refuses every new arrival from now on.

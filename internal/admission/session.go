@@ -247,7 +247,9 @@ func (s *Session) intentOf(o Order, tokens int64) ledger.Intent {
 
 // FirstByte notes that the first byte of the answer's body has come.
 func (s *Session) FirstByte() {
-	s.firstByte.CompareAndSwap(0, int64(time.Since(s.issued)))
+	if s.firstByte.Load() == 0 {
+		s.firstByte.Store(int64(time.Since(s.issued)))
+	}
 }
 
 // checkpointTokens is how many tokens a stream may run ahead of its

@@ -1,0 +1,62 @@
+// Package extauthz is the adapter for Envoy's external authorization: it turns
+// a CheckRequest into an arrival, and the gate's ticket or refusal into a
+// CheckResponse. It decides nothing itself.
+package extauthz
+
+import (
+	"context"
+	"errors"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"tollgate/internal/admission"
+)
+
+// Admitter decides over an arrival. [*admission.DenialError] is a refusal; any
+// other error means that it could not decide.
+type Admitter interface {
+	Admit(ctx context.Context, a admission.Arrival) (admission.Ticket, error)
+}
+
+// Server implements [authv3.AuthorizationServer].
+type Server struct {
+	authv3.UnimplementedAuthorizationServer
+
+	admit Admitter
+	hops  int
+	log   hclog.Logger
+}
+
+// NewServer returns a server that asks admit. trustedProxies is the number of
+// hops in front of Envoy whose x-forwarded-for is believed.
+func NewServer(admit Admitter, trustedProxies int, log hclog.Logger) *Server {
+	return &Server{admit: admit, hops: trustedProxies, log: log}
+}
+
+// Check implements [authv3.AuthorizationServer]. A failure of ours is a gRPC
+// error: only then Envoy applies status_on_error (503); an answer without OK
+// and without an HTTP response would be a 403 that blames the user.
+func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	a, ok := arrival(req, s.hops)
+	if !ok {
+		// Envoy routes exact paths only, so this is a configuration of
+		// somebody else's making.
+		s.log.Warn("check for a route that the gateway does not have", "request_id", a.RequestID)
+		return nil, status.Error(codes.Unavailable, "unknown route")
+	}
+	ticket, err := s.admit.Admit(ctx, a)
+	var denied *admission.DenialError
+	switch {
+	case errors.As(err, &denied):
+		return refusal(a.Endpoint, denied), nil
+	case err != nil && ctx.Err() != nil:
+		return nil, status.FromContextError(ctx.Err()).Err()
+	case err != nil:
+		s.log.Error("cannot decide", "request_id", a.RequestID, "error", err)
+		return nil, status.Error(codes.Unavailable, "cannot decide")
+	}
+	return pass(ticket), nil
+}

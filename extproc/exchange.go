@@ -1,0 +1,370 @@
+package extproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+
+	"tollgate/internal/admission"
+	"tollgate/internal/envoycode"
+	"tollgate/internal/ledger"
+	"tollgate/internal/limit"
+	"tollgate/internal/openai"
+	"tollgate/internal/route"
+	"tollgate/internal/ticket"
+	"tollgate/internal/usage"
+)
+
+// exchange is the state of one stream. All but cut is touched by one goroutine
+// only.
+type exchange struct {
+	o         *Options
+	cut       chan struct{}
+	in        inbound  // the message being answered
+	out       outbound // the answer, where it is not a prepared one
+	requestID string
+	session   *admission.Session // nil on a stream that starts with a response: a local reply
+	endpoint  openai.Endpoint
+	models    bool // the model list
+	request   *openai.Request
+	bodyBytes int64 // held of Options.Bodies
+	status    int   // of the answer
+	engine    string
+	meter     *usage.Meter // nil until an answer is metered
+	encoded   bool         // the answer has a content coding: it passes unread
+	settled   bool
+}
+
+func newExchange(o *Options) *exchange {
+	return &exchange{o: o, cut: make(chan struct{})}
+}
+
+// close ends the session: the one deferred call of the stream.
+func (x *exchange) close() {
+	x.freeBody()
+	if x.session != nil {
+		x.session.Close(x.outcome(ledger.Aborted))
+	}
+	if x.meter != nil {
+		meters.Put(x.meter)
+		x.meter = nil
+	}
+}
+
+// sent is called after each answer has been handed to gRPC.
+func (x *exchange) sent() {
+	x.in.free()
+	if x.request != nil && x.request.Body != nil {
+		x.request.Body = nil
+		x.freeBody()
+	}
+}
+
+func (x *exchange) freeBody() {
+	if x.bodyBytes > 0 {
+		x.o.Bodies.Free(x.bodyBytes)
+		x.bodyBytes = 0
+	}
+}
+
+// meters are reused: a meter owns the buffers of one stream.
+var meters = sync.Pool{New: func() any { return usage.NewMeter(usage.Options{}) }}
+
+// step answers the message that came in.
+func (x *exchange) step(ctx context.Context) (*outbound, error) {
+	switch x.in.field {
+	case inResponseBody: // first: one per chunk
+		return x.responseBody(ctx, x.in.body, x.in.end)
+	case inRequestBody:
+		return x.requestBody(ctx, x.in.body, x.in.end)
+	}
+	req := &x.in.message
+	switch m := req.GetRequest().(type) {
+	case *extprocv3.ProcessingRequest_RequestHeaders:
+		return x.requestHeaders(ctx, req, m.RequestHeaders)
+	case *extprocv3.ProcessingRequest_ResponseHeaders:
+		return x.responseHeaders(ctx, req, m.ResponseHeaders)
+	case *extprocv3.ProcessingRequest_ResponseTrailers:
+		return x.responseTrailers(ctx)
+	case *extprocv3.ProcessingRequest_RequestTrailers:
+		return requestTrailersGoOn, nil
+	default:
+		return nil, fmt.Errorf("unexpected message %T", m)
+	}
+}
+
+// requestHeaders claims the ticket and asks Envoy for what this request needs:
+// the body of a POST, and the headers of the answer.
+func (x *exchange) requestHeaders(ctx context.Context, req *extprocv3.ProcessingRequest, m *extprocv3.HttpHeaders) (*outbound, error) {
+	h := readRequest(m)
+	x.requestID = h.requestID
+	r, ok := route.Find(h.method, h.path)
+	if !ok {
+		return nil, fmt.Errorf("no route for %s", h.method)
+	}
+	x.endpoint, x.models = openai.Endpoint(r.Endpoint), r.Endpoint == route.Models
+	session, err := x.o.Claim.Claim(ctx, ticket.Read(req.GetMetadataContext()).LeaseID)
+	switch {
+	case errors.Is(err, admission.ErrTicket):
+		x.o.Metrics.badTickets.Inc()
+		return x.refuse(admission.Deny(admission.Unavailable)), nil
+	case err != nil:
+		return nil, fmt.Errorf("claim: %w", err)
+	}
+	x.session = session
+	session.OnCut(sync.OnceFunc(func() { close(x.cut) }))
+	if x.models {
+		return wantModelList, nil
+	}
+	if m.GetEndOfStream() {
+		return x.refuseSelf(badBody("the request has no body", "")), nil
+	}
+	if !x.holdBody(h.contentLength) {
+		return x.refuseSelf(admission.Deny(admission.Unavailable)), nil
+	}
+	return wantRequestBody, nil
+}
+
+// holdBody takes room for a body of n bytes.
+func (x *exchange) holdBody(n int64) bool {
+	if x.o.Bodies == nil || n <= x.bodyBytes {
+		return true
+	}
+	if !x.o.Bodies.Take(n - x.bodyBytes) {
+		return false
+	}
+	x.bodyBytes = n
+	return true
+}
+
+// requestBody checks, reserves, records and rewrites: what vLLM receives is
+// what was checked.
+func (x *exchange) requestBody(ctx context.Context, body []byte, end bool) (*outbound, error) {
+	if x.session == nil || x.request != nil || !end {
+		return nil, errors.New("request body out of turn")
+	}
+	if !x.holdBody(int64(len(body))) {
+		return x.refuseSelf(admission.Deny(admission.Unavailable)), nil
+	}
+	limits := x.o.Limits
+	if x.o.IsolateCache {
+		limits.CacheSalt = "tollgate-" + x.session.Key().ID
+	}
+	parsed, err := openai.Parse(x.endpoint, body, limits)
+	var bad *openai.BadRequestError
+	switch {
+	case errors.As(err, &bad):
+		return x.refuseSelf(badBody(bad.Message, bad.Param)), nil
+	case err != nil:
+		return nil, fmt.Errorf("parse request: %w", err)
+	}
+	x.request = parsed
+	err = x.session.Reserve(ctx, admission.Order{
+		Model: parsed.Model, Format: parsed.Format, Stream: parsed.Stream,
+		N: parsed.N, Prompts: parsed.Prompts, PromptBytes: parsed.PromptBytes, MaxTokens: parsed.MaxTokens,
+	})
+	var denied *admission.DenialError
+	switch {
+	case errors.As(err, &denied):
+		return x.refuse(denied), nil
+	case err != nil:
+		x.o.Log.Error("cannot record a request, refused", "request_id", x.requestID, "error", err)
+		return x.refuse(admission.Deny(admission.Unavailable)), nil
+	}
+	return x.replaceRequest(body), nil
+}
+
+// responseHeaders decides what the answer's body costs: metered when it is a
+// 2xx of the engine, nothing otherwise.
+func (x *exchange) responseHeaders(ctx context.Context, req *extprocv3.ProcessingRequest, m *extprocv3.HttpHeaders) (*outbound, error) {
+	if x.session == nil {
+		return responseHeadersGoOn, nil // a local reply to a request that never came here
+	}
+	h := readResponse(m)
+	x.status = h.status
+	details, engine := attributes(req)
+	x.engine = engine
+	rates := x.rateHeaders()
+	if details != envoycode.ViaUpstream {
+		cause := envoycode.Cause(details, false, h.status)
+		return responseHeaders(rates, bodyNone), x.settle(ctx, localEnd(cause))
+	}
+	if h.status < 200 || h.status > 299 {
+		if h.status == 503 && !h.retryAfter {
+			rates = append(rates, openai.Header{Name: "retry-after", Value: "1"})
+		}
+		return responseHeaders(rates, bodyNone), x.settle(ctx, ledger.Refused)
+	}
+	switch {
+	case x.models:
+		return responseHeadersAsAsked(rates), nil
+	case x.request == nil:
+		return nil, errors.New("an answer to a request that was not checked")
+	case x.request.Format == usage.Free:
+		return responseHeaders(rates, bodyNone), x.settle(ctx, ledger.Complete)
+	}
+	x.startMeter(h)
+	if m.GetEndOfStream() {
+		return responseHeaders(rates, bodyNone), x.settle(ctx, x.ending())
+	}
+	return responseHeaders(rates, bodyStreamed), nil
+}
+
+// localEnd is the end of a request that Envoy answered itself.
+func localEnd(c admission.Cause) ledger.EndReason {
+	if r := c.EndReason(); r != "" {
+		return r
+	}
+	return ledger.Refused
+}
+
+func (x *exchange) startMeter(h responseHead) {
+	m, ok := meters.Get().(*usage.Meter)
+	if !ok {
+		m = usage.NewMeter(usage.Options{})
+	}
+	r := x.request
+	m.Reset(usage.Options{
+		Format: r.Format, SSE: h.eventStream, Choices: r.N * r.Prompts, Prompts: r.Prompts,
+		StripFinal: r.Stream && !r.WantsUsage, StripRunning: r.Stream && !r.WantsRunning,
+	})
+	x.meter, x.encoded = m, h.encoded
+}
+
+// responseBody passes one chunk, and settles before it passes the end.
+func (x *exchange) responseBody(ctx context.Context, chunk []byte, last bool) (*outbound, error) {
+	if x.models && x.session != nil && x.status >= 200 && x.status < 300 {
+		return x.modelList(chunk)
+	}
+	if x.meter == nil {
+		if x.session != nil && x.request != nil && !x.settled {
+			x.o.Metrics.unmetered.Add(float64(len(chunk)))
+		}
+		return responseBodyGoesOn, nil
+	}
+	x.session.FirstByte()
+	if x.encoded {
+		return x.unread(ctx, last)
+	}
+	forward, changed := x.meter.Feed(chunk, last)
+	report := x.meter.Report()
+	x.session.Progress(report.Counts)
+	if last || x.meter.Ended() {
+		if err := x.settle(ctx, x.ending()); err != nil {
+			return nil, err
+		}
+	}
+	if !changed {
+		return responseBodyGoesOn, nil
+	}
+	return x.replaceChunk(forward), nil
+}
+
+// unread passes a chunk of an answer that cannot be read. Clients'
+// accept-encoding never reaches vLLM, so this is somebody's proxy in between;
+// the record is an estimate.
+func (x *exchange) unread(ctx context.Context, last bool) (*outbound, error) {
+	if last {
+		if err := x.settle(ctx, ledger.Complete); err != nil {
+			return nil, err
+		}
+	}
+	return responseBodyGoesOn, nil
+}
+
+func (x *exchange) responseTrailers(ctx context.Context) (*outbound, error) {
+	if x.meter != nil {
+		if err := x.settle(ctx, x.ending()); err != nil {
+			return nil, err
+		}
+	}
+	return responseTrailersGoOn, nil
+}
+
+// modelList cuts vLLM's list to what the key may use.
+func (x *exchange) modelList(list []byte) (*outbound, error) {
+	body, err := openai.FilterModels(list, x.session.Key().Allows)
+	if err != nil {
+		return nil, fmt.Errorf("filter model list: %w", err)
+	}
+	return replaceModels(body), nil
+}
+
+// ending is what the answer's own bytes say of its end.
+func (x *exchange) ending() ledger.EndReason {
+	if x.meter == nil || x.encoded {
+		return ledger.Complete
+	}
+	switch x.meter.Report().End {
+	case usage.Done:
+		return ledger.Complete
+	case usage.EngineAborted:
+		return ledger.EngineAbort
+	case usage.Failed:
+		return ledger.UpstreamError
+	case usage.Open:
+	}
+	// The engine has ended its body without an end.
+	return ledger.UpstreamAbort
+}
+
+// settle writes the record once; an error cuts the stream.
+func (x *exchange) settle(ctx context.Context, reason ledger.EndReason) error {
+	if x.settled {
+		return nil
+	}
+	x.settled = true
+	return x.session.Settle(ctx, x.outcome(reason))
+}
+
+func (x *exchange) outcome(reason ledger.EndReason) admission.Outcome {
+	o := admission.Outcome{Reason: reason, Status: x.status, Engine: x.engine, Report: usage.Report{Counts: usage.None()}}
+	switch {
+	case x.encoded:
+		o.Report.Anomalies[usage.Encoded] = 1
+	case x.meter != nil:
+		o.Report = x.meter.Report()
+	}
+	return o
+}
+
+// refuseSelf refuses before the gate was asked to reserve.
+func (x *exchange) refuseSelf(d *admission.DenialError) *outbound {
+	x.session.Refused(d.Reason)
+	return x.refuse(d)
+}
+
+// refuse answers the client instead of vLLM. The rate headers are those of the
+// decision that refused, or of the admission where the refusal was no decision
+// over a limit.
+func (x *exchange) refuse(d *admission.DenialError) *outbound {
+	answer := *d
+	if x.session != nil && d.Requests.Limit == limit.Unlimited && d.Tokens.Limit == limit.Unlimited {
+		answer.Requests, answer.Tokens = x.session.Rates()
+	}
+	x.freeBody()
+	return immediate(x.endpoint, &answer)
+}
+
+func badBody(message, param string) *admission.DenialError {
+	d := admission.Deny(admission.BadRequest)
+	d.Message, d.Param = message, param
+	return d
+}
+
+func (x *exchange) rateHeaders() []openai.Header {
+	requests, tokens := x.session.Rates()
+	return openai.RateHeaders(requests, tokens)
+}
+
+func contentLength(s string) int64 {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}

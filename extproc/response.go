@@ -1,0 +1,177 @@
+package extproc
+
+import (
+	"strconv"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+
+	"tollgate/internal/admission"
+	"tollgate/internal/envoycode"
+	"tollgate/internal/openai"
+)
+
+// Answers that never differ are encoded once.
+var (
+	// wantRequestBody asks for the whole body and the headers of the answer.
+	// Nothing is asked of the answer's body yet: chosen here, Envoy would drop
+	// content-length even from errors.
+	wantRequestBody = prepare(&extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{}},
+		ModeOverride: &filterv3.ProcessingMode{
+			RequestBodyMode:    filterv3.ProcessingMode_BUFFERED,
+			ResponseHeaderMode: filterv3.ProcessingMode_SEND,
+		},
+	})
+	// wantModelList asks for the whole answer at once. A body that gets another
+	// length must be asked for here: chosen at the response headers, Envoy has
+	// let them go by the time the new content-length comes (seen on 1.40:
+	// mismatch_between_content_length_and_the_length_of_the_mutated_body).
+	wantModelList = prepare(&extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{}},
+		ModeOverride: &filterv3.ProcessingMode{
+			ResponseHeaderMode: filterv3.ProcessingMode_SEND,
+			ResponseBodyMode:   filterv3.ProcessingMode_BUFFERED,
+		},
+	})
+	requestTrailersGoOn = prepare(&extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_RequestTrailers{RequestTrailers: &extprocv3.TrailersResponse{}},
+	})
+	requestBodyGoesOn = prepare(&extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_RequestBody{RequestBody: &extprocv3.BodyResponse{}},
+	})
+	responseHeadersGoOn = prepare(&extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_ResponseHeaders{ResponseHeaders: &extprocv3.HeadersResponse{}},
+	})
+	responseBodyGoesOn = prepare(&extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_ResponseBody{ResponseBody: &extprocv3.BodyResponse{}},
+	})
+	responseTrailersGoOn = prepare(&extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_ResponseTrailers{ResponseTrailers: &extprocv3.TrailersResponse{}},
+	})
+)
+
+// The ways to see an answer's body.
+const (
+	bodyNone     = filterv3.ProcessingMode_NONE
+	bodyStreamed = filterv3.ProcessingMode_STREAMED
+)
+
+// enginesCORS are vLLM's own words on who may read its answers (it allows all
+// origins). Who may is cors.allow_origins, which Envoy says after us.
+var enginesCORS = []string{"access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"}
+
+// answerHeaders is the change to every answer of the engine.
+func answerHeaders(set []openai.Header) *extprocv3.HeaderMutation {
+	m := mutation(set)
+	if m == nil {
+		m = &extprocv3.HeaderMutation{}
+	}
+	m.RemoveHeaders = enginesCORS
+	return m
+}
+
+// responseHeaders answers response headers: the rate headers go out, and the
+// body comes in the mode chosen.
+func responseHeaders(set []openai.Header, body filterv3.ProcessingMode_BodySendMode) *outbound {
+	return &outbound{message: &extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_ResponseHeaders{ResponseHeaders: &extprocv3.HeadersResponse{
+			Response: &extprocv3.CommonResponse{HeaderMutation: answerHeaders(set)},
+		}},
+		ModeOverride: &filterv3.ProcessingMode{ResponseBodyMode: body},
+	}}
+}
+
+// responseHeadersAsAsked answers response headers and leaves the mode that the
+// request headers asked for.
+func responseHeadersAsAsked(set []openai.Header) *outbound {
+	return &outbound{message: &extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_ResponseHeaders{ResponseHeaders: &extprocv3.HeadersResponse{
+			Response: &extprocv3.CommonResponse{HeaderMutation: answerHeaders(set)},
+		}},
+	}}
+}
+
+func mutation(set []openai.Header) *extprocv3.HeaderMutation {
+	if len(set) == 0 {
+		return nil
+	}
+	m := &extprocv3.HeaderMutation{SetHeaders: make([]*corev3.HeaderValueOption, 0, len(set))}
+	for _, h := range set {
+		m.SetHeaders = append(m.SetHeaders, &corev3.HeaderValueOption{
+			Header:       &corev3.HeaderValue{Key: h.Name, RawValue: []byte(h.Value)},
+			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+		})
+	}
+	return m
+}
+
+// replaceRequest sends vLLM the checked body, or the client's own bytes where
+// nothing was changed: then there is nothing to send.
+func (x *exchange) replaceRequest(original []byte) *outbound {
+	body := x.request.Body
+	if len(body) == len(original) && len(body) > 0 && &body[0] == &original[0] {
+		return requestBodyGoesOn
+	}
+	x.out = outbound{request: body}
+	return &x.out
+}
+
+// replaceChunk sends other bytes in place of one chunk. They are copied when
+// the answer is encoded, so the meter may reuse its buffer.
+func (x *exchange) replaceChunk(forward []byte) *outbound {
+	x.out = outbound{chunk: forward, clear: len(forward) == 0}
+	return &x.out
+}
+
+// replaceModels sends another model list to the client. The length must be
+// mended in the same answer.
+func replaceModels(body []byte) *outbound {
+	return &outbound{message: &extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_ResponseBody{ResponseBody: &extprocv3.BodyResponse{
+			Response: &extprocv3.CommonResponse{
+				HeaderMutation: lengthOf(len(body)),
+				BodyMutation:   &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: body}},
+			},
+		}},
+	}}
+}
+
+func lengthOf(n int) *extprocv3.HeaderMutation {
+	return mutation([]openai.Header{{Name: "content-length", Value: strconv.Itoa(n)}})
+}
+
+// contentLengthMutation is the encoded header mutation that sets the length.
+func contentLengthMutation(n int) []byte {
+	b, err := proto.Marshal(lengthOf(n))
+	if err != nil {
+		panic(err) // a message of ours
+	}
+	return b
+}
+
+// clearChunk is the answer that removes a chunk.
+var clearChunk = prepare(&extprocv3.ProcessingResponse{
+	Response: &extprocv3.ProcessingResponse_ResponseBody{ResponseBody: &extprocv3.BodyResponse{
+		Response: &extprocv3.CommonResponse{BodyMutation: &extprocv3.BodyMutation{
+			Mutation: &extprocv3.BodyMutation_ClearBody{ClearBody: true},
+		}},
+	}},
+}).prepared
+
+// immediate answers the client at once. The details tell Envoy's local reply
+// mapper that the body is ours and must not be rewritten.
+func immediate(ep openai.Endpoint, d *admission.DenialError) *outbound {
+	code, headers, body := openai.Answer(ep, d)
+	return &outbound{message: &extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_ImmediateResponse{ImmediateResponse: &extprocv3.ImmediateResponse{
+			Status:  &typev3.HttpStatus{Code: typev3.StatusCode(code)}, //nolint:gosec // an HTTP status
+			Headers: mutation(headers),
+			Body:    body,
+			Details: envoycode.Details(d.Reason),
+		}},
+	}}
+}

@@ -1,0 +1,101 @@
+// Package extproc is the adapter for Envoy's external processing: one state
+// machine per stream turns its messages into the life of a session. The rules
+// of design §6 stand behind the [Claimer] and in internal/usage; here is only
+// what Envoy forces.
+package extproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"tollgate/internal/admission"
+	"tollgate/internal/openai"
+)
+
+// Claimer turns a ticket into the session of one stream;
+// [admission.ErrTicket] when it is unknown, expired or used.
+type Claimer interface {
+	Claim(ctx context.Context, leaseID string) (*admission.Session, error)
+}
+
+// Options are what a [Server] is made of.
+type Options struct {
+	Claim  Claimer
+	Limits openai.Limits // CacheSalt is set per key when IsolateCache
+	// IsolateCache gives each key its own prefix cache in vLLM.
+	IsolateCache bool
+	// Bodies bounds the bytes of all request bodies in memory; nil: no bound.
+	Bodies  *Budget
+	Metrics *Metrics
+	Log     hclog.Logger
+}
+
+// Server answers Envoy's ext_proc streams; see [Register].
+type Server struct{ o Options }
+
+// NewServer returns a server; all of Options but Bodies must be set.
+func NewServer(o Options) *Server { return &Server{o: o} }
+
+// errCut ends a stream from outside: cancelled, revoked or drained.
+var errCut = status.Error(codes.Unavailable, "request was cut")
+
+// process is one stream. It returns nil only when Envoy has ended the stream: a clean end by us would let the rest of the
+// answer flow unmetered, whatever failure_mode_allow says. Every other end is
+// an error status, which cuts the client.
+//
+// The loop has a goroutine of its own, because a blocked Recv cannot be
+// interrupted in any other way than by returning from the handler; so a silent
+// stream can be cut, and its own goroutine still does all the work per chunk.
+func (s *Server) process(stream grpc.ServerStream) error {
+	x := newExchange(&s.o)
+	ended := make(chan error, 1)
+	go func() { ended <- s.run(stream, x) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-x.cut:
+		return errCut
+	}
+}
+
+// run is the loop and the one place where the session is closed.
+func (s *Server) run(stream grpc.ServerStream, x *exchange) (err error) {
+	// However the stream ends - half-close, reset, our own error - the session
+	// goes back here and nowhere else. Whether the answer was complete is
+	// another question, which only the answer's own bytes decide.
+	defer x.close()
+	defer func() {
+		if p := recover(); p != nil {
+			s.o.Metrics.panics.Inc()
+			s.o.Log.Error("panic in a stream", "request_id", x.requestID, "error", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = status.Error(codes.Internal, "internal error")
+		}
+	}()
+	for {
+		err := stream.RecvMsg(&x.in)
+		switch {
+		case errors.Is(err, io.EOF), status.Code(err) == codes.Canceled:
+			return nil
+		case err != nil:
+			return fmt.Errorf("receive: %w", err)
+		}
+		out, err := x.step(stream.Context())
+		if err != nil {
+			s.o.Log.Error("cannot process message", "request_id", x.requestID, "error", err)
+			return status.Error(codes.Unavailable, "cannot process")
+		}
+		err = stream.SendMsg(out)
+		x.sent()
+		if err != nil {
+			return fmt.Errorf("send: %w", err)
+		}
+	}
+}

@@ -1,0 +1,207 @@
+package extproc
+
+import (
+	"errors"
+	"fmt"
+
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	encproto "google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// The wire of ext_proc, as far as it is worth knowing: one message each way
+// per chunk. Envoy repeats the metadata on every message, and the answer to
+// most chunks is the same few bytes, so a body is read without building the
+// message around it, and an answer that never differs is encoded once.
+// Everything else goes through the generated code.
+
+// Field numbers of envoy.service.ext_proc.v3 (ProcessingRequest,
+// ProcessingResponse and what is in them).
+const (
+	inRequestBody  = 4
+	inResponseBody = 5
+	bodyBytes      = 1
+	bodyEnd        = 2
+
+	outRequestBody  = 3
+	outResponseBody = 4
+	bodyCommon      = 1
+	commonHeaders   = 2
+	commonBody      = 3
+	mutationBody    = 1
+	smallestPrefix  = 64 // room for the tags and lengths before a body
+)
+
+// errWire: a message that is no ProcessingRequest.
+var errWire = errors.New("malformed ext_proc message")
+
+// inbound is one message from Envoy.
+type inbound struct {
+	field int    // inRequestBody or inResponseBody; 0 = see message
+	body  []byte // valid until free
+	end   bool   // end_of_stream
+	// message is everything but a body.
+	message extprocv3.ProcessingRequest
+
+	buffer mem.Buffer
+}
+
+// free gives the memory of a body back.
+func (in *inbound) free() {
+	if in.buffer != nil {
+		in.buffer.Free()
+		in.buffer, in.body = nil, nil
+	}
+}
+
+// outbound is one answer. Exactly one field is set.
+type outbound struct {
+	prepared []byte // encoded once, never changed
+	chunk    []byte // replaces a chunk of the answer; copied when it is sent
+	clear    bool   // removes a chunk of the answer
+	request  []byte // replaces the request's body; kept by the transport
+	message  *extprocv3.ProcessingResponse
+}
+
+// Codec is the codec that the server of [Register] needs
+// ([grpc.ForceServerCodecV2]); all other messages are ordinary protobuf.
+func Codec() encoding.CodecV2 { return codec{encoding.GetCodecV2(encproto.Name)} }
+
+type codec struct{ encoding.CodecV2 }
+
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	out, ok := v.(*outbound)
+	if !ok {
+		return c.CodecV2.Marshal(v)
+	}
+	switch {
+	case out.prepared != nil:
+		return mem.BufferSlice{mem.SliceBuffer(out.prepared)}, nil
+	case out.clear:
+		return mem.BufferSlice{mem.SliceBuffer(clearChunk)}, nil
+	case out.chunk != nil:
+		return mem.BufferSlice{chunkAnswer(out.chunk)}, nil
+	case out.request != nil:
+		return mem.BufferSlice{mem.SliceBuffer(requestPrefix(out.request)), mem.SliceBuffer(out.request)}, nil
+	}
+	return c.CodecV2.Marshal(out.message)
+}
+
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	in, ok := v.(*inbound)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, v)
+	}
+	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	raw := buffer.ReadOnlyData()
+	*in = inbound{} //nolint:govet // a fresh message: the generated state is not in use
+	num, typ, n := protowire.ConsumeTag(raw)
+	if n > 0 && typ == protowire.BytesType && (num == inRequestBody || num == inResponseBody) {
+		body, m := protowire.ConsumeBytes(raw[n:])
+		if m < 0 {
+			buffer.Free()
+			return errWire
+		}
+		// What follows is the metadata, which is known since the headers.
+		in.field, in.buffer = int(num), buffer
+		return in.readBody(body)
+	}
+	defer buffer.Free()
+	if err := proto.Unmarshal(raw, &in.message); err != nil {
+		return fmt.Errorf("decode ext_proc message: %w", err)
+	}
+	return nil
+}
+
+// readBody reads an HttpBody.
+func (in *inbound) readBody(raw []byte) error {
+	for len(raw) > 0 {
+		num, typ, n := protowire.ConsumeTag(raw)
+		if n < 0 {
+			return errWire
+		}
+		raw = raw[n:]
+		switch {
+		case num == bodyBytes && typ == protowire.BytesType:
+			in.body, n = protowire.ConsumeBytes(raw)
+		case num == bodyEnd && typ == protowire.VarintType:
+			var end uint64
+			end, n = protowire.ConsumeVarint(raw)
+			in.end = end != 0
+		default:
+			n = protowire.ConsumeFieldValue(num, typ, raw)
+		}
+		if n < 0 {
+			return errWire
+		}
+		raw = raw[n:]
+	}
+	return nil
+}
+
+// chunkAnswer encodes ProcessingResponse{response_body{response{body_mutation{body}}}}
+// into a buffer of the pool, which the transport gives back.
+func chunkAnswer(body []byte) mem.Buffer {
+	inner := bytesField(mutationBody, len(body))
+	mutation := bytesField(commonBody, inner)
+	common := bytesField(bodyCommon, mutation)
+	buf := mem.DefaultBufferPool().Get(bytesField(outResponseBody, common))
+	b := (*buf)[:0]
+	b = appendHead(b, outResponseBody, common)
+	b = appendHead(b, bodyCommon, mutation)
+	b = appendHead(b, commonBody, inner)
+	b = appendHead(b, mutationBody, len(body))
+	*buf = append(b, body...)
+	return mem.NewBuffer(buf, mem.DefaultBufferPool())
+}
+
+// requestPrefix encodes everything before the bytes of a new request body, the
+// mended content-length included: without it Envoy answers 500.
+func requestPrefix(body []byte) []byte {
+	length := contentLengthMutation(len(body))
+	inner := bytesField(mutationBody, len(body))
+	common := bytesField(commonHeaders, len(length)) + bytesField(commonBody, inner)
+	b := make([]byte, 0, smallestPrefix+len(length))
+	b = appendHead(b, outRequestBody, bytesField(bodyCommon, common))
+	b = appendHead(b, bodyCommon, common)
+	b = append(appendHead(b, commonHeaders, len(length)), length...)
+	b = appendHead(b, commonBody, inner)
+	return appendHead(b, mutationBody, len(body))
+}
+
+// bytesField is the size of a field of n bytes, its tag and length included.
+func bytesField(num protowire.Number, n int) int {
+	return protowire.SizeTag(num) + protowire.SizeBytes(n)
+}
+
+func appendHead(b []byte, num protowire.Number, n int) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.BytesType), uint64(n)) //nolint:gosec // a length
+}
+
+// prepare encodes an answer that never differs.
+func prepare(m *extprocv3.ProcessingResponse) *outbound {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		panic(err) // a message of ours, built at start
+	}
+	return &outbound{prepared: b}
+}
+
+// Register serves the ext_proc service. The server must use [Codec].
+func Register(r grpc.ServiceRegistrar, s *Server) {
+	r.RegisterService(&grpc.ServiceDesc{
+		ServiceName: extprocv3.ExternalProcessor_ServiceDesc.ServiceName,
+		HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{{
+			StreamName:    extprocv3.ExternalProcessor_ServiceDesc.Streams[0].StreamName,
+			Handler:       func(_ any, stream grpc.ServerStream) error { return s.process(stream) },
+			ServerStreams: true,
+			ClientStreams: true,
+		}},
+		Metadata: extprocv3.ExternalProcessor_ServiceDesc.Metadata,
+	}, s)
+}

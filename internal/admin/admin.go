@@ -1,0 +1,234 @@
+// Package admin is what people ask the gateway itself: /health, /metrics and
+// the JSON API under /admin. Envoy has authorized who comes here (design §4);
+// this package listens on a socket that only Envoy reaches.
+package admin
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"tollgate/internal/admission"
+	"tollgate/internal/apikey"
+	"tollgate/internal/engine"
+	"tollgate/internal/ledger"
+	"tollgate/internal/limit"
+	"tollgate/internal/openai"
+)
+
+// Ledger is what the API reads of the ledger.
+type Ledger interface {
+	Usage(ctx context.Context, q ledger.Query) ([]ledger.Group, error)
+	Ping(ctx context.Context) error
+}
+
+// Host is one launcher: this host's or another's.
+type Host interface {
+	// Name is what the host is called in answers.
+	Name() string
+	// Call asks the control API and returns its status and JSON body.
+	Call(ctx context.Context, method, path string, body []byte) (status int, answer []byte, err error)
+}
+
+// Options are what the API serves. All must be set but Hosts.
+type Options struct {
+	Gate    *admission.Gate
+	Keys    *apikey.Keyring
+	Limits  limit.Store
+	Caps    limit.Caps // global limits
+	Ledger  Ledger
+	Engines *engine.Pool
+	Metrics http.Handler
+	Hosts   []Host
+	// LogDir is cleaned and counted here when no launcher answers.
+	LogDir string
+	Log    hclog.Logger
+}
+
+// API serves the routes; it is an [http.Handler].
+type API struct {
+	o   Options
+	mux *http.ServeMux
+}
+
+// New returns the API.
+func New(o Options) *API {
+	a := &API{o: o, mux: http.NewServeMux()}
+	a.mux.HandleFunc("GET /health", a.health) // GET serves HEAD too
+	a.mux.Handle("GET /metrics", o.Metrics)
+	a.mux.HandleFunc("POST /admin/reload-keys", a.reloadKeys)
+	a.mux.HandleFunc("GET /admin/requests", a.requests)
+	a.mux.HandleFunc("DELETE /admin/requests/{id}", a.cancel)
+	a.mux.HandleFunc("GET /admin/limits/{id}", a.limits)
+	a.mux.HandleFunc("GET /admin/usage", a.usage)
+	a.mux.HandleFunc("GET /admin/engine", a.engine)
+	a.mux.HandleFunc("GET /admin/keys", a.listKeys)
+	a.mux.HandleFunc("POST /admin/keys", a.addKey)
+	a.mux.HandleFunc("GET /admin/keys/{id}", a.showKey)
+	a.mux.HandleFunc("PATCH /admin/keys/{id}", a.updateKey)
+	a.mux.HandleFunc("DELETE /admin/keys/{id}", a.removeKey)
+	a.mux.HandleFunc("POST /admin/keys/{id}/rotate", a.rotateKey)
+	a.mux.HandleFunc("GET /admin/log-stats", a.logStats)
+	a.mux.HandleFunc("POST /admin/clean-logs", a.cleanLogs)
+	a.mux.HandleFunc("POST /admin/load-lora-adapter", a.lora("/load-lora-adapter"))
+	a.mux.HandleFunc("POST /admin/unload-lora-adapter", a.lora("/unload-lora-adapter"))
+	return a
+}
+
+// ServeHTTP implements [http.Handler]; unknown routes and wrong methods are
+// OpenAI-shaped errors like everything else.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h, pattern := a.mux.Handler(r)
+	if pattern != "" {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		a.mux.ServeHTTP(w, r)
+		return
+	}
+	probe := &statusProbe{header: w.Header()}
+	h.ServeHTTP(probe, r)
+	if probe.status == http.StatusMethodNotAllowed {
+		fail(w, http.StatusMethodNotAllowed, "method_not_allowed", "", "Method not allowed on this path; see the allow header.")
+		return
+	}
+	fail(w, http.StatusNotFound, "not_found", "", "Unknown path. See docs/admin-api.md for the routes under /admin.")
+}
+
+// maxBody bounds the body of an administrator's request, in bytes.
+const maxBody = 1 << 20
+
+// statusProbe hears which error the mux would give; its text is replaced.
+type statusProbe struct {
+	header http.Header
+	status int
+}
+
+func (p *statusProbe) Header() http.Header         { return p.header }
+func (p *statusProbe) Write(b []byte) (int, error) { return len(b), nil }
+func (p *statusProbe) WriteHeader(code int)        { p.status = code }
+
+// Healthz answers 200 while the process can serve: for the scrape port, which
+// has no key.
+func Healthz(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+// Health is the answer of /health.
+type Health struct {
+	Status     string         `json:"status"` // ok, degraded, unavailable
+	VLLM       []engineHealth `json:"vllm"`
+	DefaultKey bool           `json:"default_key"`
+}
+
+type engineHealth struct {
+	Target string `json:"target"`
+	Ready  bool   `json:"ready"`
+}
+
+// health is degraded while something is wrong but requests pass, unavailable
+// when none can: no engine, no ledger, no keys (design §4).
+func (a *API) health(w http.ResponseWriter, r *http.Request) {
+	ring := a.o.Keys.Current()
+	h := Health{Status: "ok", VLLM: []engineHealth{}, DefaultKey: ring.HasDefault()}
+	ready := 0
+	for _, s := range a.o.Engines.States() {
+		h.VLLM = append(h.VLLM, engineHealth{Target: s.Target, Ready: s.Ready})
+		if s.Ready {
+			ready++
+		}
+	}
+	if ready < len(h.VLLM) || !a.o.Keys.LastReloadOK() || a.o.Gate.Pending() > 0 {
+		h.Status = "degraded"
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+	defer cancel()
+	code := http.StatusOK
+	if ready == 0 || ring.Len() == 0 || a.o.Ledger.Ping(ctx) != nil {
+		h.Status, code = "unavailable", http.StatusServiceUnavailable
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	writeJSON(w, code, h)
+}
+
+func (a *API) requests(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{"requests": a.o.Gate.Live()})
+}
+
+// cancel cuts a live request; what it used is settled.
+func (a *API) cancel(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	n := a.o.Gate.Cancel(id)
+	if n == 0 {
+		fail(w, http.StatusNotFound, "not_found", "id", "No live request has this id; GET /admin/requests lists them.")
+		return
+	}
+	a.o.Log.Info("request cancelled by an administrator", "request_id", id)
+	writeJSON(w, http.StatusOK, map[string]any{"request_id": id, "cancelled": n})
+}
+
+func (a *API) limits(w http.ResponseWriter, r *http.Request) {
+	key, ok := a.o.Keys.Current().ByID(r.PathValue("id"))
+	if !ok {
+		noKey(w)
+		return
+	}
+	caps := key.Caps(a.o.Caps, time.Now())
+	view, err := a.o.Limits.Key(r.Context(), key.ID, caps)
+	if err != nil {
+		a.broken(w, "cannot read limits", err)
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{
+		"key_id": key.ID, "user": key.User, "now": view,
+		"limits": map[string]*int64{
+			"concurrent": shown(caps.Concurrent), "requests_per_minute": shown(caps.Requests),
+			"tokens_per_minute": shown(caps.Tokens), "quota": shown(caps.Quota),
+		},
+	})
+}
+
+// shown is a limit as JSON: null = unlimited.
+func shown(n int64) *int64 {
+	if n == limit.Unlimited {
+		return nil
+	}
+	return &n
+}
+
+func (a *API) usage(w http.ResponseWriter, r *http.Request) {
+	groups, format, err := a.report(r)
+	var bad *queryError
+	switch {
+	case errors.As(err, &bad):
+		fail(w, http.StatusBadRequest, "invalid_request", bad.param, bad.message)
+	case err != nil:
+		a.broken(w, "cannot read the ledger", err)
+	case format == "csv":
+		writeCSV(w, groups)
+	default:
+		writeJSON(w, http.StatusOK, groups)
+	}
+}
+
+func (a *API) engine(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{"engines": a.o.Engines.States()})
+}
+
+// broken answers a failure of ours and logs it: here an error ends.
+func (a *API) broken(w http.ResponseWriter, what string, err error) {
+	a.o.Log.Error(what, "error", err)
+	w.Header().Set("Retry-After", "2")
+	failAs(w, http.StatusServiceUnavailable, "server_error", "service_unavailable", "", "The gateway "+what+"; its log says why.")
+}
+
+func fail(w http.ResponseWriter, status int, code, param, message string) {
+	failAs(w, status, "invalid_request_error", code, param, message)
+}
+
+func failAs(w http.ResponseWriter, status int, typ, code, param, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(openai.Body("", message, typ, param, code)) //nolint:gosec // JSON, and its strings are escaped
+}

@@ -1,0 +1,268 @@
+// Package engine watches the vLLM servers behind the gate: which are ready and
+// what they serve. It asks them over HTTP every second and never sends them
+// work, which would cost tokens.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tollgate/internal/openai"
+)
+
+const (
+	// interval is between two looks at an engine. Envoy's own health check runs
+	// at the same pace (envoy.yaml).
+	interval = time.Second
+	// askTimeout bounds one question.
+	askTimeout = 2 * time.Second
+	// maxModels bounds the bytes of one model list.
+	maxModels = 4 << 20
+)
+
+// adapterName is what a model name may look like where vLLM resolves unknown
+// names by itself (design §5): no path can be built from it.
+var adapterName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// Options are what a [Pool] watches.
+type Options struct {
+	Endpoints  []string // host:port each, at least one
+	APIKeyFile string   // bearer for /v1/models; "" = none. Read at every look
+	// Resolve: vLLM resolves unknown adapter names itself, so a name that looks
+	// like an adapter's passes without being listed.
+	Resolve bool
+	Log     hclog.Logger
+	Reg     prometheus.Registerer
+}
+
+// State is one engine as it was seen last.
+type State struct {
+	Target string   `json:"target"` // http://host:port
+	Ready  bool     `json:"ready"`
+	Models []string `json:"models,omitempty"`
+	Error  string   `json:"error,omitempty"` // why it is not ready
+}
+
+// Pool is the set of engines. Its zero value is not usable.
+type Pool struct {
+	o      Options
+	client *http.Client
+	up     *prometheus.GaugeVec
+	now    atomic.Pointer[view]
+	kick   chan chan struct{}
+
+	mu     sync.Mutex
+	states []State // in the order of Options.Endpoints; guarded by mu
+	lens   []map[string]int64
+}
+
+// view is what requests read: no lock on their path.
+type view struct {
+	ready bool
+	lens  map[string]int64 // context length in tokens by served name
+}
+
+// New returns a pool in which nothing is ready; [Pool.Run] finds out.
+func New(o Options) *Pool {
+	p := &Pool{
+		o: o,
+		client: &http.Client{
+			Timeout:       askTimeout,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "engine_up", Help: "1 while the engine answers /health and lists its models.",
+		}, []string{"engine"}),
+		kick:   make(chan chan struct{}),
+		states: make([]State, len(o.Endpoints)),
+		lens:   make([]map[string]int64, len(o.Endpoints)),
+	}
+	for i, e := range o.Endpoints {
+		p.states[i] = State{Target: "http://" + e, Error: "not asked yet"}
+		p.up.WithLabelValues(e).Set(0)
+	}
+	if o.Reg != nil {
+		o.Reg.MustRegister(p.up)
+	}
+	p.now.Store(&view{lens: map[string]int64{}})
+	return p
+}
+
+// Run watches until ctx ends.
+func (p *Pool) Run(ctx context.Context) error {
+	t := time.NewTicker(interval)
+	defer t.Stop()
+	defer p.client.CloseIdleConnections()
+	for {
+		p.look(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		case done := <-p.kick:
+			p.look(ctx)
+			close(done)
+		}
+	}
+}
+
+// Refresh looks at every engine now: the served names have changed. It returns
+// when that is done or ctx ends.
+func (p *Pool) Refresh(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case p.kick <- done:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// Ready reports whether at least one engine can answer.
+func (p *Pool) Ready() bool { return p.now.Load().ready }
+
+// Model returns the context length in tokens of a served name (0 = unknown)
+// and whether it may be asked for.
+func (p *Pool) Model(name string) (int64, bool) {
+	v := p.now.Load()
+	if n, ok := v.lens[name]; ok {
+		return n, true
+	}
+	if p.o.Resolve && len(name) <= 256 && !strings.Contains(name, "..") && adapterName.MatchString(name) {
+		return 0, true
+	}
+	return 0, false
+}
+
+// Only is the address of the engine when there is exactly one, else "".
+func (p *Pool) Only() string {
+	if len(p.o.Endpoints) == 1 {
+		return p.o.Endpoints[0]
+	}
+	return ""
+}
+
+// States lists the engines as they were seen last.
+func (p *Pool) States() []State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.states)
+}
+
+// look asks every engine at once and publishes what they said.
+func (p *Pool) look(ctx context.Context) {
+	var wg sync.WaitGroup
+	for i := range p.o.Endpoints {
+		wg.Go(func() { p.ask(ctx, i) })
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return
+	}
+	v := &view{lens: map[string]int64{}}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, s := range p.states {
+		if s.Ready {
+			v.ready = true
+			maps.Copy(v.lens, p.lens[i])
+		}
+	}
+	p.now.Store(v)
+}
+
+func (p *Pool) ask(ctx context.Context, i int) {
+	target := "http://" + p.o.Endpoints[i]
+	models, err := p.models(ctx, target)
+	s := State{Target: target, Ready: err == nil}
+	lens := make(map[string]int64, len(models))
+	for _, m := range models {
+		s.Models = append(s.Models, m.ID)
+		lens[m.ID] = m.MaxLen
+	}
+	// An adapter has its base model's context (vLLM lists null for it).
+	for _, m := range models {
+		if lens[m.ID] == 0 {
+			lens[m.ID] = lens[m.Parent]
+		}
+	}
+	up := 1.0
+	if err != nil {
+		s.Error, up = err.Error(), 0
+	}
+	p.mu.Lock()
+	was := p.states[i]
+	p.states[i], p.lens[i] = s, lens
+	p.mu.Unlock()
+	p.up.WithLabelValues(p.o.Endpoints[i]).Set(up)
+	if was.Ready != s.Ready && p.o.Log != nil {
+		p.o.Log.Info("engine changed", "engine", target, "ready", s.Ready, "models", s.Models, "error", s.Error)
+	}
+}
+
+// models is ready when /health says so and the list can be read.
+func (p *Pool) models(ctx context.Context, target string) ([]openai.Model, error) {
+	if _, err := p.get(ctx, target+"/health", ""); err != nil {
+		return nil, err
+	}
+	key := ""
+	if p.o.APIKeyFile != "" {
+		b, err := os.ReadFile(p.o.APIKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read api_key_file: %w", err)
+		}
+		key = strings.TrimSpace(string(b))
+	}
+	body, err := p.get(ctx, target+"/v1/models", key)
+	if err != nil {
+		return nil, err
+	}
+	models, err := openai.ModelNames(body)
+	if err != nil {
+		return nil, fmt.Errorf("read model list: %w", err)
+	}
+	if len(models) == 0 {
+		return nil, errors.New("the engine lists no model")
+	}
+	return models, nil
+}
+
+func (p *Pool) get(ctx context.Context, url, bearer string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("ask engine: %w", err)
+	}
+	if bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask engine: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxModels))
+	if err != nil {
+		return nil, fmt.Errorf("ask engine: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("engine answered %s", resp.Status)
+	}
+	return body, nil
+}

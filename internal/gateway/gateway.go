@@ -1,0 +1,266 @@
+// Package gateway is the composition root of the service: it makes every part,
+// joins them, runs them and stops them in order.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc/health"
+
+	"tollgate/accesslog"
+	"tollgate/extauthz"
+	"tollgate/extproc"
+	"tollgate/internal/admin"
+	"tollgate/internal/admission"
+	"tollgate/internal/apikey"
+	"tollgate/internal/config"
+	"tollgate/internal/engine"
+	"tollgate/internal/ledger"
+	"tollgate/internal/limit"
+	"tollgate/internal/openai"
+	"tollgate/internal/sqlitestore"
+	"tollgate/internal/unixsock"
+)
+
+// Names of the sockets in <state_dir>/run; envoy.yaml has them too.
+const (
+	grpcSocket = "grpc.sock"
+	httpSocket = "http.sock"
+	ctlSocket  = "launcher.sock"
+)
+
+// Options are what a gateway is made of.
+type Options struct {
+	Config *config.Config
+	Log    hclog.Logger
+	// Terminal gets the admin key of a key file that this process wrote, once.
+	Terminal io.Writer
+	// Reload makes the key file be read again at every receive (SIGHUP).
+	Reload <-chan os.Signal
+}
+
+// Gateway is the service, ready to run.
+type Gateway struct {
+	cfg     *config.Config
+	log     hclog.Logger
+	reload  <-chan os.Signal
+	keys    *apikey.Keyring
+	ledger  *sqlitestore.Store
+	limits  limit.Store
+	engines *engine.Pool
+	gate    *admission.Gate
+	check   *extauthz.Server
+	proc    *extproc.Server
+	als     *accesslog.Server
+	health  *health.Server
+	api     *admin.API
+	metrics http.Handler
+
+	grpcLis, httpLis, metricsLis net.Listener
+}
+
+// New makes every part and opens every listener, so that a port in use or a
+// broken file is found before anything runs. What it opened is closed again
+// when it fails.
+func New(ctx context.Context, o Options) (g *Gateway, err error) {
+	g = &Gateway{cfg: o.Config, log: o.Log.Named("gateway"), reload: o.Reload, health: health.NewServer()}
+	defer func() {
+		if err != nil {
+			g.close()
+		}
+	}()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	own := prometheus.WrapRegistererWithPrefix("tollgate_", reg)
+	g.metrics = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+
+	for _, w := range o.Config.Warnings() {
+		g.log.Warn(w)
+	}
+	if err := os.MkdirAll(o.Config.RunDir(), 0o700); err != nil {
+		return nil, fmt.Errorf("make state folder: %w", err)
+	}
+	if err := g.openKeys(o.Terminal, own); err != nil {
+		return nil, err
+	}
+	if err := g.openLedger(ctx, own); err != nil {
+		return nil, err
+	}
+	if err := g.openLimits(ctx, own); err != nil {
+		return nil, err
+	}
+	g.engines = engine.New(engine.Options{
+		Endpoints: o.Config.EngineAddresses(), APIKeyFile: o.Config.VLLM.APIKeyFile,
+		Resolve: o.Config.VLLM.LoRA.Runtime.Enabled, Log: o.Log.Named("engine"), Reg: own,
+	})
+	g.join(reg, own, o.Log)
+	return g, g.listen()
+}
+
+// openKeys writes a missing key file, loads it, and shows the new admin key
+// where only the person who started us can read it.
+func (g *Gateway) openKeys(terminal io.Writer, own prometheus.Registerer) error {
+	path := g.cfg.Auth.APIKeysFile
+	created, wrote, err := apikey.Ensure(path)
+	if err != nil {
+		return fmt.Errorf("write key file: %w", err)
+	}
+	if wrote && terminal != nil {
+		_, _ = fmt.Fprintf(terminal, "wrote %s; the admin key, shown this once: %s\n", path, created.AdminSecret)
+	}
+	g.keys, err = apikey.Open(path, g.log.Named("keys"))
+	if err != nil {
+		return fmt.Errorf("read keys: %w", err)
+	}
+	ok := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "config_last_reload_ok", Help: "1 while the key file in use is the one on disk, 0 after a reload that failed.",
+	})
+	own.MustRegister(ok)
+	ok.Set(1)
+	g.keys.OnReload(func(good bool) {
+		if good {
+			ok.Set(1)
+		} else {
+			ok.Set(0)
+		}
+	})
+	if g.keys.Current().HasDefault() {
+		g.log.Warn("the public default key is enabled; it works from this machine only. Disable it: tollgate keys disable default")
+	}
+	return nil
+}
+
+// openLedger ends what a crash left open: its streams are gone.
+func (g *Gateway) openLedger(ctx context.Context, own prometheus.Registerer) error {
+	store, err := sqlitestore.Open(ctx, sqlitestore.Options{
+		Path: g.cfg.LedgerPath(), Sync: g.cfg.Ledger.Sync, Log: g.log.Named("ledger"), Metrics: sqlitestore.NewMetrics(own),
+	})
+	if err != nil {
+		return fmt.Errorf("open ledger: %w", err)
+	}
+	g.ledger = store
+	n, err := store.Recover(ctx, ledger.GatewayCrash, time.Now())
+	if err != nil {
+		return fmt.Errorf("recover ledger: %w", err)
+	}
+	if n > 0 {
+		g.log.Warn("ended requests that a crash had left open", "requests", n)
+	}
+	return nil
+}
+
+// openLimits makes the store and fills its windows from the ledger: slots
+// start empty, which is true, because the streams were cut.
+func (g *Gateway) openLimits(ctx context.Context, own prometheus.Registerer) error {
+	g.limits = limit.NewMemory()
+	admission.RegisterStore(own, g.limits)
+	now := time.Now()
+	seconds, err := g.ledger.Minute(ctx, now.Add(-limit.Window))
+	if err != nil {
+		return fmt.Errorf("read the last minute: %w", err)
+	}
+	for _, s := range seconds {
+		if err := g.limits.Restore(ctx, s.KeyID, max(0, now.Sub(s.At)), s.Tokens, s.Requests); err != nil {
+			return fmt.Errorf("restore windows: %w", err)
+		}
+	}
+	return nil
+}
+
+// join makes the gate and its adapters.
+func (g *Gateway) join(base, own prometheus.Registerer, log hclog.Logger) {
+	rl := g.cfg.RateLimit
+	caps := limit.Caps{
+		Global: orUnlimited(rl.Concurrent), Concurrent: orUnlimited(rl.ConcurrentPerKey),
+		Requests: orUnlimited(rl.RequestsPerMinute), Tokens: orUnlimited(rl.TokensPerMinute), Quota: limit.Unlimited,
+	}
+	var addresses *limit.Addresses
+	if rl.QPS != nil {
+		addresses = limit.NewAddresses(*rl.QPS, 0, addressesKept)
+	}
+	g.gate = admission.NewGate(admission.Options{
+		Keys: g.keys, Limits: g.limits, Addresses: addresses, Ledger: g.ledger, Catalog: g.engines,
+		Estimator: limit.NewEstimator(g.cfg.Request.DefaultOutputEstimate),
+		Metrics:   admission.NewMetrics(base, own), Log: log.Named("admission"), Caps: caps,
+		Access: newRecorder(base, log.Named("access")).record,
+	})
+	g.keys.OnChange(func(_, ring *apikey.Ring) { g.gate.Revoke(ring) })
+	g.check = extauthz.NewServer(g.gate, g.cfg.TrustedProxies, log.Named("extauthz"))
+	g.proc = extproc.NewServer(extproc.Options{
+		Claim:        g.gate,
+		Limits:       openai.Limits{MaxN: g.cfg.Request.MaxN, MaxPrompts: g.cfg.Request.MaxPrompts},
+		IsolateCache: g.cfg.Request.IsolatePrefixCache,
+		Bodies:       extproc.NewBudget(int64(g.cfg.Request.MaxInflightBodyMB) << 20),
+		Metrics:      extproc.NewMetrics(own), Log: log.Named("extproc"),
+	})
+	g.als = accesslog.NewServer(g.gate)
+	g.api = admin.New(admin.Options{
+		Gate: g.gate, Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: g.ledger, Engines: g.engines,
+		Metrics: g.metrics, Hosts: g.hosts(), LogDir: g.cfg.Log.Dir, Log: log.Named("admin"),
+	})
+}
+
+// addressesKept bounds the table of client addresses.
+const addressesKept = 65536
+
+func orUnlimited(n *int64) int64 {
+	if n == nil {
+		return limit.Unlimited
+	}
+	return *n
+}
+
+// hosts are the launchers that the admin API calls.
+func (g *Gateway) hosts() []admin.Host {
+	if len(g.cfg.Launchers) == 0 {
+		return []admin.Host{admin.LauncherHost(filepath.Join(g.cfg.RunDir(), ctlSocket), "")}
+	}
+	out := make([]admin.Host, 0, len(g.cfg.Launchers))
+	for _, address := range g.cfg.Launchers {
+		out = append(out, admin.LauncherHost(address, g.cfg.Launcher.TokenFile))
+	}
+	return out
+}
+
+func (g *Gateway) listen() (err error) {
+	if g.grpcLis, err = unixsock.Listen(filepath.Join(g.cfg.RunDir(), grpcSocket), 0o600); err != nil {
+		return fmt.Errorf("listen for Envoy: %w", err)
+	}
+	if g.httpLis, err = unixsock.Listen(filepath.Join(g.cfg.RunDir(), httpSocket), 0o600); err != nil {
+		return fmt.Errorf("listen for Envoy: %w", err)
+	}
+	if g.metricsLis, err = net.Listen("tcp", g.cfg.MetricsListen); err != nil {
+		return fmt.Errorf("metrics_listen: %w", err)
+	}
+	return nil
+}
+
+// close gives back what New has opened; only for a gateway that never ran.
+func (g *Gateway) close() {
+	for _, l := range []net.Listener{g.grpcLis, g.httpLis, g.metricsLis} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+	if g.limits != nil {
+		_ = g.limits.Close()
+	}
+	if g.ledger != nil {
+		_ = g.ledger.Close()
+	}
+}
+
+// errStopped ends the run group when a stop was asked for.
+var errStopped = errors.New("stopped")

@@ -1,0 +1,152 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/oklog/run"
+	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+
+	"tollgate/extproc"
+	"tollgate/internal/admin"
+	"tollgate/internal/serve"
+)
+
+const (
+	// stopGrace is what a server gets to stop after its streams have ended.
+	stopGrace = time.Second
+	// cutWait is what cut streams get to settle.
+	cutWait = 3 * time.Second
+	// retainEvery is between two rounds of the ledger's retention, retainBatch
+	// the rows of one deletion.
+	retainEvery = time.Hour
+	retainBatch = 500
+)
+
+// Run serves until ctx ends or a part fails. The order in which parts are
+// added is the order in which they stop: streams first, then what records
+// them, the scrape page last, so that the drain itself can be scraped.
+func (g *Gateway) Run(ctx context.Context) error {
+	var group run.Group
+	stop, cancel := context.WithCancel(ctx)
+	group.Add(func() error { <-stop.Done(); return errStopped }, func(error) { cancel() })
+	group.Add(serve.GRPC(g.grpcServer(), g.grpcLis, g.drain, stopGrace))
+	group.Add(serve.HTTP(ctx, g.api, g.httpLis, stopGrace))
+	group.Add(serve.Loop(ctx, g.gate.Run))
+	group.Add(serve.Loop(ctx, g.keys.Run))
+	group.Add(serve.Loop(ctx, g.reloadOnSignal))
+	group.Add(serve.Loop(ctx, g.engines.Run))
+	group.Add(serve.Loop(ctx, g.retain))
+	group.Add(serve.HTTP(ctx, g.scrapePage(), g.metricsLis, stopGrace))
+
+	g.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	g.log.Info("ready", "socket", g.grpcLis.Addr().String(), "metrics", g.metricsLis.Addr().String(), "keys", g.keys.Current().Len())
+	err := group.Run()
+	if cerr := errors.Join(g.limits.Close(), g.ledger.Close()); cerr != nil {
+		g.log.Error("cannot close", "error", cerr)
+	}
+	g.log.Info("stopped")
+	if errors.Is(err, errStopped) {
+		return nil
+	}
+	return err
+}
+
+func (g *Gateway) grpcServer() *grpc.Server {
+	s := grpc.NewServer(
+		// A body comes as one message; the headers beside it are small.
+		grpc.MaxRecvMsgSize(g.cfg.Request.MaxBodyMB<<20+1<<20),
+		grpc.ForceServerCodecV2(extproc.Codec()),
+		// Envoy pings every 5 s (envoy.yaml); the default policy would answer
+		// with GOAWAY.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+	)
+	authv3.RegisterAuthorizationServer(s, g.check)
+	extproc.Register(s, g.proc)
+	alsv3.RegisterAccessLogServiceServer(s, g.als)
+	healthpb.RegisterHealthServer(s, g.health)
+	return s
+}
+
+// drain refuses new requests, waits for the live ones, and cuts what is left
+// after drain_timeout. The access log is heard to the last of them.
+func (g *Gateway) drain() {
+	g.health.Shutdown()
+	g.gate.Drain()
+	if n := len(g.gate.Live()); n > 0 {
+		g.log.Info("draining", "requests", n, "timeout", g.cfg.DrainTimeout.String())
+	}
+	if !g.idle(g.cfg.DrainTimeout) {
+		g.log.Warn("cutting requests that outlast drain_timeout", "requests", len(g.gate.Live()))
+		g.gate.CutAll()
+		g.idle(cutWait)
+	}
+	g.als.Stop()
+}
+
+// idle waits until no request is live.
+func (g *Gateway) idle(timeout time.Duration) bool {
+	t := time.NewTicker(20 * time.Millisecond)
+	defer t.Stop()
+	end := time.After(timeout)
+	for len(g.gate.Live()) > 0 {
+		select {
+		case <-t.C:
+		case <-end:
+			return false
+		}
+	}
+	return true
+}
+
+func (g *Gateway) scrapePage() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", g.metrics)
+	mux.HandleFunc("GET /healthz", admin.Healthz)
+	return mux
+}
+
+// reloadOnSignal reads the key file again when asked from outside.
+func (g *Gateway) reloadOnSignal(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.reload:
+			sum, err := g.keys.Reload(false)
+			if err != nil {
+				g.log.Error("keys were not reloaded, the last good ones stay", "error", err)
+				continue
+			}
+			g.log.Info("keys reloaded", "keys", sum.Keys, "enabled", sum.Enabled, "changed", sum.Changed)
+		}
+	}
+}
+
+// retain deletes what is older than ledger.keep_days, in small batches.
+func (g *Gateway) retain(ctx context.Context) error {
+	t := time.NewTicker(retainEvery)
+	defer t.Stop()
+	for {
+		n, err := g.ledger.Retain(ctx, time.Now().AddDate(0, 0, -g.cfg.Ledger.KeepDays), retainBatch)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			g.log.Warn("cannot delete old records", "error", err)
+		case n > 0:
+			g.log.Info("deleted old records", "requests", n)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}

@@ -1,0 +1,65 @@
+// Package serve gives listeners the two halves that a run group needs: one that
+// serves, and one that stops within a bounded time.
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// GRPC returns the two halves for a gRPC server. The second one first calls
+// drain, which lets streams end by themselves and cuts what does not; then it
+// stops the server within grace.
+func GRPC(s *grpc.Server, lis net.Listener, drain func(), grace time.Duration) (execute func() error, interrupt func(error)) {
+	execute = func() error {
+		if err := s.Serve(lis); err != nil {
+			return fmt.Errorf("serve gRPC on %s: %w", lis.Addr(), err)
+		}
+		return nil
+	}
+	interrupt = func(error) {
+		drain()
+		// GracefulStop alone never returns while a stream lives.
+		cut := time.AfterFunc(grace, s.Stop)
+		defer cut.Stop()
+		s.GracefulStop()
+	}
+	return execute, interrupt
+}
+
+// HTTP returns the two halves for an HTTP server; the second one waits at most
+// grace for running requests.
+func HTTP(ctx context.Context, h http.Handler, lis net.Listener, grace time.Duration) (execute func() error, interrupt func(error)) {
+	s := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		MaxHeaderBytes:    64 << 10,
+	}
+	execute = func() error {
+		if err := s.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve HTTP on %s: %w", lis.Addr(), err)
+		}
+		return nil
+	}
+	interrupt = func(error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			_ = s.Close()
+		}
+	}
+	return execute, interrupt
+}
+
+// Loop returns the two halves for something that runs until its context ends.
+// The end of ctx does not end it: the order of the group does.
+func Loop(ctx context.Context, run func(context.Context) error) (execute func() error, interrupt func(error)) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	return func() error { return run(ctx) }, func(error) { cancel() }
+}
