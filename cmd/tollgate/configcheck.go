@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"tollgate/internal/apikey"
+	"tollgate/internal/config"
+)
+
+// configCmd groups what concerns the configuration.
+type configCmd struct {
+	Check configCheckCmd `cmd:"" help:"Validate the configuration and the key file."`
+}
+
+type configCheckCmd struct{}
+
+// Help is what --help says beside the flags.
+func (*configCheckCmd) Help() string {
+	return `Reads the configuration and the key file that it names as strictly as the service
+does and prints every mistake as FILE:LINE:COLUMN: KEY: MESSAGE, without values
+that may be secret. Nothing is started, written or changed.
+
+  tollgate config check
+  tollgate config check --config staging.yaml && systemctl restart tollgate
+
+Exit status: 0 no mistake, 2 at least one.`
+}
+
+// Run checks both files.
+func (*configCheckCmd) Run(env *Env) error {
+	path := env.ConfigPath()
+	cfg, err := env.Config()
+	if err != nil {
+		return mistakes(env, err)
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		path += " (missing: all defaults)"
+	}
+	for _, w := range cfg.Warnings() {
+		fmt.Fprintf(env.Stderr, "warning: %s\n", w)
+	}
+	keys, err := checkKeys(env, cfg)
+	if err != nil {
+		return mistakes(env, err)
+	}
+	fmt.Fprintf(env.Stdout, "ok: %s; %s\n", path, keys)
+	return nil
+}
+
+// checkKeys describes the key file. A missing one is no mistake: the service
+// writes it.
+func checkKeys(env *Env, cfg *config.Config) (string, error) {
+	path := cfg.Auth.APIKeysFile
+	ring, err := apikey.Open(path, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return path + " (missing: written at the first start)", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	now := ring.Current()
+	if now.HasDefault() {
+		fmt.Fprintf(env.Stderr, "warning: the public default key is enabled in %s: it works on this machine only; disable it when you have keys of your own\n", path)
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
+		fmt.Fprintf(env.Stderr, "warning: %s can be read by other users: chmod 600 it\n", path)
+	}
+	return fmt.Sprintf("%s: %d keys, %d enabled", path, now.Len(), now.Enabled()), nil
+}
+
+// mistakes prints one line per mistake and ends with how many there are.
+func mistakes(env *Env, err error) error {
+	n := 0
+	var (
+		conf *config.Error
+		keys *apikey.FileError
+	)
+	switch {
+	case errors.As(err, &conf):
+		n = len(conf.Problems)
+	case errors.As(err, &keys):
+		n = len(keys.Problems)
+	default:
+		return err
+	}
+	fmt.Fprintln(env.Stderr, err)
+	if n == 1 {
+		return usageError("1 mistake")
+	}
+	return usageError("%d mistakes", n)
+}

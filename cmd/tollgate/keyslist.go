@@ -1,0 +1,141 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"tollgate/internal/apikey"
+)
+
+type keysListCmd struct {
+	JSON bool `name:"json" help:"Print a JSON array."`
+}
+
+// Help is what --help says beside the flags.
+func (*keysListCmd) Help() string {
+	return `  tollgate keys list
+  tollgate keys list --json | jq -r '.[] | select(.enabled | not) | .id'`
+}
+
+// Run lists the keys in the order of the file.
+func (c *keysListCmd) Run(env *Env) error {
+	path, err := keyFile(env)
+	if err != nil {
+		return err
+	}
+	ring, err := apikey.Open(path, nil)
+	if err != nil {
+		return err
+	}
+	keys := ring.Current().Keys()
+	if c.JSON {
+		return listJSON(env.Stdout, keys)
+	}
+	return listTable(env.Stdout, keys, time.Now())
+}
+
+func listJSON(w io.Writer, keys []*apikey.Key) error {
+	list := make([]apikey.Info, len(keys))
+	for i, k := range keys {
+		list[i] = k.Info()
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(list)
+}
+
+func listTable(w io.Writer, keys []*apikey.Key, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "ID\tUSER\tSTATE\tQUOTA\tMODELS\tLIMITS\tEXPIRES\tNOTE")
+	for _, k := range keys {
+		i := k.Info()
+		fmt.Fprintln(t, strings.Join([]string{
+			k.ID, dash(k.User), state(k, now), quota(i), models(k), limits(i.Limits), until(k.ExpiresAt), dash(k.Note),
+		}, "\t"))
+	}
+	return t.Flush()
+}
+
+// state says whether the key passes now, and why not.
+func state(k *apikey.Key, now time.Time) string {
+	switch {
+	case !k.Enabled && k.Drain:
+		return "disabled (drain)"
+	case !k.Enabled:
+		return "disabled"
+	case !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt):
+		return "expired"
+	case now.Before(k.NotBefore):
+		return "from " + until(k.NotBefore)
+	case k.Default:
+		return "enabled (public)"
+	}
+	return "enabled"
+}
+
+func quota(i apikey.Info) string {
+	if i.Quota == nil {
+		return "-"
+	}
+	text := strconv.FormatInt(*i.Quota, 10)
+	if i.QuotaPeriod == apikey.Total {
+		return text
+	}
+	return text + "/" + string(i.QuotaPeriod)
+}
+
+func models(k *apikey.Key) string {
+	switch {
+	case k.Models == nil:
+		return "all"
+	case len(k.Models) == 0:
+		return "none"
+	}
+	return strings.Join(k.Models, ",")
+}
+
+func limits(l apikey.LimitsInfo) string {
+	var parts []string
+	for _, c := range []struct {
+		name string
+		cap  *apikey.Cap
+	}{{"concurrent", l.Concurrent}, {"requests/min", l.RequestsPerMinute}, {"tokens/min", l.TokensPerMinute}} {
+		if c.cap == nil {
+			continue
+		}
+		value := strconv.FormatInt(int64(*c.cap), 10)
+		if *c.cap < 0 {
+			value = "unlimited"
+		}
+		parts = append(parts, c.name+"="+value)
+	}
+	return dash(strings.Join(parts, " "))
+}
+
+func until(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// wrongValue makes wrong usage of a value that the key file does not take.
+func wrongValue(err error) error {
+	if errors.Is(err, apikey.ErrInvalid) || errors.Is(err, apikey.ErrExists) {
+		return usageError("%w", err)
+	}
+	return err
+}

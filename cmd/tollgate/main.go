@@ -1,0 +1,111 @@
+// Command tollgate is the service beside Envoy, and the tools for its keys, its
+// ledger and its configuration.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// version is set by the build; otherwise it is what Go knows of the module.
+var version = ""
+
+// commands is the whole command line.
+type commands struct {
+	Config  string           `placeholder:"FILE" help:"Configuration file; default is CONFIG_FILE, then config/config.yaml."`
+	Version kong.VersionFlag `help:"Print the version."`
+
+	Serve  serveCmd  `cmd:"" help:"Run the service."`
+	Keys   keysCmd   `cmd:"" help:"Manage the API keys."`
+	Usage  usageCmd  `cmd:"" help:"Report the tokens and requests of the ledger."`
+	Ledger ledgerCmd `cmd:"" help:"Check, reconcile and export the ledger."`
+	Envoy  envoyCmd  `cmd:"" help:"Print Envoy's configuration."`
+	// The name is taken by the flag's field.
+	Conf configCmd `cmd:"" name:"config" help:"Check the configuration and the key file."`
+}
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is main without the process: all it touches is an argument, and it
+// returns the exit status so that its deferred calls run.
+func run(args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if len(args) == 0 {
+		// Not knowing what to say is wrong usage, and help is the answer.
+		_, _, _ = parse([]string{"--help"}, stderr, stderr)
+		return exitMisconfigured
+	}
+	parsed, flags, err := parse(args, stdout, stderr)
+	var left leave
+	switch {
+	case errors.As(err, &left):
+		return int(left)
+	case err != nil:
+		fmt.Fprintf(stderr, "tollgate: %v\nTry: tollgate --help\n", err)
+		return exitMisconfigured
+	}
+	env := &Env{Ctx: ctx, Getenv: getenv, Stdin: stdin, Stdout: stdout, Stderr: stderr, ConfigFlag: flags.Config}
+	if err := parsed.Run(env); err != nil {
+		fmt.Fprintf(stderr, "tollgate: %v\n", err)
+		return status(err)
+	}
+	return exitDone
+}
+
+// parse reads the command line. When --help or --version answered it, the error
+// is the exit status as [leave].
+func parse(args []string, stdout, stderr io.Writer) (parsed *kong.Context, flags *commands, err error) {
+	// kong leaves through its Exit function, which must not return.
+	defer func() {
+		if r := recover(); r != nil {
+			left, ok := r.(leave)
+			if !ok {
+				panic(r)
+			}
+			err = left
+		}
+	}()
+	flags = &commands{}
+	parser, err := kong.New(flags,
+		kong.Name("tollgate"),
+		kong.Description("The front door of vLLM: API keys, limits, and an exact account of every token."),
+		kong.Vars{"version": versionText()},
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { panic(leave(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+	if err != nil {
+		return nil, nil, fmt.Errorf("build command line: %w", err)
+	}
+	parsed, err = parser.Parse(args)
+	return parsed, flags, err
+}
+
+// leave carries an exit status out of kong.
+type leave int
+
+// Error is never shown.
+func (l leave) Error() string { return fmt.Sprintf("exit status %d", int(l)) }
+
+// versionText is the version of this build.
+func versionText() string {
+	if version != "" {
+		return "tollgate " + version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "tollgate (unknown)"
+	}
+	return "tollgate " + info.Main.Version + " " + info.GoVersion
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/hashicorp/go-hclog"
+
+	"tollgate/internal/config"
+	"tollgate/internal/gateway"
+	"tollgate/internal/logfile"
+)
+
+// serveCmd runs the service.
+type serveCmd struct {
+	Log string `enum:"file,stderr" default:"file" help:"Where the JSON log goes: file (gateway.log under log.dir, warnings also to stderr) or stderr (somebody else keeps it, as the launcher does)."`
+}
+
+// Help is what --help says beside the flags.
+func (*serveCmd) Help() string {
+	return `Runs the service that Envoy asks: authorization, metering, access log, health,
+the admin API and metrics. Envoy reaches it through sockets in <state_dir>/run;
+the bootstrap that fits is printed by "tollgate envoy config". On one host,
+"launcher up" starts both.
+
+SIGTERM or Ctrl-C refuses new requests, waits up to drain_timeout for live
+streams, settles what is left and stops. SIGHUP reads the key file again.`
+}
+
+// Run serves until the environment's context ends.
+func (c *serveCmd) Run(env *Env) error {
+	cfg, err := env.ConfigOrCreate()
+	if err != nil {
+		return err
+	}
+	log, done, err := c.logger(cfg, env.Stderr)
+	if err != nil {
+		return err
+	}
+	defer done()
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	g, err := gateway.New(env.Ctx, gateway.Options{Config: cfg, Log: log, Terminal: env.Stdout, Reload: reload})
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	return g.Run(env.Ctx)
+}
+
+// logger writes JSON lines. To a file it rotates them itself and repeats
+// warnings on stderr, where a person may be looking.
+func (c *serveCmd) logger(cfg *config.Config, stderr io.Writer) (hclog.Logger, func(), error) {
+	o := &hclog.LoggerOptions{
+		Name: "tollgate", Level: hclog.LevelFromString(cfg.Log.Level), JSONFormat: true, Output: stderr,
+	}
+	if c.Log == "stderr" {
+		return hclog.New(o), func() {}, nil
+	}
+	file, err := logfile.Open(logfile.Options{
+		Path: filepath.Join(cfg.Log.Dir, "gateway.log"), MaxBytes: int64(cfg.Log.MaxSizeMB) << 20,
+		KeepDays: cfg.Log.KeepDays, CheckInterval: cfg.Log.CheckInterval,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("open log: %w", err)
+	}
+	o.Output = file
+	log := hclog.NewInterceptLogger(o)
+	log.RegisterSink(hclog.NewSinkAdapter(&hclog.LoggerOptions{Level: hclog.Warn, Output: stderr}))
+	return log, func() { _ = file.Close() }, nil
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"tollgate/internal/ledger"
+	"tollgate/internal/sqlitestore"
+)
+
+// usageCmd reports the ledger's sums.
+type usageCmd struct {
+	By     string `enum:"key,user,model,day" default:"key" help:"Group by key, user, model or day."`
+	Since  string `placeholder:"TIME" help:"Only requests started at or after TIME: an age (24h, 7d), a UTC day (2026-11-01) or RFC 3339."`
+	Until  string `placeholder:"TIME" help:"Only requests started before TIME."`
+	Format string `enum:"table,csv,json" default:"table" help:"How to print: table, csv or json."`
+}
+
+// Help is what --help says beside the flags.
+func (*usageCmd) Help() string {
+	return `Reads the ledger, also while the service runs. Requests count on the day they
+started (UTC); live ones with what they have used so far.
+
+  tollgate usage
+  tollgate usage --by model --since 7d
+  tollgate usage --by day --since 2026-11-01 --until 2026-12-01 --format csv`
+}
+
+// Run prints the report.
+func (c *usageCmd) Run(env *Env) error {
+	since, until, err := period(c.Since, c.Until)
+	if err != nil {
+		return err
+	}
+	by, format := ledger.By(c.By), ledger.Format(c.Format)
+	r, path, err := openLedger(env)
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		return noUsage(env, format, by, "no ledger at "+path+": nothing has been recorded yet")
+	}
+	groups, err := r.Usage(env.Ctx, ledger.Query{By: by, Since: since, Until: until})
+	if err := errors.Join(err, r.Close()); err != nil {
+		return err
+	}
+	if len(groups) == 0 {
+		return noUsage(env, format, by, "no requests in the ledger at "+path+inPeriod(c.Since, c.Until))
+	}
+	return ledger.WriteUsage(env.Stdout, format, by, groups)
+}
+
+// noUsage says that there is nothing to report: to people in place of the
+// table, to programs beside the empty report that they can read.
+func noUsage(env *Env, format ledger.Format, by ledger.By, why string) error {
+	if format == ledger.Table {
+		_, err := fmt.Fprintln(env.Stdout, why)
+		return err
+	}
+	fmt.Fprintln(env.Stderr, why)
+	return ledger.WriteUsage(env.Stdout, format, by, nil)
+}
+
+func inPeriod(since, until string) string {
+	if since == "" && until == "" {
+		return ""
+	}
+	return " in that period"
+}
+
+// period reads --since and --until. What cannot be read is wrong usage.
+func period(since, until string) (from, to time.Time, err error) {
+	now := time.Now()
+	if from, err = ledger.ParseTime(since, now); err != nil {
+		return from, to, usageError("--since: %w", err)
+	}
+	if to, err = ledger.ParseTime(until, now); err != nil {
+		return from, to, usageError("--until: %w", err)
+	}
+	if err := (ledger.Query{By: ledger.ByKey, Since: from, Until: to}).Validate(); err != nil {
+		return from, to, usageError("%w", err)
+	}
+	return from, to, nil
+}
+
+// openLedger opens the configured ledger for reading; the reader is nil where
+// there is no file. The caller closes it.
+func openLedger(env *Env) (r *sqlitestore.Reader, path string, err error) {
+	cfg, err := env.Config()
+	if err != nil {
+		return nil, "", err
+	}
+	path = cfg.LedgerPath()
+	r, err = sqlitestore.OpenReadOnly(env.Ctx, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, path, nil
+	}
+	return r, path, err
+}

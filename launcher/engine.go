@@ -1,0 +1,241 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"tollgate/internal/config"
+	"tollgate/internal/supervisor"
+)
+
+// simulatedModel is what the simulated engine serves when no model is named.
+const simulatedModel = "simulated"
+
+// errKeyInArgs: vLLM logs its arguments, and every user can list them.
+var errKeyInArgs = errors.New("vllm.args: --api-key would show the key in the process list and in the log; put it into a file and name that in vllm.api_key_file")
+
+// engineCommand is how the engine is started: self is this binary, key what
+// vllm.api_key_file holds, environ our own environment. It reads nothing else.
+func engineCommand(v *config.VLLM, self, key string, environ []string) (supervisor.Command, error) {
+	if named(v.Args, "--api-key") {
+		return supervisor.Command{}, errKeyInArgs
+	}
+	var c supervisor.Command
+	port := strconv.Itoa(v.Port)
+	switch v.LaunchMode {
+	case "simulated":
+		c.Path = self
+		c.Args = append([]string{"simulate", "--listen", net.JoinHostPort(v.Host, port), "--model", servedNames(v)[0]}, meteringArgs(v)...)
+		c.Args = slices.Concat(c.Args, simulatedLoRA(v), v.Args)
+	case "python_api":
+		c.Path, c.Main = v.PythonLauncher.Python, "vllm.entrypoints.openai.api_server"
+		c.Args = append([]string{"-m", c.Main, "--model", v.Model, "--host", v.Host, "--port", port}, vllmArgs(v)...)
+	case "cli":
+		c.Path, c.Main = "vllm", "vllm serve"
+		c.Args = append([]string{"serve", v.Model, "--host", v.Host, "--port", port}, vllmArgs(v)...)
+	default:
+		return c, fmt.Errorf("vllm.launch_mode: %q is unknown", v.LaunchMode)
+	}
+	if env := v.PythonLauncher.CondaEnv; env != "" && v.LaunchMode != "simulated" {
+		by := "-n"
+		if strings.Contains(env, "/") {
+			by = "-p"
+		}
+		c.Args = append([]string{"run", "--no-capture-output", by, env, c.Path}, c.Args...)
+		c.Path = "conda"
+	} else {
+		c.Main = "" // no wrapper: the process started is the one
+	}
+	c.Env = engineEnv(v, key, environ)
+	return c, nil
+}
+
+// meteringArgs are what metering needs, unless the user says otherwise.
+func meteringArgs(v *config.VLLM) (args []string) {
+	for _, flag := range []string{"--enable-prompt-tokens-details", "--enable-force-include-usage"} {
+		if !named(v.Args, flag) {
+			args = append(args, flag)
+		}
+	}
+	return args
+}
+
+// vllmArgs are the arguments after model and address: what metering needs,
+// what the lora section says, and then the user's own.
+func vllmArgs(v *config.VLLM) []string {
+	args := meteringArgs(v)
+	if l := &v.LoRA; l.Enabled {
+		args = append(args, "--enable-lora", "--max-loras", strconv.Itoa(l.MaxLoRAs), "--max-lora-rank", strconv.Itoa(l.MaxLoRARank))
+		if len(l.Preload) > 0 {
+			args = append(args, "--lora-modules")
+			for _, a := range l.Preload {
+				args = append(args, a.Name+"="+a.Path)
+			}
+		}
+	}
+	return append(args, v.Args...)
+}
+
+func simulatedLoRA(v *config.VLLM) []string {
+	l := &v.LoRA
+	if !l.Enabled {
+		return nil
+	}
+	args := []string{"--max-lora-rank", strconv.Itoa(l.MaxLoRARank)}
+	if l.Runtime.Enabled {
+		args = append(args, "--enable-lora")
+		if l.Runtime.ResolverCacheDir != "" {
+			args = append(args, "--lora-resolver-dir", l.Runtime.ResolverCacheDir)
+		}
+	}
+	for _, a := range l.Preload {
+		args = append(args, "--adapter", a.Name+"="+a.Path)
+	}
+	return args
+}
+
+// named says whether the user's arguments hold a flag, in any of the spellings
+// that vLLM takes: with underscores, with "=", or negated.
+func named(args []string, flag string) bool {
+	return slices.ContainsFunc(args, func(arg string) bool {
+		name, _, _ := strings.Cut(arg, "=")
+		name = strings.ReplaceAll(name, "_", "-")
+		return name == flag || name == "--no-"+strings.TrimPrefix(flag, "--")
+	})
+}
+
+// servedNames are the names under which the engine will list its model; nil
+// when they stand in a file of vLLM's own.
+func servedNames(v *config.VLLM) []string {
+	for i, arg := range v.Args {
+		name, value, inline := strings.Cut(arg, "=")
+		if strings.ReplaceAll(name, "_", "-") != "--served-model-name" {
+			continue
+		}
+		if inline {
+			return []string{value}
+		}
+		rest := v.Args[i+1:]
+		if end := slices.IndexFunc(rest, func(s string) bool { return strings.HasPrefix(s, "-") }); end >= 0 {
+			rest = rest[:end]
+		}
+		if len(rest) > 0 {
+			return slices.Clone(rest)
+		}
+	}
+	switch {
+	case v.LaunchMode == "simulated" && v.Model == "":
+		return []string{simulatedModel}
+	case v.LaunchMode != "simulated" && named(v.Args, "--config"):
+		return nil
+	}
+	return []string{v.Model}
+}
+
+// passed are the variables that a child may see of ours; those that end in an
+// asterisk are prefixes. Everything else stays here.
+var passed = []string{
+	"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "XDG_*", "SSL_CERT_FILE", "SSL_CERT_DIR",
+}
+
+// passedToEngine are those that an engine and its libraries read besides.
+var passedToEngine = []string{
+	"LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA*", "_CONDA*", "CUDA*", "NVIDIA_*", "NCCL_*", "GLOO_*", "UCX_*",
+	"ROCM*", "ROCR_*", "HIP*", "HSA_*", "AMD_*", "HF_*", "HUGGINGFACE_*", "TRANSFORMERS_*", "TORCH*", "PYTORCH*", "TRITON*", "OMP_*", "KMP_*", "MKL_*",
+	"RAY_*", "VLLM_*", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+}
+
+// notPassed would change what the engine lets in; vllm.extra_env can still say so.
+var notPassed = []string{"VLLM_API_KEY", "VLLM_SERVER_DEV_MODE", "VLLM_SKIP_MODEL_NAME_VALIDATION", "VLLM_PLUGINS", "VLLM_ALLOW_RUNTIME_LORA_UPDATING"}
+
+func filterEnv(environ []string, allow ...string) map[string]string {
+	env := map[string]string{}
+	for _, line := range environ {
+		name, value, _ := strings.Cut(line, "=")
+		if slices.ContainsFunc(allow, func(a string) bool {
+			prefix, isPrefix := strings.CutSuffix(a, "*")
+			return a == name || isPrefix && strings.HasPrefix(name, prefix)
+		}) {
+			env[name] = value
+		}
+	}
+	return env
+}
+
+func list(env map[string]string) []string {
+	lines := make([]string, 0, len(env))
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		lines = append(lines, name+"="+env[name])
+	}
+	return lines
+}
+
+// engineEnv is the whole environment of the engine, sorted.
+func engineEnv(v *config.VLLM, key string, environ []string) []string {
+	env := filterEnv(environ, slices.Concat(passed, passedToEngine)...)
+	for _, name := range notPassed {
+		delete(env, name)
+	}
+	env["NO_COLOR"] = "1"
+	env["VLLM_NO_USAGE_STATS"] = "1"
+	env["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"] = "75" // above Envoy's idle timeout, or connections close under requests
+	env["VLLM_PLUGINS"] = ""                   // unset would load whatever is installed
+	env["PYTHONUNBUFFERED"] = "1"              // the log shows what is happening now
+	if r := v.LoRA.Runtime; v.LoRA.Enabled && r.Enabled {
+		env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
+		if r.ResolverCacheDir != "" {
+			env["VLLM_LORA_RESOLVER_CACHE_DIR"] = r.ResolverCacheDir
+			env["VLLM_PLUGINS"] = "lora_filesystem_resolver"
+		}
+	}
+	maps.Copy(env, v.ExtraEnv)
+	if key != "" {
+		env["VLLM_API_KEY"] = key
+	}
+	return list(env)
+}
+
+// serviceEnv is the environment of tollgate and Envoy.
+func serviceEnv(environ []string) []string {
+	return list(filterEnv(environ, append([]string{"GOMAXPROCS", "GOMEMLIMIT", "GOGC", "GODEBUG", "GOTRACEBACK", "GOCOVERDIR", "CONFIG_FILE"}, passed...)...))
+}
+
+// findProgram looks a name without a slash up in the PATH of env. What is not
+// found is returned as it is, for the start to fail with its name.
+func findProgram(name string, env []string) string {
+	if strings.Contains(name, "/") {
+		return name
+	}
+	for _, line := range env {
+		path, ok := strings.CutPrefix(line, "PATH=")
+		if !ok {
+			continue
+		}
+		for _, dir := range filepath.SplitList(path) {
+			file := filepath.Join(dir, name)
+			if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+				return file
+			}
+		}
+	}
+	return name
+}
+
+// engineKey reads vllm.api_key_file; no file, no key.
+func engineKey(v *config.VLLM) (string, error) {
+	if v.APIKeyFile == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(v.APIKeyFile)
+	if err != nil {
+		return "", fmt.Errorf("read vllm.api_key_file: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/hashicorp/go-hclog"
+
+	"tollgate/internal/config"
+	"tollgate/internal/control"
+	"tollgate/internal/logfile"
+	"tollgate/internal/supervisor"
+)
+
+// tailLines is how many last lines of a child are kept in memory.
+const tailLines = 50
+
+// errAsked is why a stop that somebody asked for began.
+var errAsked = errors.New("asked to stop")
+
+// host is everything that runs here. It is made by [newHost] and ends with
+// close.
+type host struct {
+	process
+	cfg     *config.Config
+	self    string // this binary
+	console *console
+	log     hclog.Logger
+	guard   *supervisor.Guard
+	locks   []*supervisor.PIDFile
+
+	// stopping ends when a stop was asked for or something failed, which is its
+	// cause; killing when it has to be at once.
+	stopping context.Context //nolint:containedctx // they are the host's life, and many wait for them
+	stop     context.CancelCauseFunc
+	killing  context.Context //nolint:containedctx // as above
+	kill     context.CancelFunc
+
+	mu    sync.Mutex
+	units []*unit // guarded by mu; in the order of start
+	wg    sync.WaitGroup
+}
+
+// unit is a child with its log.
+type unit struct {
+	child *supervisor.Child
+	log   *logfile.Writer
+	stop  context.CancelFunc // nil before start
+	done  chan struct{}
+}
+
+// newHost takes the state folder for this launcher alone and begins to listen
+// to signals.
+func newHost(p *process, cfg *config.Config) (*host, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find own binary: %w", err)
+	}
+	h := &host{process: *p, cfg: cfg, self: self, console: newConsole(p.stderr)}
+	h.log = hclog.New(&hclog.LoggerOptions{Name: "launcher", Level: hclog.LevelFromString(cfg.Log.Level), Output: h.console})
+	if err := os.MkdirAll(cfg.RunDir(), 0o700); err != nil {
+		return nil, fmt.Errorf("create state_dir: %w", err)
+	}
+	lock, err := supervisor.AcquirePIDFile(filepath.Join(cfg.StateDir, "launcher.pid"))
+	if err != nil {
+		return nil, fmt.Errorf("take state_dir %s: %w", cfg.StateDir, err)
+	}
+	h.locks = append(h.locks, lock)
+	if err := lock.Set(os.Getpid()); err != nil {
+		return nil, errors.Join(err, lock.Release())
+	}
+	if h.guard, err = supervisor.NewGuard([]string{self, "watch"}, h.log); err != nil {
+		return nil, errors.Join(err, lock.Release())
+	}
+	h.stopping, h.stop = context.WithCancelCause(context.Background())
+	h.killing, h.kill = context.WithCancel(context.Background())
+	h.wg.Go(h.listen)
+	return h, nil
+}
+
+// listen makes the first signal a stop and the second one a kill.
+func (h *host) listen() {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	for {
+		select {
+		case <-h.killing.Done():
+			return
+		case s := <-signals:
+			switch {
+			case s == syscall.SIGHUP && !h.console.terminal:
+				h.reload()
+			case h.stopping.Err() == nil:
+				h.log.Info("stopping; once more stops at once", "signal", s.String())
+				h.stop(errAsked)
+			case s != syscall.SIGHUP:
+				h.log.Warn("stopping at once", "signal", s.String())
+				h.kill()
+				for _, u := range h.all() {
+					u.child.Kill()
+				}
+				return
+			}
+		}
+	}
+}
+
+// reload passes SIGHUP on to tollgate, which reads its keys again.
+func (h *host) reload() {
+	for _, u := range h.all() {
+		if st := u.child.Status(); st.Name == tollgateName && st.PID > 0 {
+			_ = syscall.Kill(st.PID, syscall.SIGHUP)
+		}
+	}
+}
+
+// add makes a child with a log of the given file name under log.dir. All are
+// added before the first is started.
+func (h *host) add(spec supervisor.Spec, logName string) error {
+	log, err := logfile.Open(logfile.Options{
+		Path: filepath.Join(h.cfg.Log.Dir, logName), MaxBytes: int64(h.cfg.Log.MaxSizeMB) << 20,
+		KeepDays: h.cfg.Log.KeepDays, CheckInterval: h.cfg.Log.CheckInterval, Tail: tailLines,
+	})
+	if err != nil {
+		return err
+	}
+	spec.Output, spec.Tail, spec.Log, spec.Guard = log, log.Tail, h.log, h.guard
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.units = append(h.units, &unit{child: supervisor.New(spec), log: log, done: make(chan struct{})})
+	return nil
+}
+
+// all are the children, in the order of start.
+func (h *host) all() []*unit {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.units)
+}
+
+func (h *host) unit(name string) *unit {
+	units := h.all()
+	i := slices.IndexFunc(units, func(u *unit) bool { return u.child.Status().Name == name })
+	if i < 0 {
+		return nil
+	}
+	return units[i]
+}
+
+// start runs a child until its stop is called. One that is given up ends all.
+func (h *host) start(name string) *unit {
+	u := h.unit(name)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(h.stopping))
+	u.stop = cancel
+	h.wg.Go(func() {
+		defer close(u.done)
+		if err := u.child.Run(ctx); err != nil {
+			h.stop(err)
+		}
+	})
+	return u
+}
+
+// end stops a child and waits for it; one that was not started is none.
+func (u *unit) end() {
+	if u == nil || u.stop == nil {
+		return
+	}
+	u.stop()
+	<-u.done
+}
+
+// waiting says which children are not ready and the last line of the first.
+func (h *host) waiting() string {
+	var names []string
+	last := ""
+	for _, u := range h.all() {
+		st := u.child.Status()
+		if st.State == supervisor.Ready {
+			continue
+		}
+		names = append(names, st.Name+" "+string(st.State))
+		if tail := u.log.Tail(1); last == "" && len(tail) > 0 {
+			last = ": " + tail[0]
+		}
+	}
+	return strings.Join(names, ", ") + last
+}
+
+// serveControl serves the control API until the returned function is called.
+func (h *host) serveControl(adapters *control.Adapters) (stop func(), err error) {
+	l, token, err := listenControl(h.cfg)
+	if err != nil {
+		return nil, err
+	}
+	handler := control.Handler(control.Options{
+		LogDir: h.cfg.Log.Dir, Token: token, Adapters: adapters, Log: h.log,
+		Children: func() []supervisor.Status {
+			var all []supervisor.Status
+			for _, u := range h.all() {
+				all = append(all, u.child.Status())
+			}
+			return all
+		},
+		Restart: func(name string) error {
+			u := h.unit(name)
+			if u == nil {
+				return control.ErrNoChild
+			}
+			u.child.Restart()
+			return nil
+		},
+	})
+	ctx, cancel := context.WithCancel(context.WithoutCancel(h.stopping))
+	done := make(chan struct{})
+	h.wg.Go(func() {
+		defer close(done)
+		if err := control.Serve(ctx, l, handler); err != nil {
+			h.stop(err)
+		}
+	})
+	return func() { cancel(); <-done }, nil
+}
+
+// close ends what is left, in reverse, and gives everything back.
+func (h *host) close() {
+	for _, u := range slices.Backward(h.all()) {
+		u.end()
+	}
+	h.kill() // ends listen
+	h.wg.Wait()
+	for _, u := range h.all() {
+		if err := u.log.Close(); err != nil {
+			h.log.Warn("cannot close log", "error", err)
+		}
+	}
+	h.guard.Close()
+	for _, l := range slices.Backward(h.locks) {
+		if err := l.Release(); err != nil {
+			h.log.Warn("cannot release", "error", err)
+		}
+	}
+}

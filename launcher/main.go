@@ -1,0 +1,134 @@
+// Command launcher runs an inference server and, on one host, the whole stack:
+// vLLM, tollgate and Envoy. It starts them in order, keeps them running, drains
+// and stops them, and leaves nothing behind.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"tollgate/internal/config"
+	"tollgate/internal/supervisor"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0 // done, or stopped as asked
+	exitFailed = 1
+	exitUsage  = 2 // misconfigured or wrong usage
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], process{
+		getenv: os.Getenv, environ: os.Environ(), stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+	}))
+}
+
+// process is what a command sees of the world.
+type process struct {
+	getenv         func(string) string
+	environ        []string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	config         string // --config as given
+}
+
+type commands struct {
+	Config  string           `short:"c" placeholder:"FILE" help:"The configuration file (default: CONFIG_FILE, then config/config.yaml)."`
+	Version kong.VersionFlag `help:"Print the version."`
+
+	Up       upCmd       `cmd:"" help:"Run the whole stack on this host: vLLM if vllm.auto_start, tollgate and Envoy."`
+	VLLM     vllmCmd     `cmd:"" name:"vllm" help:"Run only vLLM and the control API: what a separate GPU host needs."`
+	Simulate simulateCmd `cmd:"" help:"Run the simulated vLLM alone."`
+	Watch    watchCmd    `cmd:"" hidden:"" help:"Kill what a dead launcher left behind; the launcher runs it."`
+}
+
+const description = `Runs vLLM and, on one host, the whole of Tollgate.
+
+Everything is configured in one YAML file; a missing one is written with
+comments by "launcher up". When everything is ready one line is printed to
+standard output: ready http://HOST:PORT. Ctrl-C lets live answers finish and
+stops; a second Ctrl-C stops at once.
+
+Exit codes: 0 stopped as asked, 1 failed, 2 misconfigured or wrong usage.`
+
+// version is set by the build; otherwise it is what Go knows of the module.
+var version = ""
+
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
+// misconfigured is an error that the user can mend in the configuration.
+type misconfigured struct{ error }
+
+func (m misconfigured) Unwrap() error { return m.error }
+
+// exited carries kong's exit code out of its parser.
+type exited int
+
+// run is main without the process; it returns the exit code.
+func run(args []string, p process) (code int) {
+	defer func() {
+		if r := recover(); r != nil {
+			c, ok := r.(exited)
+			if !ok {
+				panic(r)
+			}
+			code = int(c)
+		}
+	}()
+	var c commands
+	parser, err := kong.New(&c, kong.Name("launcher"), kong.Description(description), kong.Writers(p.stdout, p.stderr),
+		kong.Vars{"version": buildVersion()}, kong.Exit(func(code int) { panic(exited(code)) }), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true}))
+	if err != nil {
+		fmt.Fprintln(p.stderr, "launcher:", err)
+		return exitFailed
+	}
+	ctx, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(p.stderr, "launcher: %v\nTry: launcher --help\n", err)
+		return exitUsage
+	}
+	p.config = config.Path(c.Config, p.getenv)
+	return exitCode(ctx.Run(&p), p.stderr)
+}
+
+// exitCode reports err, which ends here, and says what the process exits with.
+func exitCode(err error, stderr io.Writer) int {
+	var simulated *simulatedExitError
+	var bad misconfigured
+	var file *config.Error
+	var gaveUp *supervisor.GaveUpError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &simulated):
+		return simulated.code
+	}
+	fmt.Fprintln(stderr, "launcher:", strings.TrimSpace(err.Error()))
+	switch {
+	case errors.As(err, &bad), errors.As(err, &file):
+		return exitUsage
+	case errors.As(err, &gaveUp) && gaveUp.Exit.Code == exitUsage && gaveUp.Crashes == 1:
+		return exitUsage // the child says so of what we gave it
+	}
+	return exitFailed
+}
+
+// watchCmd is the watcher of [supervisor.Guard].
+type watchCmd struct{}
+
+func (watchCmd) Run(p *process) error { return supervisor.Watch(p.stdin) }

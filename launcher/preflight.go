@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"tollgate/internal/config"
+	"tollgate/internal/unixsock"
+)
+
+// portsFree fails when an address that a child is going to listen on is taken,
+// and says which setting names it: the child's own message would come late and
+// lie in a log.
+func portsFree(ctx context.Context, addresses map[string]string) error {
+	var errs []error
+	for setting, address := range addresses {
+		var lc net.ListenConfig
+		l, err := lc.Listen(ctx, "tcp", address)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s %s cannot be listened on: %w; stop what uses it or choose another address", setting, address, cause(err)))
+			continue
+		}
+		_ = l.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// cause is what the system said, without the address again.
+func cause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+func engineAddress(cfg *config.Config) string {
+	return net.JoinHostPort(cfg.VLLM.Host, strconv.Itoa(cfg.VLLM.Port))
+}
+
+// tollgateBinary is the one beside the launcher, or the one in PATH.
+func tollgateBinary(self string, environ []string) (string, error) {
+	beside := filepath.Join(filepath.Dir(self), "tollgate")
+	if info, err := os.Stat(beside); err == nil && info.Mode().IsRegular() {
+		return beside, nil
+	}
+	if path := findProgram("tollgate", environ); path != "tollgate" {
+		return path, nil
+	}
+	return "", misconfigured{fmt.Errorf("tollgate is neither at %s nor in PATH; `make build` makes both binaries", beside)}
+}
+
+// listenControl opens the control API's listener and reads its token; on the
+// Unix socket there is none.
+func listenControl(cfg *config.Config) (net.Listener, string, error) {
+	if cfg.Launcher.Listen == "" {
+		l, err := unixsock.Listen(filepath.Join(cfg.RunDir(), "launcher.sock"), 0o600)
+		return l, "", err
+	}
+	if cfg.Launcher.TokenFile == "" {
+		return nil, "", misconfigured{errors.New("launcher.listen needs launcher.token_file: whoever can reach it could load adapters and delete logs")}
+	}
+	b, err := os.ReadFile(cfg.Launcher.TokenFile)
+	if err != nil {
+		return nil, "", misconfigured{fmt.Errorf("read launcher.token_file: %w", err)}
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" {
+		return nil, "", misconfigured{errors.New("launcher.token_file is empty")}
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(context.Background(), "tcp", cfg.Launcher.Listen)
+	if err != nil {
+		return nil, "", fmt.Errorf("launcher.listen %s cannot be listened on: %w", cfg.Launcher.Listen, cause(err))
+	}
+	return l, token, nil
+}

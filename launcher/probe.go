@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"tollgate/internal/unixsock"
+)
+
+// maxAnswer bounds what is read of an answer, in bytes.
+const maxAnswer = 4 << 20
+
+// get asks for a URL and returns the status and the body.
+func get(ctx context.Context, client *http.Client, url, bearer string) (int, []byte, error) {
+	return ask(ctx, client, http.MethodGet, url, bearer)
+}
+
+func ask(ctx context.Context, client *http.Client, method, url, bearer string) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, http.NoBody)
+	if err != nil {
+		return 0, nil, err
+	}
+	if bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	return resp.StatusCode, body, err
+}
+
+// engineProbe asks an engine.
+type engineProbe struct {
+	base   string // URL
+	key    func() (string, error)
+	client *http.Client
+}
+
+func newEngineProbe(address string, key func() (string, error)) *engineProbe {
+	return &engineProbe{
+		base: "http://" + address, key: key,
+		client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
+	}
+}
+
+// ready is nil when the engine is healthy and lists one of the names, or any
+// model when names is empty: something else may have the port.
+func (e *engineProbe) ready(ctx context.Context, names []string) error {
+	status, _, err := get(ctx, e.client, e.base+"/health", "")
+	if err != nil {
+		return fmt.Errorf("ask engine: %w", err)
+	}
+	if status != http.StatusOK {
+		return fmt.Errorf("ask engine: /health answers %d", status)
+	}
+	models, err := e.models(ctx)
+	if err != nil {
+		return err
+	}
+	if len(models) > 0 && (len(names) == 0 || slices.ContainsFunc(names, func(n string) bool { return slices.Contains(models, n) })) {
+		return nil
+	}
+	return fmt.Errorf("the engine at %s does not list %s", e.base, strings.Join(names, " or "))
+}
+
+// models are the served names, the base model's first.
+func (e *engineProbe) models(ctx context.Context) ([]string, error) {
+	key, err := e.key()
+	if err != nil {
+		return nil, err
+	}
+	status, body, err := get(ctx, e.client, e.base+"/v1/models", key)
+	if err != nil {
+		return nil, fmt.Errorf("list models: %w", err)
+	}
+	if status != http.StatusOK {
+		return nil, fmt.Errorf("list models: /v1/models answers %d", status)
+	}
+	var answer struct {
+		Data []struct {
+			ID string `json:"id"`
+		} `json:"data"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("list models: %w", err)
+	}
+	var names []string
+	for _, m := range answer.Data {
+		names = append(names, m.ID)
+	}
+	return names, nil
+}
+
+var errNotServing = errors.New("tollgate is not serving")
+
+// tollgateServing asks the gRPC health service on the socket. Every call
+// connects anew: a hung process must not be excused by an old connection.
+func tollgateServing(ctx context.Context, socket string) error {
+	conn, err := grpc.NewClient("passthrough:///tollgate",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return unixsock.Dial(ctx, socket) }),
+	)
+	if err != nil {
+		return fmt.Errorf("ask tollgate: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	resp, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		return fmt.Errorf("ask tollgate: %w", err)
+	}
+	if resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		return errNotServing
+	}
+	return nil
+}
+
+// envoyAdmin speaks to Envoy's admin socket.
+type envoyAdmin struct{ client *http.Client }
+
+func newEnvoyAdmin(socket string) *envoyAdmin {
+	return &envoyAdmin{client: unixsock.HTTPClient(socket, 5*time.Second)}
+}
+
+// live is nil when Envoy serves.
+func (a *envoyAdmin) live(ctx context.Context) error {
+	status, _, err := get(ctx, a.client, "http://envoy/ready", "")
+	if err != nil {
+		return fmt.Errorf("ask envoy: %w", err)
+	}
+	if status != http.StatusOK {
+		return fmt.Errorf("ask envoy: /ready answers %d", status)
+	}
+	return nil
+}
+
+// drain refuses new connections at once and lets requests finish.
+func (a *envoyAdmin) drain(ctx context.Context) error {
+	status, _, err := ask(ctx, a.client, http.MethodPost, "http://envoy/drain_listeners", "")
+	if err != nil {
+		return fmt.Errorf("drain envoy: %w", err)
+	}
+	if status != http.StatusOK {
+		return fmt.Errorf("drain envoy: status %d", status)
+	}
+	return nil
+}
+
+// stat is one counter or gauge.
+func (a *envoyAdmin) stat(ctx context.Context, name string) (int, error) {
+	status, body, err := get(ctx, a.client, "http://envoy/stats?filter=^"+strings.ReplaceAll(name, ".", "%5C.")+"$", "")
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w", name, err)
+	}
+	_, value, ok := strings.Cut(strings.TrimSpace(string(body)), ": ")
+	if status != http.StatusOK || !ok {
+		return 0, fmt.Errorf("read %s: envoy does not have it", name)
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w", name, err)
+	}
+	return n, nil
+}
+
+// edgeClient asks our own edge, whose certificate is for another name.
+func edgeClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // only /health of this host is asked, without a credential
+	}}
+}
+
+// edgeHealth is the status with which the edge answers /health.
+func edgeHealth(ctx context.Context, client *http.Client, base string) (int, error) {
+	status, _, err := get(ctx, client, base+"/health", "")
+	if err != nil {
+		return 0, fmt.Errorf("ask the edge: %w", err)
+	}
+	return status, nil
+}

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"tollgate/envoy"
+	"tollgate/internal/config"
+	"tollgate/internal/control"
+	"tollgate/internal/supervisor"
+)
+
+// Names of the children.
+const (
+	engineName   = "vllm"
+	tollgateName = "tollgate"
+	envoyName    = "envoy"
+)
+
+const (
+	// A hung tollgate stalls every stream: the last of three probes that hang
+	// ends at most 4.7 s after the hang began.
+	liveInterval = 1200 * time.Millisecond
+	liveTimeout  = 1100 * time.Millisecond
+	liveMisses   = 3
+
+	serviceReady = 30 * time.Second
+	serviceStop  = 15 * time.Second // its streams are gone by then
+	envoyStop    = 5 * time.Second
+
+	adapterTimeout = 5 * time.Minute // loading reads weights
+)
+
+// serviceRestart is for tollgate and Envoy, which start in less than a second.
+var serviceRestart = supervisor.Restart{
+	BackoffMin: 200 * time.Millisecond, BackoffMax: 5 * time.Second, GiveUpAfter: 10, Within: 2 * time.Minute,
+}
+
+// addEngine adds the engine, with adapters where they are managed at run time.
+func (h *host) addEngine() (*control.Adapters, error) {
+	v := &h.cfg.VLLM
+	key := func() (string, error) { return engineKey(v) }
+	// What cannot be started is found here, before anything is.
+	k, err := key()
+	if err != nil {
+		return nil, misconfigured{err}
+	}
+	cmd, err := engineCommand(v, h.self, k, h.environ)
+	if err != nil {
+		return nil, misconfigured{err}
+	}
+	if findProgram(cmd.Path, cmd.Env) == cmd.Path && filepath.Base(cmd.Path) == cmd.Path {
+		return nil, misconfigured{errors.New("vllm.auto_start: " + cmd.Path + " is not in PATH; install it, name its Python in vllm.python_launcher, or use launch_mode: simulated")}
+	}
+	lock, err := supervisor.AcquirePIDFile(h.cfg.VLLMPIDFile())
+	if err != nil {
+		return nil, err
+	}
+	h.locks = append(h.locks, lock)
+
+	probe := newEngineProbe(engineAddress(h.cfg), key)
+	adapters := newAdapters(h, probe)
+	stall := &stallCheck{probe: probe, timeout: v.StallTimeout}
+	names := servedNames(v)
+	spec := supervisor.Spec{
+		Name: engineName, PID: lock,
+		Command: func() (supervisor.Command, error) {
+			k, err := key()
+			if err != nil {
+				return supervisor.Command{}, err
+			}
+			cmd, err := engineCommand(v, h.self, k, h.environ)
+			cmd.Path = findProgram(cmd.Path, cmd.Env)
+			return cmd, err
+		},
+		Ready:         func(ctx context.Context) error { return probe.ready(ctx, names) },
+		ReadyInterval: 250 * time.Millisecond,
+		ReadyTimeout:  v.ReadyTimeout,
+		OnReady: func(ctx context.Context) {
+			stall.reset()
+			if adapters != nil {
+				adapters.Reapply(ctx)
+			}
+		},
+		Live:         stall.check,
+		LiveInterval: max(min(v.StallTimeout/5, 10*time.Second), 100*time.Millisecond),
+		LiveTimeout:  10 * time.Second,
+		LiveMisses:   1, // the check is patient by itself
+		StopTimeout:  v.ShutdownTimeout,
+		Restart: supervisor.Restart{
+			BackoffMin: v.Restart.BackoffMin, BackoffMax: v.Restart.BackoffMax,
+			GiveUpAfter: v.Restart.GiveUpAfter, Within: v.Restart.Within,
+		},
+		Permanent: wrongUsage,
+	}
+	return adapters, h.add(spec, v.LogFile)
+}
+
+// wrongUsage is the exit status of arguments that are wrong: another attempt
+// would end the same.
+func wrongUsage(e supervisor.Exit) bool { return e.Code == exitUsage }
+
+func newAdapters(h *host, probe *engineProbe) *control.Adapters {
+	l := &h.cfg.VLLM.LoRA
+	if !l.Enabled || !l.Runtime.Enabled {
+		return nil
+	}
+	return control.NewAdapters(control.AdaptersOptions{
+		Dir: l.Dir, StateFile: filepath.Join(h.cfg.StateDir, "lora.json"), Engine: probe.base, Key: probe.key,
+		Reserved: servedNames(&h.cfg.VLLM), Client: &http.Client{Timeout: adapterTimeout}, Log: h.log,
+	})
+}
+
+func (h *host) addTollgate() error {
+	binary, err := tollgateBinary(h.self, h.environ)
+	if err != nil {
+		return err
+	}
+	socket := filepath.Join(h.cfg.StateDir, envoy.GRPCSocket)
+	serving := func(ctx context.Context) error { return tollgateServing(ctx, socket) }
+	return h.add(supervisor.Spec{
+		Name: tollgateName,
+		Command: func() (supervisor.Command, error) {
+			return supervisor.Command{
+				Path: binary, Args: []string{"serve", "--config", h.config, "--log", "stderr"}, Env: serviceEnv(h.environ),
+			}, nil
+		},
+		Ready: serving, ReadyTimeout: serviceReady,
+		Live: serving, LiveInterval: liveInterval, LiveTimeout: liveTimeout, LiveMisses: liveMisses,
+		StopTimeout: serviceStop, Restart: serviceRestart, Permanent: wrongUsage,
+	}, "gateway.log")
+}
+
+func (h *host) addEnvoy(admin *envoyAdmin) error {
+	binary, err := envoy.Binary(h.cfg.Envoy.Binary, h.getenv)
+	if err != nil {
+		return misconfigured{err}
+	}
+	params, err := envoy.ParamsFor(h.cfg)
+	if err != nil {
+		return misconfigured{err}
+	}
+	edge, base := edgeClient(), edgeURL(h.cfg)
+	return h.add(supervisor.Spec{
+		Name: envoyName,
+		Command: func() (supervisor.Command, error) {
+			bootstrap, err := envoy.Write(h.cfg.StateDir, params)
+			if err != nil {
+				return supervisor.Command{}, err
+			}
+			// Its sockets' names are relative to state_dir.
+			return supervisor.Command{
+				Path: binary, Args: envoy.Args(bootstrap, h.cfg), Dir: h.cfg.StateDir, Env: serviceEnv(h.environ),
+			}, nil
+		},
+		Ready: func(ctx context.Context) error {
+			if err := admin.live(ctx); err != nil {
+				return err
+			}
+			_, err := edgeHealth(ctx, edge, base) // any answer: the engine may not be ready yet
+			return err
+		},
+		ReadyTimeout: serviceReady,
+		Live:         admin.live, LiveInterval: liveInterval, LiveTimeout: liveTimeout, LiveMisses: liveMisses,
+		StopTimeout: envoyStop, Restart: serviceRestart,
+	}, "envoy.log")
+}
+
+// engineTarget is the engine that a first example is sent to.
+func engineTarget(cfg *config.Config) string {
+	if len(cfg.VLLM.Endpoints) > 0 {
+		return cfg.VLLM.Endpoints[0]
+	}
+	return engineAddress(cfg)
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"tollgate/envoy"
+	"tollgate/internal/apikey"
+	"tollgate/internal/config"
+)
+
+// upCmd runs the whole stack.
+type upCmd struct{}
+
+// Help is what --help says beside the flags.
+func (upCmd) Help() string {
+	return `Starts vLLM (if vllm.auto_start; launch_mode "simulated" needs no GPU), tollgate
+and Envoy, and keeps them running. Without a configuration file one is written
+that starts the simulated vLLM, and without a key file one with a default key
+for this machine and an admin key, which is shown once.
+
+Prints "ready http://HOST:PORT" when everything is, and a curl line to try.
+Ctrl-C: no new connections, live answers finish (at most drain_timeout), then
+everything stops. A second Ctrl-C stops at once.`
+}
+
+// Run returns when everything has stopped.
+func (upCmd) Run(p *process) error {
+	cfg, created, err := config.LoadOrCreate(p.config, true)
+	if err != nil {
+		return err
+	}
+	h, err := newHost(p, cfg)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	if created {
+		fmt.Fprintf(h.console, "wrote %s with the simulated vLLM; for a real one set vllm.launch_mode: cli and vllm.model, as Qwen/Qwen3-0.6B\n", p.config)
+	}
+	h.warn()
+	return h.up()
+}
+
+func (h *host) warn() {
+	for _, w := range h.cfg.Warnings() {
+		h.log.Warn(w)
+	}
+}
+
+// ensureKeys writes a missing key file and shows its admin key to a terminal,
+// and to nothing else.
+func (h *host) ensureKeys() error {
+	path := h.cfg.Auth.APIKeysFile
+	keys, created, err := apikey.Ensure(path)
+	if err != nil || !created {
+		return err
+	}
+	switch {
+	case isTerminal(h.stdout):
+		fmt.Fprintf(h.stdout, "wrote %s; its admin key, shown this once:\n  %s\n", path, keys.AdminSecret)
+	case h.console.terminal:
+		fmt.Fprintf(h.console, "wrote %s; its admin key, shown this once:\n  %s\n", path, keys.AdminSecret)
+	default:
+		fmt.Fprintf(h.console, "wrote %s; its admin key is not shown because this is no terminal: make one with `tollgate keys add --user admin`\n", path)
+	}
+	return nil
+}
+
+// up starts, waits and stops.
+func (h *host) up() error {
+	admin := newEnvoyAdmin(filepath.Join(h.cfg.StateDir, envoy.AdminSocket))
+	addresses := map[string]string{"listen": h.cfg.Listen, "metrics_listen": h.cfg.MetricsListen}
+	adapters, err := h.addEngineIfAsked(addresses)
+	if err == nil {
+		err = errors.Join(h.addTollgate(), h.addEnvoy(admin))
+	}
+	if err == nil {
+		err = portsFree(h.stopping, addresses)
+	}
+	if err == nil {
+		err = h.ensureKeys()
+	}
+	if err != nil {
+		return err
+	}
+	stopControl, err := h.serveControl(adapters)
+	if err != nil {
+		return err
+	}
+	defer removeSockets(h.cfg)
+	defer stopControl()
+
+	if err := h.startAll(); err == nil {
+		h.sayReady()
+		<-h.stopping.Done()
+	} else {
+		h.stop(err) // a stop that is under way keeps its own cause
+	}
+	h.stopAll(admin)
+	if err := context.Cause(h.stopping); !errors.Is(err, errAsked) {
+		return err
+	}
+	return nil
+}
+
+// startAll returns when everything is ready, the edge included.
+func (h *host) startAll() error {
+	done := h.console.follow(h.waiting)
+	defer done()
+	if h.unit(engineName) != nil {
+		h.start(engineName)
+	}
+	// Envoy after tollgate: it would answer 503 to everything. Not after the
+	// engine, which may take minutes: /health and a proper 503 are there.
+	if err := h.start(tollgateName).child.WaitReady(h.stopping); err != nil {
+		return err
+	}
+	if err := h.start(envoyName).child.WaitReady(h.stopping); err != nil {
+		return err
+	}
+	if u := h.unit(engineName); u != nil {
+		if err := u.child.WaitReady(h.stopping); err != nil {
+			return err
+		}
+	}
+	return h.edgeReady()
+}
+
+// edgeReady waits until the edge says that it can serve a request, and Envoy
+// believes in an engine: each asks the engine by itself, every second.
+func (h *host) edgeReady() error {
+	admin := newEnvoyAdmin(filepath.Join(h.cfg.StateDir, envoy.AdminSocket))
+	client, base := edgeClient(), edgeURL(h.cfg)
+	t := time.NewTicker(100 * time.Millisecond)
+	defer t.Stop()
+	for {
+		ctx, cancel := context.WithTimeout(h.stopping, 5*time.Second)
+		status, err := edgeHealth(ctx, client, base)
+		if err == nil && status == http.StatusOK {
+			var healthy int
+			if healthy, err = admin.stat(ctx, "cluster.vllm.membership_healthy"); err == nil && healthy > 0 {
+				cancel()
+				return nil
+			}
+		}
+		cancel()
+		select {
+		case <-h.stopping.Done():
+			return context.Cause(h.stopping)
+		case <-t.C:
+		}
+	}
+}
+
+// sayReady prints the one line that scripts wait for, and what a person needs.
+func (h *host) sayReady() {
+	base := edgeURL(h.cfg)
+	model := h.firstModel()
+	key, quote := "$TOLLGATE_KEY", `"`
+	if h.defaultKey() {
+		key, quote = apikey.DefaultSecret, "'"
+	}
+	name, err := json.Marshal(model)
+	if err != nil {
+		name = []byte(`"MODEL"`) // a name that is no text
+	}
+	body := fmt.Sprintf(`{"model": %s, "stream": true, "messages": [{"role": "user", "content": "Hello!"}]}`, name)
+	fmt.Fprintf(h.stdout, "ready %s\n", base)
+	fmt.Fprintf(h.stdout, "\n  URL  %s/v1\n  key  %s\n  try  curl -N %s/v1/chat/completions -H %sAuthorization: Bearer %s%s -H 'Content-Type: application/json' -d %s\n\n",
+		base, key, base, quote, key, quote, shellQuote(body))
+}
+
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// defaultKey says whether the public key would be honoured for this machine.
+func (h *host) defaultKey() bool {
+	if h.cfg.TrustedProxies != 0 {
+		return false
+	}
+	data, err := os.ReadFile(h.cfg.Auth.APIKeysFile)
+	if err != nil {
+		return false
+	}
+	ring, err := apikey.Parse(h.cfg.Auth.APIKeysFile, data)
+	return err == nil && ring.HasDefault()
+}
+
+// firstModel is the first served name.
+func (h *host) firstModel() string {
+	ctx, cancel := context.WithTimeout(h.stopping, 5*time.Second)
+	defer cancel()
+	probe := newEngineProbe(engineTarget(h.cfg), func() (string, error) { return engineKey(&h.cfg.VLLM) })
+	if models, err := probe.models(ctx); err == nil && len(models) > 0 {
+		return models[0]
+	}
+	return "MODEL"
+}
+
+// edgeURL is the edge as this machine reaches it.
+func edgeURL(cfg *config.Config) string {
+	scheme := "http"
+	if cfg.TLS.CertFile != "" {
+		scheme = "https"
+	}
+	host, port, err := net.SplitHostPort(cfg.Listen)
+	if err != nil {
+		return scheme + "://" + cfg.Listen
+	}
+	switch host {
+	case "", "0.0.0.0":
+		host = "127.0.0.1"
+	case "::":
+		host = "::1"
+	}
+	return scheme + "://" + net.JoinHostPort(host, port)
+}
+
+// removeSockets removes what killed children could not.
+func removeSockets(cfg *config.Config) {
+	for _, name := range []string{envoy.GRPCSocket, envoy.HTTPSocket, envoy.AdminSocket} {
+		path := filepath.Join(cfg.StateDir, name)
+		if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
+			_ = os.Remove(path)
+		}
+	}
+}
