@@ -98,7 +98,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	raw := buffer.ReadOnlyData()
-	*in = inbound{} //nolint:govet // a fresh message: the generated state is not in use
+	in.field, in.body, in.end = 0, nil, false
 	num, typ, n := protowire.ConsumeTag(raw)
 	if n > 0 && typ == protowire.BytesType && (num == inRequestBody || num == inResponseBody) {
 		body, m := protowire.ConsumeBytes(raw[n:])
@@ -155,7 +155,8 @@ func chunkAnswer(body []byte) mem.Buffer {
 	b = appendHead(b, bodyCommon, mutation)
 	b = appendHead(b, commonBody, inner)
 	b = appendHead(b, mutationBody, len(body))
-	*buf = append(b, body...)
+	b = append(b, body...)
+	*buf = b
 	return mem.NewBuffer(buf, mem.DefaultBufferPool())
 }
 

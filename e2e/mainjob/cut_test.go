@@ -271,7 +271,7 @@ func TestAKilledGatewayLosesNoRequest(t *testing.T) {
 	if got := s.Metric("tollgate_leases_live"); got != 0 {
 		t.Errorf("leases after the restart: %v", got)
 	}
-	if a := s.Post("/v1/chat/completions", scripted(1, `"tokens":3`)); a.StatusCode != 200 || a.Err != nil {
+	if a := s.Post("/v1/chat/completions", scripted(1, `"tokens":3`)); a.StatusCode != http.StatusOK || a.Err != nil {
 		t.Errorf("after the restart: %d %v", a.StatusCode, a.Err)
 	}
 }
@@ -280,8 +280,10 @@ func TestAStoppedGatewayDrains(t *testing.T) {
 	s := stack.Start(t, stack.Options{Config: "drain_timeout: 2s"})
 	short, cancel := open(t, s, s.HTTP1, scripted(1, `"tokens":30,"delay_ms":20`))
 	defer cancel()
+	defer func() { _ = short.Body.Close() }()
 	long, cancelLong := open(t, s, s.HTTP2, scripted(1, `"pause_after":5`))
 	defer cancelLong()
+	defer func() { _ = long.Body.Close() }()
 	s.Tollgate.Signal(15)
 	if body, err := io.ReadAll(short.Body); err != nil || !strings.Contains(string(body), "[DONE]") {
 		t.Errorf("a short stream was not let finish: %v", err)

@@ -5,7 +5,6 @@ package mainjob_test
 import (
 	"errors"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 
@@ -20,9 +19,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	m.Run()
 	stack.Clean()
-	os.Exit(code)
 }
 
 func sdk(s *stack.Stack, key string) openai.Client {
@@ -55,51 +53,78 @@ func chat(n int64) openai.ChatCompletionNewParams {
 
 func TestTheOfficialClient(t *testing.T) {
 	s := stack.Start(t, stack.Options{})
+	t.Run("chat", func(t *testing.T) {
+		for _, n := range []int64{1, 2} {
+			wholeChat(t, s, n)
+		}
+	})
+	t.Run("chat streams", func(t *testing.T) {
+		for _, usage := range []bool{false, true} {
+			for _, n := range []int64{1, 2} {
+				streamedChat(t, s, n, usage)
+			}
+		}
+	})
+	t.Run("completions", func(t *testing.T) { completions(t, s) })
+	if got := s.Metric("token_usage_total", "api_key", "ann", "type", "output"); got != 8+16+8+16+8+16+10+5 {
+		t.Errorf("token_usage_total: got %v", got)
+	}
+	if got := s.Metric("tollgate_unmetered_bytes_total"); got != 0 {
+		t.Errorf("unmetered bytes: %v", got)
+	}
+}
+
+func wholeChat(t *testing.T, s *stack.Stack, n int64) {
+	t.Helper()
+	var resp *http.Response
 	c := sdk(s, stack.Key)
-	ctx := t.Context()
+	got, err := c.Chat.Completions.New(t.Context(), chat(n), option.WithResponseInto(&resp))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := equalsTruth(t, s, resp.Header.Get("x-request-id"))
+	if got.Usage.CompletionTokens != rec.Counts.Completion || int64(len(got.Choices)) != n || rec.Stream {
+		t.Errorf("n=%d: usage %+v, %d choices, record %+v", n, got.Usage, len(got.Choices), rec)
+	}
+}
+
+func streamedChat(t *testing.T, s *stack.Stack, n int64, usage bool) {
+	t.Helper()
+	var resp *http.Response
+	c := sdk(s, stack.Key)
+	p := chat(n)
+	if usage {
+		p.StreamOptions.IncludeUsage = param.NewOpt(true)
+	}
+	stream := c.Chat.Completions.NewStreaming(t.Context(), p, option.WithResponseInto(&resp))
+	acc := openai.ChatCompletionAccumulator{}
+	saidUsage := false
+	for stream.Next() {
+		chunk := stream.Current()
+		saidUsage = saidUsage || chunk.JSON.Usage.Valid()
+		acc.AddChunk(chunk)
+	}
+	if err := stream.Err(); err != nil {
+		t.Fatal(err)
+	}
+	rec := equalsTruth(t, s, resp.Header.Get("x-request-id"))
+	if saidUsage != usage {
+		t.Errorf("stream_options %v: usage was shown: %v", usage, saidUsage)
+	}
+	if usage && acc.Usage.CompletionTokens != rec.Counts.Completion {
+		t.Errorf("the client was told %d, the ledger says %d", acc.Usage.CompletionTokens, rec.Counts.Completion)
+	}
+	if !rec.Stream || rec.N != int(n) || rec.Endpoint != "/v1/chat/completions" || rec.FirstByteAt.IsZero() {
+		t.Errorf("record: %+v", rec)
+	}
+}
+
+func completions(t *testing.T, s *stack.Stack) {
+	t.Helper()
 	var resp *http.Response
 	into := option.WithResponseInto(&resp)
-
-	for _, n := range []int64{1, 2} {
-		got, err := c.Chat.Completions.New(ctx, chat(n), into)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rec := equalsTruth(t, s, resp.Header.Get("x-request-id"))
-		if got.Usage.CompletionTokens != rec.Counts.Completion || int64(len(got.Choices)) != n || rec.Stream {
-			t.Errorf("n=%d: usage %+v, %d choices, record %+v", n, got.Usage, len(got.Choices), rec)
-		}
-	}
-	for _, usage := range []bool{false, true} {
-		for _, n := range []int64{1, 2} {
-			p := chat(n)
-			if usage {
-				p.StreamOptions.IncludeUsage = param.NewOpt(true)
-			}
-			stream := c.Chat.Completions.NewStreaming(ctx, p, into)
-			acc := openai.ChatCompletionAccumulator{}
-			saidUsage := false
-			for stream.Next() {
-				chunk := stream.Current()
-				saidUsage = saidUsage || chunk.JSON.Usage.Valid()
-				acc.AddChunk(chunk)
-			}
-			if err := stream.Err(); err != nil {
-				t.Fatal(err)
-			}
-			rec := equalsTruth(t, s, resp.Header.Get("x-request-id"))
-			if saidUsage != usage {
-				t.Errorf("stream_options %v: usage was shown: %v", usage, saidUsage)
-			}
-			if usage && acc.Usage.CompletionTokens != rec.Counts.Completion {
-				t.Errorf("the client was told %d, the ledger says %d", acc.Usage.CompletionTokens, rec.Counts.Completion)
-			}
-			if !rec.Stream || rec.N != int(n) || rec.Endpoint != "/v1/chat/completions" || rec.FirstByteAt.IsZero() {
-				t.Errorf("record: %+v", rec)
-			}
-		}
-	}
-	if _, err := c.Completions.New(ctx, openai.CompletionNewParams{
+	c := sdk(s, stack.Key)
+	if _, err := c.Completions.New(t.Context(), openai.CompletionNewParams{
 		Model: "tiny", MaxTokens: param.NewOpt(int64(5)),
 		Prompt: openai.CompletionNewParamsPromptUnion{OfArrayOfStrings: []string{"one", "two and three"}},
 	}, into); err != nil {
@@ -108,7 +133,7 @@ func TestTheOfficialClient(t *testing.T) {
 	if rec := equalsTruth(t, s, resp.Header.Get("x-request-id")); rec.Prompts != 2 || rec.Counts.Completion != 10 {
 		t.Errorf("prompt list: %+v", rec)
 	}
-	text := c.Completions.NewStreaming(ctx, openai.CompletionNewParams{
+	text := c.Completions.NewStreaming(t.Context(), openai.CompletionNewParams{
 		Model: "tiny", MaxTokens: param.NewOpt(int64(5)), Prompt: openai.CompletionNewParamsPromptUnion{OfString: param.NewOpt("one")},
 	}, into)
 	for text.Next() {
@@ -117,13 +142,6 @@ func TestTheOfficialClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	equalsTruth(t, s, resp.Header.Get("x-request-id"))
-
-	if got := s.Metric("token_usage_total", "api_key", "ann", "type", "output"); got != 8+16+8+16+8+16+10+5 {
-		t.Errorf("token_usage_total: got %v", got)
-	}
-	if got := s.Metric("tollgate_unmetered_bytes_total"); got != 0 {
-		t.Errorf("unmetered bytes: %v", got)
-	}
 }
 
 func TestToolsPassAndAreMetered(t *testing.T) {
@@ -189,7 +207,7 @@ func TestTheModelListIsWhatTheKeyMayUse(t *testing.T) {
 	p.Model = "second"
 	_, err := c.Chat.Completions.New(t.Context(), p)
 	var api *openai.Error
-	if !errors.As(err, &api) || api.StatusCode != 404 || api.Code != "model_not_found" || api.Param != "model" {
+	if !errors.As(err, &api) || api.StatusCode != http.StatusNotFound || api.Code != "model_not_found" || api.Param != "model" {
 		t.Errorf("a model of others: got %v", err)
 	}
 }
