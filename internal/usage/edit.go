@@ -1,6 +1,11 @@
 package usage
 
-import "slices"
+import (
+	"bytes"
+	"slices"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
 
 // maxEvent is the largest event, in bytes, that is held for a strip. Larger
 // ones pass as they are.
@@ -22,12 +27,14 @@ const (
 type edit struct {
 	kind     editKind
 	from, to int
+	wait     bool // it goes on with the next event, which may have to give it something
 }
 
 // editor decides which bytes of an event stream go on. While it is off, all do.
 type editor struct {
 	on       bool
 	held     []byte // the event that began in an earlier chunk
+	waiting  []byte // the event that waits for the next one
 	out      []byte // what goes on, where that is not the chunk itself
 	start    int    // where the event begins in the chunk; negative when it is held
 	passed   int    // bytes of the chunk that are in out or dropped
@@ -39,9 +46,12 @@ type editor struct {
 
 // reset makes the editor ready for another answer, in the memory of old.
 func (e *editor) reset(old editor, on bool) {
-	*e = editor{on: on, held: old.held[:0], out: old.out[:0]}
+	*e = editor{on: on, held: old.held[:0], waiting: old.waiting[:0], out: old.out[:0]}
 	if cap(e.held) > maxKept {
 		e.held = nil
+	}
+	if cap(e.waiting) > maxKept {
+		e.waiting = nil
 	}
 	if cap(e.out) > maxKept {
 		e.out = nil
@@ -61,7 +71,12 @@ func (e *editor) lineFeed(chunk []byte) {
 		return // it is part of the event that is held
 	}
 	e.start = 1
-	if e.dropped {
+	switch {
+	case e.dropped:
+		e.flush(chunk, 0)
+		e.passed = 1
+	case len(e.waiting) > 0:
+		e.waiting = append(e.waiting, '\n')
 		e.flush(chunk, 0)
 		e.passed = 1
 	}
@@ -92,6 +107,16 @@ func (e *editor) event(chunk []byte, size, end int, ed edit) (tooLarge bool) {
 	if size-start > maxEvent {
 		ed, tooLarge = edit{}, true
 	}
+	if len(e.waiting) > 0 {
+		if ed.kind == drop {
+			e.moveFingerprint(chunk[max(start, 0):end])
+		}
+		e.goOn()
+	}
+	if ed.wait {
+		e.wait(chunk, start, end, ed)
+		return tooLarge
+	}
 	switch ed.kind {
 	case keep:
 		e.out = append(e.out, e.held...)
@@ -110,9 +135,68 @@ func (e *editor) event(chunk []byte, size, end int, ed edit) (tooLarge bool) {
 	return tooLarge
 }
 
+// wait keeps an event, edited, until the next one is known.
+func (e *editor) wait(chunk []byte, start, end int, ed edit) {
+	e.flush(chunk, max(start, 0))
+	e.waiting = append(append(e.waiting[:0], e.held...), chunk[max(start, 0):end]...)
+	if ed.kind == cut {
+		e.waiting = slices.Delete(e.waiting, ed.from, ed.to)
+	}
+	e.passed = end
+	e.held = e.held[:0]
+}
+
+// goOn sends on the event that waited. Nothing stands between it and the bytes
+// that are still to be sent.
+func (e *editor) goOn() {
+	e.changed = true
+	e.out = append(e.out, e.waiting...)
+	e.waiting = e.waiting[:0]
+}
+
+// moveFingerprint gives the waiting event the fingerprint of the usage event
+// that is dropped behind it, of which rest is what has not been held: vLLM puts
+// it into its last data chunk, and without usage the waiting one is the last
+// (vLLM 0.32, recorded). It happens once in a stream.
+func (e *editor) moveFingerprint(rest []byte) {
+	const name = "system_fingerprint"
+	brace := bytes.LastIndexByte(e.waiting, '}')
+	if brace < 0 || len(bytes.Trim(e.waiting[brace+1:], "\r\n")) > 0 {
+		return
+	}
+	event := append(slices.Clone(e.held), rest...)
+	open := bytes.IndexByte(event, '{')
+	if open < 0 {
+		return
+	}
+	d := jsontext.NewDecoder(bytes.NewReader(event[open:]))
+	if _, err := d.ReadToken(); err != nil {
+		return
+	}
+	for d.PeekKind() == '"' {
+		key, err := d.ReadToken()
+		if err != nil {
+			return
+		}
+		found := key.String() == name
+		value, err := d.ReadValue()
+		if err != nil {
+			return
+		}
+		if found {
+			member := append([]byte(`,"`+name+`":`), value...)
+			e.waiting = slices.Insert(e.waiting, brace, member...)
+			return
+		}
+	}
+}
+
 // end is called behind every chunk. It holds the event that is incomplete and
 // reports whether that is too large to be held.
 func (e *editor) end(chunk []byte, last bool) (tooLarge bool) {
+	if len(e.waiting) > 0 && (last || len(chunk)-e.start > maxEvent) {
+		e.goOn()
+	}
 	switch {
 	case !e.on || e.tooLarge:
 	case last, len(chunk)-e.start > maxEvent:

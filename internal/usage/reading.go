@@ -37,7 +37,8 @@ type reading struct {
 	duplicate   bool // a second one was met
 	topUsage    bool // the usage object stands at the top level
 	failed      bool // there is an error that is not null
-	aborted     bool // a finish_reason is "abort"
+	ended       bool // a choice has a finish_reason
+	aborted     bool // and it is "abort"
 	indexed     bool // an index of this choice was met
 	event       event
 	status      event
@@ -143,8 +144,9 @@ func (d *document) stringRead() {
 		d.r.event = eventNamed(d.known())
 	case n == statusNode:
 		d.r.status = eventNamed(d.known())
-	case n == finishNode && string(d.known()) == "abort":
-		d.r.aborted = true
+	case n == finishNode:
+		d.r.ended = true
+		d.r.aborted = d.r.aborted || string(d.known()) == "abort"
 	}
 }
 

@@ -355,6 +355,10 @@ func strip(o usage.Options, body string) []any {
 		choices, _ := get(ob, "choices").(array)
 		_, has := get(ob, "usage").(object)
 		if has && len(choices) == 0 && o.StripFinal {
+			// The fingerprint goes back to the chunk that ends a choice right before.
+			if last, ok := lastEnded(left); ok && get(ob, "system_fingerprint") != nil {
+				left[len(left)-1] = append(slices.Clone(last), member{"system_fingerprint", get(ob, "system_fingerprint")})
+			}
 			continue
 		}
 		if has && len(choices) > 0 && o.StripRunning {
@@ -363,6 +367,22 @@ func strip(o usage.Options, body string) []any {
 		left = append(left, ob)
 	}
 	return left
+}
+
+// lastEnded is the last of the objects, if a choice of it has a finish_reason.
+func lastEnded(objects []any) (object, bool) {
+	if len(objects) == 0 {
+		return nil, false
+	}
+	last, _ := objects[len(objects)-1].(object)
+	choices, _ := get(last, "choices").(array)
+	for _, c := range choices {
+		choice, _ := c.(object)
+		if _, ok := get(choice, "finish_reason").(string); ok {
+			return last, true
+		}
+	}
+	return nil, false
 }
 
 func get(o object, key string) any {

@@ -30,8 +30,10 @@ func (m *Meter) settleChunk(r *reading) {
 	}
 }
 
-// editOf returns what the client must not see of a chunk.
+// editOf returns what the client must not see of a chunk. One with a
+// finish_reason waits for the usage chunk that may follow it.
 func (m *Meter) editOf(r *reading) edit {
+	e := edit{wait: m.opts.StripFinal && r.ended}
 	switch {
 	case !r.usage, r.duplicate, r.failed:
 	case r.choices == 0:
@@ -39,9 +41,9 @@ func (m *Meter) editOf(r *reading) edit {
 			return edit{kind: drop}
 		}
 	case m.opts.StripRunning:
-		return edit{kind: cut, from: r.cutFrom, to: r.cutTo}
+		e.kind, e.from, e.to = cut, r.cutFrom, r.cutTo
 	}
-	return edit{}
+	return e
 }
 
 // settleResponse takes an event of responses.
