@@ -5,6 +5,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X main.version=$(VERSION)
 PKG     ?= ./...
 ENVOY   := python3 scripts/fetch_envoy.py
+REDIS   := python3 scripts/fetch_redis.py
+# What tests through real programs need; both are fetched once.
+REAL    := envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" E2E=require
 
 .DEFAULT_GOAL := help
 .PHONY: help build envoy run test lint fmt fuzz bench e2e proof check vuln ci changelog hooks clean
@@ -24,7 +27,7 @@ run: build ## build, fetch Envoy, start the whole stack in the foreground; Ctrl-
 	@envoy=$$($(ENVOY)) && ENVOY_BIN="$$envoy" exec bin/launcher up $(ARGS)
 
 test: ## all tests, those through a real Envoy included; a skipped test is a failure
-	@envoy=$$($(ENVOY)) && ENVOY_BIN="$$envoy" E2E=require python3 scripts/go_test.py -race -shuffle=on -timeout 15m $(PKG)
+	@$(REAL) python3 scripts/go_test.py -race -shuffle=on -timeout 15m $(PKG)
 
 lint: ## golangci-lint, pinned; the first run builds it
 	go run $(GOLANGCI_LINT) run $(PKG)
@@ -39,10 +42,10 @@ bench: ## benchmarks of what runs per chunk and per request
 	go test -run '^$$' -bench . -benchmem $(PKG)
 
 e2e: ## the black-box tests alone: built binaries and a real Envoy
-	@envoy=$$($(ENVOY)) && ENVOY_BIN="$$envoy" E2E=require python3 scripts/go_test.py -race -timeout 15m ./e2e/... ./envoy/...
+	@$(REAL) python3 scripts/go_test.py -race -timeout 15m ./e2e/... ./envoy/...
 
-proof: ## the promises: tests named after them, run three times
-	@envoy=$$($(ENVOY)) && ENVOY_BIN="$$envoy" E2E=require python3 scripts/go_test.py -count=3 -timeout 30m ./e2e/... ./internal/storetest/... ./internal/admission/...
+proof: ## the long forms of kill loops, storms and soaks; figures are printed for docs/proof.md
+	@$(REAL) PROOF=1 python3 scripts/go_test.py -v -p 1 -timeout 60m ./e2e/... ./internal/redisstore ./internal/sqlitestore ./internal/limit
 
 check: ## fmt, lint, tidy; fails if anything had to change
 	@before=$$(git status --porcelain; git diff | cksum); \

@@ -1,0 +1,71 @@
+-- Leases. leases: id -> µs of its expiry, over all keys. lease:<id>: what it
+-- holds. key:<key>: leases, slots and reserved tokens of a key; global: slots,
+-- reserved and expired of all.
+local function tally(key, field, n)
+  if n == 0 then return end
+  redis.call('HINCRBY', base .. 'key:' .. key, field, n)
+  redis.call('HINCRBY', base .. 'global', field, n)
+end
+
+local function account(key)
+  local v = redis.call('HMGET', base .. 'key:' .. key, 'leases', 'slots', 'reserved')
+  return { leases = tonumber(v[1]) or 0, slots = tonumber(v[2]) or 0, reserved = tonumber(v[3]) or 0 }
+end
+
+-- load returns a live lease, nil for any other id. counted is the second that
+-- its request was counted in, last the second of its latest use.
+local function load(id)
+  local v = redis.call('HMGET', base .. 'lease:' .. id,
+    'key', 'slot', 'claimed', 'has_reserved', 'reserved', 'total', 'counted', 'last', 'periods')
+  if not v[1] then return nil end
+  return {
+    id = id, key = v[1], slot = v[2] == '1', claimed = v[3] == '1', has_reserved = v[4] == '1',
+    reserved = tonumber(v[5]), total = tonumber(v[6]), counted = tonumber(v[7]), last = tonumber(v[8]), periods = v[9],
+  }
+end
+
+-- store creates a lease that ends at an instant unless it is renewed.
+local function store(l, expires)
+  redis.call('HSET', base .. 'lease:' .. l.id, 'key', l.key, 'slot', l.slot and 1 or 0,
+    'claimed', l.claimed and 1 or 0, 'has_reserved', l.has_reserved and 1 or 0,
+    'reserved', l.reserved, 'total', l.total, 'counted', l.counted, 'last', second_of(now), 'periods', '')
+  redis.call('ZADD', base .. 'leases', expires, l.id)
+  tally(l.key, 'leases', 1)
+  if l.slot then tally(l.key, 'slots', 1) end
+  tally(l.key, 'reserved', l.reserved)
+end
+
+-- reserve changes what a lease holds of its reservation by n.
+local function reserve(l, n)
+  if n == 0 then return end
+  l.reserved = redis.call('HINCRBY', base .. 'lease:' .. l.id, 'reserved', n)
+  tally(l.key, 'reserved', n)
+end
+
+-- drop removes a lease with all that it holds; what it spent stays.
+local function drop(l, give_back_request)
+  tally(l.key, 'reserved', -l.reserved)
+  if l.slot then tally(l.key, 'slots', -1) end
+  tally(l.key, 'leases', -1)
+  if give_back_request then take(window('requests', l.key), l.counted, 1) end
+  redis.call('ZREM', base .. 'leases', l.id)
+  redis.call('DEL', base .. 'lease:' .. l.id)
+  if account(l.key).leases <= 0 then redis.call('DEL', base .. 'key:' .. l.key) end
+end
+
+-- expire ends leases whose life is over; true when there may be more. One that
+-- was never claimed gives its request back as well, a claimed one lost its
+-- replica (promise F2). Bounded, so that no decision waits for thousands.
+local function expire()
+  local due = redis.call('ZRANGEBYSCORE', base .. 'leases', '-inf', now, 'LIMIT', 0, 500)
+  for _, id in ipairs(due) do
+    local l = load(id)
+    if l then
+      drop(l, not l.claimed)
+      redis.call('HINCRBY', base .. 'global', 'expired', 1)
+    else
+      redis.call('ZREM', base .. 'leases', id)
+    end
+  end
+  return #due == 500
+end

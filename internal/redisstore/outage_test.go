@@ -1,0 +1,394 @@
+package redisstore_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"tollgate/internal/limit"
+	"tollgate/internal/redisstore"
+)
+
+// free are caps that refuse nothing.
+var free = limit.Caps{
+	Global: limit.Unlimited, Concurrent: limit.Unlimited, Requests: limit.Unlimited,
+	Tokens: limit.Unlimited, Quota: limit.Unlimited, QuotaPeriod: "total",
+}
+
+func caps(change func(c *limit.Caps)) limit.Caps {
+	c := free
+	change(&c)
+	return c
+}
+
+// ids are unique over all tests' stores.
+func acquire(tb testing.TB, s limit.Store, id string, c limit.Caps) limit.Denial {
+	tb.Helper()
+	d, err := s.Acquire(context.Background(), limit.Ask{LeaseID: id, KeyID: "k", Caps: c, Slot: true, Tokens: true})
+	if err != nil {
+		tb.Fatalf("Acquire: %v", err)
+	}
+	return d.Denied
+}
+
+// admit acquires and claims.
+func admit(tb testing.TB, s limit.Store, id string, c limit.Caps) {
+	tb.Helper()
+	if got := acquire(tb, s, id, c); got != limit.Admitted {
+		tb.Fatalf("Acquire: got %q, want admission", got)
+	}
+	if err := s.Claim(context.Background(), id); err != nil {
+		tb.Fatalf("Claim: %v", err)
+	}
+}
+
+func totals(tb testing.TB, s limit.Store) limit.Totals {
+	tb.Helper()
+	got, err := s.Totals(context.Background())
+	if err != nil {
+		tb.Fatalf("Totals: %v", err)
+	}
+	return got
+}
+
+func view(tb testing.TB, s limit.Store) limit.View {
+	tb.Helper()
+	got, err := s.Key(context.Background(), "k", free)
+	if err != nil {
+		tb.Fatalf("Key: %v", err)
+	}
+	return got
+}
+
+// pair opens two replicas that know of each other, through a proxy.
+func pair(t *testing.T, s *server) (*proxy, []*redisstore.Store) {
+	t.Helper()
+	p := startProxy(t, s.address)
+	var both []*redisstore.Store
+	for range 2 {
+		// More than the default, for a machine that runs other tests too.
+		both = append(both, openAt(t, p.lis.Addr().String(), 300*time.Millisecond))
+	}
+	await(t, 10*time.Second, "two replicas", func() bool { return both[0].Replicas() == 2 && both[1].Replicas() == 2 })
+	return p, both
+}
+
+// hammer asks both replicas at once for a while and returns how often each
+// admitted and how long decisions took after the first second.
+func hammer(t *testing.T, both []*redisstore.Store, c limit.Caps, phase string, d time.Duration) (admitted []int, took []time.Duration) {
+	t.Helper()
+	var (
+		group sync.WaitGroup
+		mu    sync.Mutex
+	)
+	admitted = make([]int, len(both))
+	begun := time.Now()
+	for r, s := range both {
+		for w := range 4 {
+			group.Go(func() {
+				pace := time.NewTicker(2 * time.Millisecond)
+				defer pace.Stop()
+				for i := 0; time.Since(begun) < d; i++ {
+					<-pace.C
+					at := time.Now()
+					ask := limit.Ask{LeaseID: fmt.Sprintf("%s-%d-%d-%d", phase, r, w, i), KeyID: "k", Caps: c, Slot: true}
+					got, err := s.Acquire(context.Background(), ask)
+					if err != nil {
+						t.Errorf("Acquire: %v", err)
+					}
+					mu.Lock()
+					if got.Denied == limit.Admitted {
+						admitted[r]++
+					}
+					if at.Sub(begun) > time.Second {
+						took = append(took, time.Since(at))
+					}
+					mu.Unlock()
+					if time.Since(at) > time.Second {
+						t.Errorf("a decision took %v", time.Since(at))
+					}
+				}
+			})
+		}
+	}
+	group.Wait()
+	slices.Sort(took)
+	return admitted, took
+}
+
+// faults are ways for a server to be away.
+var faults = map[string]struct{ fail, heal func(s *server, p *proxy) }{
+	"stopped":   {func(s *server, _ *proxy) { s.signal(syscall.SIGSTOP) }, func(s *server, _ *proxy) { s.signal(syscall.SIGCONT) }},
+	"restarted": {func(s *server, _ *proxy) { s.kill() }, func(s *server, _ *proxy) { s.start() }},
+	"slow":      {func(_ *server, p *proxy) { p.set(time.Second, false, false) }, func(_ *server, p *proxy) { p.set(0, false, false) }},
+	"silent":    {func(_ *server, p *proxy) { p.set(0, true, false) }, func(_ *server, p *proxy) { p.set(0, false, false) }},
+	"refusing":  {func(_ *server, p *proxy) { p.set(0, false, true) }, func(_ *server, p *proxy) { p.set(0, false, false) }},
+}
+
+// TestOutageHasABoundedError is promise R5: while Redis is away each replica
+// keeps its share, decisions are quick, and all is known again afterwards.
+func TestOutageHasABoundedError(t *testing.T) {
+	const requests, slots = 100, 4
+	c := caps(func(c *limit.Caps) { c.Requests = requests })
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t)
+			p, both := pair(t, s)
+			useUp(t, both[0], c, requests, slots)
+			if got := acquire(t, both[1], "one-more", c); got != limit.Requests {
+				t.Fatalf("Acquire above the limit: got %q", got)
+			}
+
+			fault.fail(s, p)
+			admitted, took := hammer(t, both, c, "during", 2500*time.Millisecond)
+			if diff := cmp.Diff([]int{0, requests / 2}, admitted); diff != "" {
+				t.Errorf("admitted during the outage (-want +got):\n%s", diff)
+			}
+			quick(t, took)
+			if !both[0].Apart() || !both[1].Apart() {
+				t.Error("a replica does not know that it is alone")
+			}
+			if ok, err := both[0].Release(t.Context(), "before-0", limit.Final{Total: 7, QuotaPeriod: "total"}); !ok || err != nil {
+				t.Errorf("Release during the outage: got %v, %v", ok, err)
+			}
+
+			healed := time.Now()
+			fault.heal(s, p)
+			await(t, 5*time.Second, "both replicas rejoined", func() bool { return !both[0].Apart() && !both[1].Apart() })
+			t.Logf("rejoined after %v", time.Since(healed).Round(time.Millisecond))
+			if got := acquire(t, both[1], "after", c); got != limit.Requests {
+				t.Errorf("Acquire after the outage: got %q, want refusal by requests", got)
+			}
+			got := view(t, both[1])
+			// What the outage admitted is provisional: it may be there still or not.
+			between(t, "requests in window", got.RequestsWindow, requests, requests*3/2)
+			between(t, "slots", got.Slots, slots-1, slots-1+requests/2)
+			between(t, "tokens of the release", got.TokensWindow, 7, 7)
+			await(t, 7*time.Second, "provisional leases are gone", func() bool { return totals(t, both[0]).Slots == slots-1 })
+		})
+	}
+}
+
+// useUp is the worst case: one replica has used all of the limit, and holds
+// some slots.
+func useUp(t *testing.T, s limit.Store, c limit.Caps, requests, slots int) {
+	t.Helper()
+	for i := range requests {
+		id := fmt.Sprint("before-", i)
+		admit(t, s, id, c)
+		if i < slots {
+			continue
+		}
+		if _, err := s.Release(t.Context(), id, limit.Final{QuotaPeriod: "total"}); err != nil {
+			t.Fatalf("Release: %v", err)
+		}
+	}
+}
+
+// quick wants the p99 of promise R5; took is sorted.
+func quick(t *testing.T, took []time.Duration) {
+	t.Helper()
+	p99 := took[len(took)*99/100]
+	t.Logf("%d decisions after the first second: p50 %v, p99 %v, most %v", len(took), took[len(took)/2], p99, took[len(took)-1])
+	if p99 > 5*time.Millisecond {
+		t.Errorf("p99 of decisions after the first second: got %v, want at most 5ms", p99)
+	}
+}
+
+func between(t *testing.T, what string, got, least, most int64) {
+	t.Helper()
+	if got < least || got > most {
+		t.Errorf("%s: got %d, want %d to %d", what, got, least, most)
+	}
+}
+
+// awaitShared waits until both replicas are out of an outage. An idle one
+// notices it with its next call.
+func awaitShared(t *testing.T, both []*redisstore.Store) {
+	t.Helper()
+	await(t, 6*time.Second, "both replicas rejoined", func() bool {
+		for _, r := range both {
+			totals(t, r)
+		}
+		return !both[0].Apart() && !both[1].Apart()
+	})
+}
+
+// TestWhatWasDecidedAloneIsShared follows every kind of state through an outage
+// that loses nothing and one that loses all.
+func TestWhatWasDecidedAloneIsShared(t *testing.T) {
+	for _, name := range []string{"silent", "restarted", "stopped"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t)
+			p, both := pair(t, s)
+			a, b, ctx := both[0], both[1], t.Context()
+			quota := caps(func(c *limit.Caps) { c.Quota = 1000 })
+			if err := a.Seed(ctx, "k", "total", 200); err != nil {
+				t.Fatal(err)
+			}
+			admit(t, a, "old", quota)
+			reserve(t, a, "old", quota, 100, limit.Admitted)
+			spend(t, a, "old", 40)
+			admit(t, a, "ends", quota)
+			reserve(t, a, "ends", quota, 10, limit.Admitted)
+			admit(t, b, "other", quota) // b knows the counter too
+
+			faults[name].fail(s, p)
+			admit(t, a, "new", quota)
+			reserve(t, a, "new", quota, 30, limit.Admitted)
+			spend(t, a, "new", 20)
+			spend(t, a, "old", 70)
+			release(t, a, "ends", 5)
+			if err := a.Renew(ctx, []string{"old", "new"}); err != nil {
+				t.Errorf("Renew: %v", err)
+			}
+			faults[name].heal(s, p)
+
+			awaitShared(t, both)
+			want := limit.View{
+				KeyID: "k", Slots: 3, Leases: 3, RequestsWindow: 4, TokensWindow: 95, Reserved: 30 + 10,
+				QuotaUsed: 295, QuotaPeriod: "total",
+			}
+			await(t, 5*time.Second, "all is shared", func() bool { return view(t, b) == want && view(t, a) == want })
+			release(t, a, "old", 100)
+			release(t, a, "new", 100)
+			if got := view(t, b); got.TokensWindow != 205 || got.QuotaUsed != 405 || got.Reserved != 0 || got.Slots != 1 {
+				t.Errorf("view in the end: %+v", got)
+			}
+		})
+	}
+}
+
+func reserve(tb testing.TB, s limit.Store, id string, c limit.Caps, tokens int64, want limit.Denial) {
+	tb.Helper()
+	d, err := s.Reserve(context.Background(), id, c, tokens)
+	if err != nil || d.Denied != want {
+		tb.Fatalf("Reserve: got %q, %v, want %q", d.Denied, err, want)
+	}
+}
+
+func spend(tb testing.TB, s limit.Store, id string, total int64) {
+	tb.Helper()
+	if err := s.Spend(context.Background(), []limit.Spend{{LeaseID: id, Total: total, QuotaPeriod: "total"}}); err != nil {
+		tb.Fatalf("Spend: %v", err)
+	}
+}
+
+func release(tb testing.TB, s limit.Store, id string, total int64) {
+	tb.Helper()
+	if ok, err := s.Release(context.Background(), id, limit.Final{Total: total, QuotaPeriod: "total"}); !ok || err != nil {
+		tb.Fatalf("Release %s: got %v, %v", id, ok, err)
+	}
+}
+
+// TestQuotaIsSharedOutDuringAnOutage: each of two replicas may spend half of
+// what was left.
+func TestQuotaIsSharedOutDuringAnOutage(t *testing.T) {
+	s := startServer(t)
+	p, both := pair(t, s)
+	c := caps(func(c *limit.Caps) { c.Quota = 1000 })
+	if err := both[0].Seed(t.Context(), "k", "total", 400); err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range both {
+		admit(t, r, fmt.Sprint("before-", i), c)
+	}
+	p.set(0, true, false)
+	for i, r := range both {
+		admit(t, r, fmt.Sprint("during-", i), c)
+		spend(t, r, fmt.Sprint("during-", i), 299)
+		if got := acquire(t, r, fmt.Sprint("fits-", i), c); got != limit.Admitted {
+			t.Errorf("Acquire below the share: got %q", got)
+		}
+		spend(t, r, fmt.Sprint("during-", i), 300)
+		if got := acquire(t, r, fmt.Sprint("above-", i), c); got != limit.Quota {
+			t.Errorf("Acquire above the share: got %q, want refusal by quota", got)
+		}
+	}
+	unknown := c
+	unknown.QuotaPeriod = "2026-11"
+	_, err := both[0].Acquire(t.Context(), limit.Ask{LeaseID: "x", KeyID: "k", Caps: unknown, Tokens: true})
+	if err == nil || !strings.Contains(err.Error(), limit.ErrUnseeded.Error()) {
+		t.Errorf("Acquire in an unknown period: got %v, want ErrUnseeded", err)
+	}
+	p.set(0, false, false)
+	await(t, 5*time.Second, "rejoined", func() bool { return !both[0].Apart() && !both[1].Apart() })
+	await(t, time.Second, "all is spent", func() bool { return view(t, both[0]).QuotaUsed == 1000 })
+}
+
+// TestALongOutagePilesNothingUp: what came and went in it is of no interest to
+// Redis but as use.
+func TestALongOutagePilesNothingUp(t *testing.T) {
+	s := startServer(t)
+	p := startProxy(t, s.address)
+	store := openAt(t, p.lis.Addr().String(), redisstore.DefaultTimeout)
+	p.set(0, true, false)
+	for i := range 500 {
+		id := fmt.Sprint(i)
+		admit(t, store, id, free)
+		if ok, err := store.Release(t.Context(), id, limit.Final{Total: 3, QuotaPeriod: "total"}); !ok || err != nil {
+			t.Fatalf("Release: got %v, %v", ok, err)
+		}
+	}
+	if got := store.Untold(); got > 1 { // the one that Redis was asked for
+		t.Errorf("leases to tell Redis of: got %d, want 1", got)
+	}
+	p.set(0, false, false)
+	await(t, 5*time.Second, "rejoined", func() bool { return !store.Apart() })
+	if got := view(t, store); got.RequestsWindow != 500 || got.TokensWindow != 1500 || got.Leases != 0 {
+		t.Errorf("view: got %+v, want 500 requests and 1500 tokens", got)
+	}
+}
+
+// TestAnOutageIsSaidOnceEachWay looks at log and metric.
+func TestAnOutageIsSaidOnceEachWay(t *testing.T) {
+	s := startServer(t)
+	p := startProxy(t, s.address)
+	var (
+		out bytes.Buffer
+		reg = prometheus.NewRegistry()
+	)
+	store, err := redisstore.Open(t.Context(), redisstore.Options{
+		Addresses: []string{p.lis.Addr().String()}, Metrics: redisstore.NewMetrics(reg),
+		Log: hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Trace}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gauge := func(want float64) {
+		t.Helper()
+		text := fmt.Sprintf("# HELP store_partitioned 1 while the shared store cannot be used and limits are kept by this replica's own share.\n"+
+			"# TYPE store_partitioned gauge\nstore_partitioned %v\n", want)
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(text)); err != nil {
+			t.Error(err)
+		}
+	}
+	gauge(0)
+	p.set(0, false, true)
+	for i := range 50 {
+		acquire(t, store, fmt.Sprint(i), free)
+	}
+	gauge(1)
+	p.set(0, false, false)
+	await(t, 5*time.Second, "rejoined", func() bool { return !store.Apart() })
+	gauge(0)
+	if err := store.Close(); err != nil { // ends whoever logs
+		t.Error(err)
+	}
+	if got := strings.Count(out.String(), "\n"); got != 2 || !strings.Contains(out.String(), "[WARN]") || !strings.Contains(out.String(), "[INFO]") {
+		t.Errorf("log: got %d lines, want one each way:\n%s", got, out.String())
+	}
+}

@@ -1,0 +1,149 @@
+package redisstore
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/redis/rueidis"
+)
+
+//go:embed lua/*.lua
+var lua embed.FS
+
+// errOutage marks every failure after which Redis is not believed: no answer in
+// time, an error, a reply of the wrong shape or to another call. It never
+// leaves the package.
+var errOutage = errors.New("redis does not answer as it should")
+
+// scripts are all scripts of the store, each with the clock and the library in
+// front.
+type scripts struct {
+	acquire, claim, reserve, spend, release, renew *rueidis.Lua
+	seed, restore, view, totals, beat, join        *rueidis.Lua
+	sources                                        []string
+}
+
+// newScripts assembles the scripts around a clock: a Lua function clock() that
+// returns µs.
+func newScripts(clock string) (*scripts, error) {
+	var library strings.Builder
+	library.WriteString(clock)
+	for _, name := range []string{"head", "window", "quota", "lease", "use", "decide"} {
+		text, err := lua.ReadFile("lua/" + name + ".lua")
+		if err != nil {
+			return nil, fmt.Errorf("read script: %w", err)
+		}
+		library.Write(text)
+	}
+	s := &scripts{}
+	for name, script := range map[string]**rueidis.Lua{
+		"acquire": &s.acquire, "claim": &s.claim, "reserve": &s.reserve, "spend": &s.spend, "release": &s.release,
+		"renew": &s.renew, "seed": &s.seed, "restore": &s.restore, "view": &s.view, "totals": &s.totals,
+		"beat": &s.beat, "join": &s.join,
+	} {
+		text, err := lua.ReadFile("lua/" + name + ".lua")
+		if err != nil {
+			return nil, fmt.Errorf("read script: %w", err)
+		}
+		source := library.String() + string(text)
+		*script = rueidis.NewLuaScript(source)
+		s.sources = append(s.sources, source)
+	}
+	return s, nil
+}
+
+// reply is what a script said after its mark.
+type reply struct {
+	verdict string
+	values  []rueidis.RedisMessage
+}
+
+// integer returns the value at i.
+func (r reply) integer(i int) (int64, error) {
+	if i >= len(r.values) {
+		return 0, fmt.Errorf("%w: reply has %d values", errOutage, len(r.values))
+	}
+	n, err := r.values[i].AsInt64()
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", errOutage, err)
+	}
+	return n, nil
+}
+
+// integers returns all values, which must be want many.
+func (r reply) integers(want int) ([]int64, error) {
+	if len(r.values) != want {
+		return nil, fmt.Errorf("%w: reply has %d values, not %d", errOutage, len(r.values), want)
+	}
+	all := make([]int64, want)
+	for i := range all {
+		n, err := r.integer(i)
+		if err != nil {
+			return nil, err
+		}
+		all[i] = n
+	}
+	return all, nil
+}
+
+// call runs one script of this epoch.
+func (s *Store) call(ctx context.Context, script *rueidis.Lua, args ...string) (reply, error) {
+	return s.callIn(ctx, *s.epoch.Load(), script, args...)
+}
+
+// callIn runs one script and returns when it answered or ctx is over, whatever
+// the client is doing. Every error is an [errOutage].
+func (s *Store) callIn(ctx context.Context, epoch string, script *rueidis.Lua, args ...string) (reply, error) {
+	if ctx.Err() != nil {
+		return reply{}, fmt.Errorf("%w: %w", errOutage, ctx.Err())
+	}
+	mark := s.mark()
+	answer := make(chan rueidis.RedisResult, 1)
+	// The client heeds ctx while it waits for a reply, but a call that finds
+	// another one connecting waits for that. Hence the goroutine, which ends with
+	// ctx, with that attempt (connectTimeout) or with the client.
+	go func() {
+		answer <- script.Exec(ctx, s.client, []string{s.base}, append([]string{mark, epoch}, args...))
+	}()
+	select {
+	case result := <-answer:
+		return parse(result, mark)
+	case <-ctx.Done():
+		return reply{}, fmt.Errorf("%w: %w", errOutage, ctx.Err())
+	}
+}
+
+// mark names one call of one run of one replica.
+func (s *Store) mark() string { return strconv.FormatUint(s.marks.Add(1), 36) + "." + s.run }
+
+// parse believes a reply only if it is an array that begins with the mark of
+// its call and a verdict.
+func parse(result rueidis.RedisResult, mark string) (reply, error) {
+	values, err := result.ToArray()
+	if err != nil {
+		return reply{}, fmt.Errorf("%w: %w", errOutage, err)
+	}
+	if len(values) < 2 {
+		return reply{}, fmt.Errorf("%w: reply has %d values", errOutage, len(values))
+	}
+	if got, err := values[0].ToString(); err != nil || got != mark {
+		return reply{}, fmt.Errorf("%w: reply to another call", errOutage)
+	}
+	verdict, err := values[1].ToString()
+	switch {
+	case err != nil:
+		return reply{}, fmt.Errorf("%w: %w", errOutage, err)
+	case verdict == "epoch":
+		return reply{}, fmt.Errorf("%w: it lost what it held", errOutage)
+	}
+	return reply{verdict: verdict, values: values[2:]}, nil
+}
+
+// unexpected is the error of a verdict that the script cannot have given.
+func unexpected(verdict string) error {
+	return fmt.Errorf("%w: verdict %q", errOutage, verdict)
+}
