@@ -104,7 +104,8 @@ func (x *exchange) requestHeaders(ctx context.Context, req *extprocv3.Processing
 	x.requestID = h.requestID
 	r, ok := route.Find(h.method, h.path)
 	if !ok {
-		return nil, fmt.Errorf("no route for %s", h.method)
+		// A CONNECT matches no route, and ext_authz lets alone what has none.
+		return unknownRoute, nil
 	}
 	x.endpoint, x.models = openai.Endpoint(r.Endpoint), r.Endpoint == route.Models
 	session, err := x.o.Claim.Claim(ctx, ticket.Read(req.GetMetadataContext()).LeaseID)

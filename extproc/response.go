@@ -162,6 +162,16 @@ var clearChunk = prepare(&extprocv3.ProcessingResponse{
 	}},
 }).prepared
 
+// unknownRoute answers what ext_authz has not seen: built once and only read.
+var unknownRoute = &outbound{message: &extprocv3.ProcessingResponse{
+	Response: &extprocv3.ProcessingResponse_ImmediateResponse{ImmediateResponse: &extprocv3.ImmediateResponse{
+		Status:  &typev3.HttpStatus{Code: typev3.StatusCode_NotFound},
+		Headers: mutation([]openai.Header{{Name: "content-type", Value: "application/json"}}),
+		Body:    openai.Body("", "Unknown path.", "invalid_request_error", "", "not_found"),
+		Details: envoycode.Details(admission.BadRequest),
+	}},
+}}
+
 // immediate answers the client at once. The details tell Envoy's local reply
 // mapper that the body is ours and must not be rewritten.
 func immediate(ep openai.Endpoint, d *admission.DenialError) *outbound {

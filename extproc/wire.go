@@ -99,15 +99,14 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	raw := buffer.ReadOnlyData()
 	in.field, in.body, in.end = 0, nil, false
-	num, typ, n := protowire.ConsumeTag(raw)
-	if n > 0 && typ == protowire.BytesType && (num == inRequestBody || num == inResponseBody) {
-		body, m := protowire.ConsumeBytes(raw[n:])
-		if m < 0 {
-			buffer.Free()
-			return errWire
-		}
-		// What follows is the metadata, which is known since the headers.
-		in.field, in.buffer = int(num), buffer
+	field, body, err := findBody(raw)
+	if err != nil {
+		buffer.Free()
+		return err
+	}
+	if field != 0 {
+		// The rest is the metadata, which is known since the headers.
+		in.field, in.buffer = field, buffer
 		return in.readBody(body)
 	}
 	defer buffer.Free()
@@ -115,6 +114,30 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return fmt.Errorf("decode ext_proc message: %w", err)
 	}
 	return nil
+}
+
+// findBody returns the body in a ProcessingRequest; field 0 when it has none.
+// Envoy writes it first; other writers may not.
+func findBody(raw []byte) (field int, body []byte, err error) {
+	for len(raw) > 0 {
+		num, typ, n := protowire.ConsumeTag(raw)
+		if n < 0 {
+			return 0, nil, errWire
+		}
+		raw = raw[n:]
+		if typ == protowire.BytesType && (num == inRequestBody || num == inResponseBody) {
+			body, n = protowire.ConsumeBytes(raw)
+			if n < 0 {
+				return 0, nil, errWire
+			}
+			return int(num), body, nil
+		}
+		if n = protowire.ConsumeFieldValue(num, typ, raw); n < 0 {
+			return 0, nil, errWire
+		}
+		raw = raw[n:]
+	}
+	return 0, nil, nil
 }
 
 // readBody reads an HttpBody.

@@ -45,6 +45,8 @@ type document struct {
 	root      node
 	choices   int64 // indices at or above it are anomalies
 	memo      memo
+	stamp     stamp
+	brace     int // the place of what closed the top level
 }
 
 // cursor is how far a document has been read and what it said until there.
@@ -71,6 +73,7 @@ type cursor struct {
 // reset makes the document ready for the next JSON text.
 func (d *document) reset() {
 	d.state, d.node, d.depth, d.escape, d.noted = atStart, d.root, 0, 0, false
+	d.stamp = stamp{}
 	d.r = reading{comma: -1, index: Unsaid, tally: tally{value: [fields]int64{Unsaid, Unsaid, Unsaid, Unsaid, Unsaid}}}
 }
 

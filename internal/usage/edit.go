@@ -1,11 +1,6 @@
 package usage
 
-import (
-	"bytes"
-	"slices"
-
-	"github.com/go-json-experiment/json/jsontext"
-)
+import "slices"
 
 // maxEvent is the largest event, in bytes, that is held for a strip. Larger
 // ones pass as they are.
@@ -21,20 +16,24 @@ const (
 	keep editKind = iota
 	drop          // all of them go
 	cut           // some of them go
+	wait          // some may go, the others wait until the next event is known
 )
 
-// edit is what is done with the bytes of an event; from and to are places in it.
+// edit is what is done with the bytes of an event. Its places are in the event.
 type edit struct {
-	kind     editKind
+	kind editKind
+	// from and to enclose the bytes that go. Where the whole event is dropped, they
+	// enclose the member that the event that waits gets of it; none when equal.
 	from, to int
-	wait     bool // it goes on with the next event, which may have to give it something
+	brace    int // what closes the JSON of an event that waits
 }
 
 // editor decides which bytes of an event stream go on. While it is off, all do.
 type editor struct {
 	on       bool
 	held     []byte // the event that began in an earlier chunk
-	waiting  []byte // the event that waits for the next one
+	waiting  []byte // the event before it, edited, where that waits
+	brace    int    // what closes the JSON of that
 	out      []byte // what goes on, where that is not the chunk itself
 	start    int    // where the event begins in the chunk; negative when it is held
 	passed   int    // bytes of the chunk that are in out or dropped
@@ -46,16 +45,15 @@ type editor struct {
 
 // reset makes the editor ready for another answer, in the memory of old.
 func (e *editor) reset(old editor, on bool) {
-	*e = editor{on: on, held: old.held[:0], waiting: old.waiting[:0], out: old.out[:0]}
-	if cap(e.held) > maxKept {
-		e.held = nil
+	*e = editor{on: on, held: emptied(old.held), waiting: emptied(old.waiting), out: emptied(old.out)}
+}
+
+// emptied returns the memory of b, or none when that is too large to be kept.
+func emptied(b []byte) []byte {
+	if cap(b) > maxKept {
+		return nil
 	}
-	if cap(e.waiting) > maxKept {
-		e.waiting = nil
-	}
-	if cap(e.out) > maxKept {
-		e.out = nil
-	}
+	return b[:0]
 }
 
 // begin is called before every chunk.
@@ -72,14 +70,13 @@ func (e *editor) lineFeed(chunk []byte) {
 	}
 	e.start = 1
 	switch {
-	case e.dropped:
-		e.flush(chunk, 0)
-		e.passed = 1
 	case len(e.waiting) > 0:
 		e.waiting = append(e.waiting, '\n')
-		e.flush(chunk, 0)
-		e.passed = 1
+	case !e.dropped:
+		return
 	}
+	e.flush(chunk, 0)
+	e.passed = 1
 }
 
 // flush sends on the bytes of the chunk before to.
@@ -107,101 +104,68 @@ func (e *editor) event(chunk []byte, size, end int, ed edit) (tooLarge bool) {
 	if size-start > maxEvent {
 		ed, tooLarge = edit{}, true
 	}
-	if len(e.waiting) > 0 {
-		if ed.kind == drop {
-			e.moveFingerprint(chunk[max(start, 0):end])
-		}
-		e.goOn()
-	}
-	if ed.wait {
-		e.wait(chunk, start, end, ed)
+	e.release(chunk, start, ed)
+	if ed.kind == keep {
+		e.out = append(e.out, e.held...)
+		e.held = e.held[:0]
 		return tooLarge
 	}
-	switch ed.kind {
-	case keep:
-		e.out = append(e.out, e.held...)
+	e.flush(chunk, max(start, 0))
+	switch at := len(e.out); ed.kind {
 	case drop:
-		e.flush(chunk, max(start, 0))
-		e.passed = end
 		e.dropped = true
 	case cut:
-		e.flush(chunk, max(start, 0))
-		at := len(e.out)
-		e.out = append(e.out, e.held...)
-		e.flush(chunk, end)
+		e.out = e.appendPart(e.out, chunk, start, 0, end-start)
 		e.out = slices.Delete(e.out, at+ed.from, at+ed.to)
+	case wait:
+		e.waiting = e.appendPart(e.waiting, chunk, start, 0, end-start)
+		e.waiting = slices.Delete(e.waiting, ed.from, ed.to)
+		e.brace = ed.brace - (ed.to - ed.from)
+	case keep: // done
 	}
+	e.passed = end
 	e.held = e.held[:0]
 	return tooLarge
 }
 
-// wait keeps an event, edited, until the next one is known.
-func (e *editor) wait(chunk []byte, start, end int, ed edit) {
-	e.flush(chunk, max(start, 0))
-	e.waiting = append(append(e.waiting[:0], e.held...), chunk[max(start, 0):end]...)
-	if ed.kind == cut {
-		e.waiting = slices.Delete(e.waiting, ed.from, ed.to)
+// appendPart appends the bytes between two places of the event that began at start.
+func (e *editor) appendPart(b, chunk []byte, start, from, to int) []byte {
+	if start < 0 {
+		n := -start
+		b = append(b, e.held[min(from, n):min(to, n)]...)
+		from, to, start = max(from-n, 0), max(to-n, 0), 0
 	}
-	e.passed = end
-	e.held = e.held[:0]
+	return append(b, chunk[start+from:start+to]...)
 }
 
-// goOn sends on the event that waited. Nothing stands between it and the bytes
-// that are still to be sent.
-func (e *editor) goOn() {
+// release sends on the event that waits, if there is one. Nothing stands between
+// it and the event that began at start, of which ed is known.
+func (e *editor) release(chunk []byte, start int, ed edit) {
+	if len(e.waiting) == 0 {
+		return
+	}
 	e.changed = true
-	e.out = append(e.out, e.waiting...)
+	e.out = append(e.out, e.waiting[:e.brace]...)
+	if ed.kind == drop && ed.from < ed.to {
+		at := len(e.out)
+		e.out = e.appendPart(e.out, chunk, start, ed.from, ed.to)
+		if e.out[at] != ',' { // it was the first member
+			e.out = slices.Insert(e.out, at, ',')
+		}
+	}
+	e.out = append(e.out, e.waiting[e.brace:]...)
 	e.waiting = e.waiting[:0]
-}
-
-// moveFingerprint gives the waiting event the fingerprint of the usage event
-// that is dropped behind it, of which rest is what has not been held: vLLM puts
-// it into its last data chunk, and without usage the waiting one is the last
-// (vLLM 0.32, recorded). It happens once in a stream.
-func (e *editor) moveFingerprint(rest []byte) {
-	const name = "system_fingerprint"
-	brace := bytes.LastIndexByte(e.waiting, '}')
-	if brace < 0 || len(bytes.Trim(e.waiting[brace+1:], "\r\n")) > 0 {
-		return
-	}
-	event := append(slices.Clone(e.held), rest...)
-	open := bytes.IndexByte(event, '{')
-	if open < 0 {
-		return
-	}
-	d := jsontext.NewDecoder(bytes.NewReader(event[open:]))
-	if _, err := d.ReadToken(); err != nil {
-		return
-	}
-	for d.PeekKind() == '"' {
-		key, err := d.ReadToken()
-		if err != nil {
-			return
-		}
-		found := key.String() == name
-		value, err := d.ReadValue()
-		if err != nil {
-			return
-		}
-		if found {
-			member := append([]byte(`,"`+name+`":`), value...)
-			e.waiting = slices.Insert(e.waiting, brace, member...)
-			return
-		}
-	}
 }
 
 // end is called behind every chunk. It holds the event that is incomplete and
 // reports whether that is too large to be held.
 func (e *editor) end(chunk []byte, last bool) (tooLarge bool) {
-	if len(e.waiting) > 0 && (last || len(chunk)-e.start > maxEvent) {
-		e.goOn()
-	}
 	switch {
 	case !e.on || e.tooLarge:
 	case last, len(chunk)-e.start > maxEvent:
 		tooLarge = len(chunk)-e.start > maxEvent
 		e.tooLarge = tooLarge
+		e.release(chunk, e.start, edit{})
 		if e.start < 0 {
 			e.out = append(e.out, e.held...)
 		}

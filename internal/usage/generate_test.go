@@ -42,9 +42,16 @@ func (g generator) count() string {
 	return g.pick("0", "null", "-1", "1.5", "1e3", `"12"`, "true", "{}", "[1]", "99999999999999999999", "-0", `{"prompt_tokens":1}`)
 }
 
+// object writes an object with some of the members.
 func (g generator) object(members ...string) string {
 	g.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
-	return "{" + g.space() + strings.Join(members[:g.IntN(len(members)+1)], g.space()+","+g.space()) + g.space() + "}"
+	return g.whole(members[:g.IntN(len(members)+1)]...)
+}
+
+// whole writes an object with all of the members.
+func (g generator) whole(members ...string) string {
+	g.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
+	return "{" + g.space() + strings.Join(members, g.space()+","+g.space()) + g.space() + "}"
 }
 
 func (g generator) usage() string {
@@ -95,6 +102,26 @@ func (g generator) document() string {
 	return g.object(members...)
 }
 
+// ending writes a chunk that ends a choice and a usage-only one.
+func (g generator) ending() []string {
+	last := []string{g.key("choices") + "[" + g.whole(g.key("index")+"0", g.key("finish_reason")+g.pick(`"stop"`, `"stop"`, "null")) + "]", g.key("id") + g.text()}
+	if g.IntN(2) == 0 {
+		last = append(last, g.key("usage")+`{"completion_tokens":1}`)
+	}
+	if g.IntN(8) == 0 {
+		last = append(last, g.fingerprint())
+	}
+	usage := []string{g.key("choices") + "[]", g.key("usage") + `{"completion_tokens":1}`}
+	for range g.IntN(3) {
+		usage = append(usage, g.fingerprint())
+	}
+	return []string{g.whole(last...), g.whole(usage...)}
+}
+
+func (g generator) fingerprint() string {
+	return g.key("system_fingerprint") + g.pick("null", "1", "[[1],2]", `{"a":{}}`, g.text())
+}
+
 // document2 is something that nobody reads.
 func (g generator) document2() string {
 	return g.pick("1", "-1.5e3", g.text(), "[[],{},[{}]]", `{"usage":{"prompt_tokens":9},"choices":[]}`, `["\\",{"a":"]"}]`)
@@ -108,13 +135,19 @@ func (g generator) eventName() string {
 func (g generator) stream() string {
 	var b strings.Builder
 	b.WriteString(g.pick("", "", "", "\xef\xbb\xbf"))
-	for range 1 + g.IntN(4) {
+	var documents []string
+	for range 1 + g.IntN(3) {
+		documents = append(documents, g.document())
+		if g.IntN(3) == 0 {
+			documents = append(documents, g.ending()...)
+		}
+	}
+	for _, data := range documents {
 		end := g.pick("\n", "\n", "\r", "\r\n")
 		if g.IntN(4) == 0 {
 			b.WriteString(g.pick("event: "+strings.Trim(g.eventName(), `"`), ": c", "id: 1", "retry", "data2: {}", "event") + end)
 		}
-		data := g.document()
-		switch g.IntN(8) {
+		switch g.IntN(12) {
 		case 0:
 			data = g.pick("[DONE]", "[DONE]", "[done]", " [DONE]", "", "[DONE] ")
 		case 1: // over several lines, where JSON allows it

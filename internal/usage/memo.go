@@ -30,11 +30,12 @@ func (d *document) scanFirst(b []byte, base int) {
 }
 
 // memorize remembers the beginning of the data, where it is worth it: not when
-// it is long, and not when it had anomalies, which have to be counted each time.
+// it is long, when it had anomalies, which have to be counted each time, and
+// when it had a fingerprint, whose place the cursor does not have.
 func (d *document) memorize(begin []byte, base int) {
 	m := &d.memo
 	m.wanted = false
-	if len(begin) > maxMemo || d.noted {
+	if len(begin) > maxMemo || d.noted || d.stamp.to > 0 {
 		return
 	}
 	m.base, m.begin, m.cursor = base, append(m.begin[:0], begin...), d.cursor

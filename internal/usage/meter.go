@@ -4,7 +4,8 @@ import "math"
 
 // Meter reads one answer while it passes. It is used by one goroutine. What it
 // holds is bounded: a few hundred bytes, 32 bytes a choice, and where it strips
-// the event that is still incomplete (up to 1 MiB, see [Oversize]).
+// the event that is still incomplete and the one before it where that waits (up
+// to 1 MiB each, see [Oversize]).
 type Meter struct {
 	opts  Options
 	began bool

@@ -56,6 +56,20 @@ type reading struct {
 	cutNext bool // usage is the first member: the comma behind it goes with it
 }
 
+// stamp is where the fingerprint stands in the event, the comma before it
+// included if there is one. It is at the top level; the zero value stands for none.
+type stamp struct {
+	from, to int
+	open     bool // its end has not been met
+}
+
+// end is told of the place of what ends the member.
+func (s *stamp) end(at int) {
+	if s.open {
+		s.to, s.open = at, false
+	}
+}
+
 // textBytes returns the length of the decoded text.
 func (r *reading) textBytes() int64 {
 	return r.text[plainText] + max(r.text[reasoningText], r.text[oldReasoningText])
@@ -77,10 +91,16 @@ func (d *document) keyed(key []byte) {
 	in := d.stack[d.depth-1]
 	n := child(in, key)
 	d.node = n
+	d.stamp.end(d.r.comma) // nobody reads what is inside: it is the next member
 	switch {
 	case n == unreadNode:
 	case shapes[n].usage:
 		d.usageKeyed(in)
+	case n == fingerprintNode:
+		d.stamp = stamp{from: d.r.keyAt, open: true}
+		if d.r.comma >= 0 {
+			d.stamp.from = d.r.comma
+		}
 	case n > countNode:
 		bit := uint8(1) << (n - countNode - 1)
 		if d.r.tally.keyed&bit != 0 {
@@ -120,6 +140,10 @@ func (d *document) usageKeyed(in node) {
 // left is called when a container of the shape is closed. at is the place of
 // the bracket.
 func (d *document) left(n node, at int) {
+	if d.depth == 0 {
+		d.brace = at
+		d.stamp.end(at)
+	}
 	switch {
 	case shapes[n].usage:
 		d.r.usage = true
@@ -140,6 +164,7 @@ func (d *document) left(n node, at int) {
 // stringRead is called at the end of a string value.
 func (d *document) stringRead() {
 	switch n := d.node; {
+	case shapes[n].kind != stringKind:
 	case n == typeNode:
 		d.r.event = eventNamed(d.known())
 	case n == statusNode:

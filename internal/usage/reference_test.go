@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 
 	"tollgate/internal/usage"
@@ -71,8 +70,9 @@ func decodeValue(dec *json.Decoder) (any, error) {
 
 // sseEvent is an event as a browser would dispatch it.
 type sseEvent struct {
-	name string
-	data string
+	name  string
+	data  string
+	apart bool // there is something without data, a comment say, between it and the event before
 }
 
 // parseSSE splits a whole stream by the WHATWG rules, the slow way. A last
@@ -84,12 +84,13 @@ func parseSSE(body string) []sseEvent {
 	var events []sseEvent
 	var name string
 	var data []string
+	apart := false
 	for line := range strings.SplitSeq(body+"\n\n", "\n") {
 		if line == "" {
 			if data != nil {
-				events = append(events, sseEvent{name, strings.Join(data, "\n")})
+				events = append(events, sseEvent{name, strings.Join(data, "\n"), apart})
 			}
-			name, data = "", nil
+			name, data, apart = "", nil, data == nil
 			continue
 		}
 		field, value, _ := strings.Cut(line, ":")
@@ -339,57 +340,4 @@ func (f *reference) raise(to *int64, v int64) {
 	default:
 		*to = v
 	}
-}
-
-// strip removes usage from a whole stream the slow way: event by event, from
-// decoded documents. It returns the documents that are left.
-func strip(o usage.Options, body string) []any {
-	var left []any
-	for _, e := range parseSSE(body) {
-		v, ok := decode([]byte(e.data))
-		ob, isObject := v.(object)
-		if !ok || !isObject {
-			left = append(left, e.data)
-			continue
-		}
-		choices, _ := get(ob, "choices").(array)
-		_, has := get(ob, "usage").(object)
-		if has && len(choices) == 0 && o.StripFinal {
-			// The fingerprint goes back to the chunk that ends a choice right before.
-			if last, ok := lastEnded(left); ok && get(ob, "system_fingerprint") != nil {
-				left[len(left)-1] = append(slices.Clone(last), member{"system_fingerprint", get(ob, "system_fingerprint")})
-			}
-			continue
-		}
-		if has && len(choices) > 0 && o.StripRunning {
-			ob = slices.DeleteFunc(ob, func(m member) bool { return m.Key == "usage" })
-		}
-		left = append(left, ob)
-	}
-	return left
-}
-
-// lastEnded is the last of the objects, if a choice of it has a finish_reason.
-func lastEnded(objects []any) (object, bool) {
-	if len(objects) == 0 {
-		return nil, false
-	}
-	last, _ := objects[len(objects)-1].(object)
-	choices, _ := get(last, "choices").(array)
-	for _, c := range choices {
-		choice, _ := c.(object)
-		if _, ok := get(choice, "finish_reason").(string); ok {
-			return last, true
-		}
-	}
-	return nil, false
-}
-
-func get(o object, key string) any {
-	for _, m := range o {
-		if m.Key == key {
-			return m.Value
-		}
-	}
-	return nil
 }

@@ -30,18 +30,25 @@ func (m *Meter) settleChunk(r *reading) {
 	}
 }
 
-// editOf returns what the client must not see of a chunk. One with a
-// finish_reason waits for the usage chunk that may follow it.
+// editOf returns what the client must not see of a chunk. One that ends a
+// choice waits: vLLM puts its fingerprint on the usage-only chunk behind it
+// where there is one, and else on this one. What else is new on a usage-only
+// chunk (the metrics of --enable-per-request-metrics) is only ever there.
 func (m *Meter) editOf(r *reading) edit {
-	e := edit{wait: m.opts.StripFinal && r.ended}
-	switch {
-	case !r.usage, r.duplicate, r.failed:
-	case r.choices == 0:
-		if m.opts.StripFinal {
-			return edit{kind: drop}
+	if r.failed {
+		return edit{}
+	}
+	var e edit
+	if r.usage && !r.duplicate {
+		switch {
+		case r.choices > 0 && m.opts.StripRunning:
+			e = edit{kind: cut, from: r.cutFrom, to: r.cutTo}
+		case r.choices == 0 && m.opts.StripFinal:
+			return edit{kind: drop, from: m.doc.stamp.from, to: m.doc.stamp.to}
 		}
-	case m.opts.StripRunning:
-		e.kind, e.from, e.to = cut, r.cutFrom, r.cutTo
+	}
+	if m.opts.StripFinal && r.ended && m.doc.stamp.to == 0 {
+		e.kind, e.brace = wait, m.doc.brace
 	}
 	return e
 }

@@ -17,8 +17,9 @@ const (
 	freeNode
 
 	errorNode
-	typeNode   // the name of an event
-	statusNode // the status of a response
+	fingerprintNode // "system_fingerprint" of a chunk
+	typeNode        // the name of an event
+	statusNode      // the status of a response
 
 	// Text.
 	choicesNode
@@ -84,7 +85,9 @@ type shape struct {
 // shapes has the shape of every node. The same names mean different things in
 // different formats, so each has its own.
 var shapes = [nodes]shape{
-	chunkNode: {kind: objectKind, keys: []link{{"choices", choicesNode}, {"usage", chatUsageNode}, {"error", errorNode}}},
+	chunkNode: {kind: objectKind, keys: []link{
+		{"choices", choicesNode}, {"usage", chatUsageNode}, {"error", errorNode}, {"system_fingerprint", fingerprintNode},
+	}},
 	responseEventNode: {kind: objectKind, keys: []link{
 		{"type", typeNode}, {"delta", textNode}, {"response", responseBodyNode}, {"error", errorNode},
 	}},

@@ -12,9 +12,7 @@ import (
 	"tollgate/internal/usage"
 )
 
-var (
-	identity = regexp.MustCompile(`"id":"[^"]*"|"created":\d+`)
-)
+var identity = regexp.MustCompile(`"id":"[^"]*"|"created":\d+`)
 
 func TestStrippedStreamIsWhatVLLMSendsWithoutUsage(t *testing.T) {
 	for _, tc := range []struct {

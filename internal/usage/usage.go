@@ -58,7 +58,11 @@ type Options struct {
 	// list is the sum over the prompts seen so far.
 	Prompts int
 	// StripFinal removes the usage-only chunk ("choices":[] with usage) of chat
-	// and completions streams: the client did not ask for include_usage.
+	// and completions streams: the client did not ask for include_usage. A chunk
+	// that ends a choice goes on with the event behind it: where that is the
+	// usage-only one, its system_fingerprint moves to the chunk, as vLLM has it
+	// without usage. Of several choices only the last that ends gets it, the
+	// others are gone by then.
 	StripFinal bool
 	// StripRunning removes "usage" from the chunks that have choices: the
 	// client did not ask for continuous_usage_stats.
