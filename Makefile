@@ -5,12 +5,14 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X main.version=$(VERSION)
 PKG     ?= ./...
 ENVOY   := python3 scripts/fetch_envoy.py
+VLLM    := python3 scripts/vllm/install.py
+MODEL   ?= tiny
 REDIS   := python3 scripts/fetch_redis.py
 # What tests through real programs need; both are fetched once.
 REAL    := envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" E2E=require
 
 .DEFAULT_GOAL := help
-.PHONY: help build envoy run test lint fmt fuzz bench e2e proof check vuln ci changelog hooks clean
+.PHONY: help build envoy vllm run run-vllm test lint fmt fuzz bench e2e e2e-vllm proof check vuln ci changelog hooks clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,11 +28,18 @@ envoy: ## fetch the pinned Envoy once and print its path
 run: build ## build, fetch Envoy, start the whole stack in the foreground; Ctrl-C stops it
 	@envoy=$$($(ENVOY)) && ENVOY_BIN="$$envoy" exec bin/launcher up $(ARGS)
 
+vllm: ## install a real vLLM for CPU and its model outside the clone, once, and print the folder; MODEL=smollm2
+	@$(VLLM) --model $(MODEL)
+
+run-vllm: build ## as run, with that vLLM; MODEL=smollm2 gives real answers, the tiny one gibberish
+	@envoy=$$($(ENVOY)) && config=$$($(VLLM) --model $(MODEL) --config) && ENVOY_BIN="$$envoy" exec bin/launcher up --config "$$config" $(ARGS)
+
 test: ## all tests, those through a real Envoy included; a skipped test is a failure
 	@$(REAL) python3 scripts/go_test.py -race -shuffle=on -timeout 15m $(PKG)
+	@[ "$(PKG)" != ./... ] || python3 scripts/go_test.py -timeout 10m ./internal/usage
 
 lint: ## golangci-lint, pinned; the first run builds it
-	go run $(GOLANGCI_LINT) run $(PKG)
+	go run $(GOLANGCI_LINT) run --build-tags vllm $(PKG)
 
 fmt: ## format all Go files
 	go run $(GOLANGCI_LINT) fmt ./...
@@ -44,6 +53,9 @@ bench: ## benchmarks of what runs per chunk and per request
 e2e: ## the black-box tests alone: built binaries and a real Envoy
 	@$(REAL) python3 scripts/go_test.py -race -timeout 15m ./e2e/... ./envoy/...
 
+e2e-vllm: ## the tests through launcher and Envoy on a real vLLM; `make test` has none of them
+	@envoy=$$($(ENVOY)) && config=$$($(VLLM) --config) && ENVOY_BIN="$$envoy" E2E=require TOLLGATE_VLLM_CONFIG="$$config" python3 scripts/go_test.py -tags vllm -timeout 25m ./e2e/vllm
+
 proof: ## the long forms of kill loops, storms and soaks; figures are printed for docs/proof.md
 	@$(REAL) PROOF=1 python3 scripts/go_test.py -v -p 1 -timeout 60m ./e2e/... ./internal/redisstore ./internal/sqlitestore ./internal/limit
 
@@ -53,7 +65,7 @@ check: ## fmt, lint, tidy; fails if anything had to change
 	after=$$(git status --porcelain; git diff | cksum); \
 	[ "$$before" = "$$after" ] || { echo 'check: files changed, look at them' >&2; git status --short >&2; exit 1; }
 
-ci: check test e2e ## what CI runs
+ci: check test e2e e2e-vllm ## what CI runs
 
 vuln: ## known vulnerabilities in what is called; asks the Go vulnerability database
 	go run $(GOVULNCHECK) ./...

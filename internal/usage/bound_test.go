@@ -60,7 +60,7 @@ func TestMemoryIsBounded(t *testing.T) {
 			m.Feed([]byte(chunkRecorded), false)
 			before := heap()
 			m.Feed([]byte(tc.begin), false)
-			for range tc.times {
+			for range max(1, tc.times/thin) {
 				m.Feed(tc.piece, false)
 			}
 			grown := int64(heap()) - int64(before)

@@ -163,7 +163,7 @@ func (g generator) stream() string {
 func TestGeneratedStreamsMatchTheReference(t *testing.T) {
 	g := generator{rand.New(rand.NewPCG(3, 4))}
 	known := 0
-	for range 6_000 {
+	for range 6_000 / thin {
 		body, o := []byte(g.stream()), options(uint16(g.Uint32()), true)
 		var got usage.Report
 		if g.IntN(4) == 0 {
@@ -179,7 +179,7 @@ func TestGeneratedStreamsMatchTheReference(t *testing.T) {
 			known++
 		}
 	}
-	if known < 600 {
+	if known < 600/thin {
 		t.Errorf("got usage of %d streams only", known)
 	}
 }
@@ -187,7 +187,7 @@ func TestGeneratedStreamsMatchTheReference(t *testing.T) {
 func TestGeneratedBodiesMatchTheReference(t *testing.T) {
 	g := generator{rand.New(rand.NewPCG(5, 6))}
 	known := 0
-	for range 6_000 {
+	for range 6_000 / thin {
 		body, o := []byte(g.space()+g.document()+g.pick("", "\n")), options(uint16(g.Uint32()), false)
 		got := checkSplits(t, o, body, uint16(g.Uint32()), uint16(g.Uint32()))
 		if checkAgainstReference(t, o, body, got); t.Failed() {
@@ -197,7 +197,7 @@ func TestGeneratedBodiesMatchTheReference(t *testing.T) {
 			known++
 		}
 	}
-	if known < 600 {
+	if known < 600/thin {
 		t.Errorf("got usage of %d bodies only", known)
 	}
 }
