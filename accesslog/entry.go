@@ -20,7 +20,7 @@ func witness(e *datav3.HTTPAccessLogEntry) admission.Witness {
 	code := int(resp.GetResponseCode().GetValue())
 	details := resp.GetResponseCodeDetails()
 	t := ticket.Read(common.GetMetadata())
-	gone := flags.GetDownstreamConnectionTermination() || flags.GetDownstreamRemoteReset()
+	gone := flags.GetDownstreamConnectionTermination() || flags.GetDownstreamRemoteReset() || resetKindly(common, details)
 	w := admission.Witness{
 		LeaseID: t.LeaseID, KeyID: t.KeyID, RequestID: req.GetRequestId(),
 		Method: method(req.GetRequestMethod()), Endpoint: route.Label(req.GetPath()),
@@ -36,6 +36,12 @@ func witness(e *datav3.HTTPAccessLogEntry) admission.Witness {
 		w.Denied = admission.Reason(t.Reason)
 	}
 	return w
+}
+
+// resetKindly: a client that leaves with RST_STREAM(NO_ERROR) sets no flag and
+// no detail (seen on 1.40); that the last byte was never sent gives it away.
+func resetKindly(c *datav3.AccessLogCommon, details string) bool {
+	return details == envoycode.ViaUpstream && c.GetTimeToLastDownstreamTxByte() == nil
 }
 
 func duration(c *datav3.AccessLogCommon) time.Duration {

@@ -22,6 +22,12 @@ type Witnesser interface {
 	Witness(w admission.Witness)
 }
 
+// proxyWatcher is told when the proxy itself is gone. A [Witnesser] that is
+// one is told by [Server].
+type proxyWatcher interface {
+	ProxyGone()
+}
+
 // Server implements [alsv3.AccessLogServiceServer].
 type Server struct {
 	alsv3.UnimplementedAccessLogServiceServer
@@ -48,14 +54,26 @@ func (s *Server) Streams() int64 { return s.streams.Load() }
 // StreamAccessLogs implements [alsv3.AccessLogServiceServer].
 func (s *Server) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
 	s.streams.Add(1)
-	defer s.streams.Add(-1)
 	ended := make(chan error, 1)
 	go func() { ended <- s.receive(stream) }()
 	select {
 	case err := <-ended:
+		s.left()
 		return err
 	case <-s.stopped:
+		s.streams.Add(-1)
 		return status.Error(codes.Unavailable, "stopping")
+	}
+}
+
+// left counts a stream out that Envoy has ended. It never ends one while it
+// lives, so the end of the last one is Envoy's own.
+func (s *Server) left() {
+	if s.streams.Add(-1) > 0 {
+		return
+	}
+	if w, ok := s.tell.(proxyWatcher); ok {
+		w.ProxyGone()
 	}
 }
 

@@ -54,6 +54,8 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.C
 		return refusal(a.Endpoint, denied), nil
 	case err != nil && ctx.Err() != nil:
 		return nil, status.FromContextError(ctx.Err()).Err()
+	case errors.Is(err, admission.ErrGone):
+		return nil, status.Error(codes.Unavailable, "gone")
 	case err != nil:
 		s.log.Error("cannot decide", "request_id", a.RequestID, "error", err)
 		return nil, status.Error(codes.Unavailable, "cannot decide")

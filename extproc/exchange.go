@@ -44,10 +44,10 @@ func newExchange(o *Options) *exchange {
 }
 
 // close ends the session: the one deferred call of the stream.
-func (x *exchange) close() {
+func (x *exchange) close(ctx context.Context) {
 	x.freeBody()
 	if x.session != nil {
-		x.session.Close(x.outcome(ledger.Aborted))
+		x.session.Close(ctx, x.outcome(ledger.Aborted))
 	}
 	if x.meter != nil {
 		meters.Put(x.meter)

@@ -71,7 +71,8 @@ func (s *Server) run(stream grpc.ServerStream, x *exchange) (err error) {
 	// However the stream ends - half-close, reset, our own error - the session
 	// goes back here and nowhere else. Whether the answer was complete is
 	// another question, which only the answer's own bytes decide.
-	defer x.close()
+	ctx := stream.Context()
+	defer x.close(ctx)
 	defer func() {
 		if p := recover(); p != nil {
 			s.o.Metrics.panics.Inc()
@@ -87,7 +88,7 @@ func (s *Server) run(stream grpc.ServerStream, x *exchange) (err error) {
 		case err != nil:
 			return fmt.Errorf("receive: %w", err)
 		}
-		out, err := x.step(stream.Context())
+		out, err := x.step(ctx)
 		if err != nil {
 			s.o.Log.Error("cannot process message", "request_id", x.requestID, "error", err)
 			return status.Error(codes.Unavailable, "cannot process")

@@ -25,9 +25,9 @@ func TestTheLogNamesAnEarlyEnd(t *testing.T) {
 				end := admission.Outcome{Reason: ledger.Aborted, Status: 200, Report: said(12, 3, false)}
 				if logFirst {
 					b.Witness(w)
-					s.Close(end)
+					s.Close(t.Context(), end)
 				} else {
-					s.Close(end)
+					s.Close(t.Context(), end)
 					b.Witness(w)
 				}
 				rec := b.record(s)
@@ -52,7 +52,7 @@ func TestAnEndWithoutALogEntryIsFinishedAfterASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, unlimited)
 		s := b.live(keyA)
-		s.Close(admission.Outcome{Reason: ledger.Aborted, Report: said(12, 3, false)})
+		s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted, Report: said(12, 3, false)})
 		time.Sleep(1500 * time.Millisecond)
 		synctest.Wait()
 		if rec := b.record(s); rec.Reason != ledger.Aborted {
@@ -76,7 +76,7 @@ func TestAStreamThatOutlivesItsLogEntryIsCut(t *testing.T) {
 		if d := time.Since(start); d > 1500*time.Millisecond {
 			t.Errorf("cut after %v, want about a second", d)
 		}
-		s.Close(admission.Outcome{Reason: ledger.Aborted, Report: said(1, 1, false)})
+		s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted, Report: said(1, 1, false)})
 		if rec := b.record(s); rec.Reason != ledger.ClientAbort {
 			t.Errorf("reason: got %s, want client_abort", rec.Reason)
 		}
@@ -108,7 +108,7 @@ func TestWhatCannotBeRecordedIsRefused(t *testing.T) {
 		if err := s.Reserve(t.Context(), order()); err == nil {
 			t.Fatal("a request without an intent was let through")
 		}
-		s.Close(admission.Outcome{Reason: ledger.Aborted})
+		s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted})
 		if got := b.totals(); got.Leases != 0 || got.Reserved != 0 {
 			t.Errorf("left over: %+v", got)
 		}
@@ -123,7 +123,7 @@ func TestASettlementThatFailsIsKeptAndRetried(t *testing.T) {
 		if err := s.Settle(t.Context(), admission.Outcome{Reason: ledger.Complete, Status: 200, Report: said(12, 8, true)}); err == nil {
 			t.Fatal("settled without a ledger")
 		}
-		s.Close(admission.Outcome{Reason: ledger.Aborted})
+		s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted})
 		b.Witness(admission.Witness{LeaseID: s.LeaseID(), Cause: admission.CauseGateway})
 		if got := b.Pending(); got != 1 {
 			t.Errorf("pending: got %d, want 1", got)
@@ -169,7 +169,7 @@ func TestCutsHaveTheirReason(t *testing.T) {
 				if cut != (c.want != "") {
 					t.Fatalf("cut: got %v, want %v", cut, c.want != "")
 				}
-				s.Close(admission.Outcome{Reason: ledger.Aborted, Report: said(12, 3, false)})
+				s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted, Report: said(12, 3, false)})
 				b.Witness(admission.Witness{LeaseID: s.LeaseID(), Cause: admission.CauseGateway})
 				want := c.want
 				if want == "" {
@@ -191,7 +191,7 @@ func TestARequestCutBeforeItWasSentIsRefused(t *testing.T) {
 		if err := s.Reserve(t.Context(), order()); reason(err) != admission.Cancelled {
 			t.Errorf("reserve: got %v, want cancelled", err)
 		}
-		s.Close(admission.Outcome{Reason: ledger.Aborted})
+		s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted})
 		if got := b.totals(); got.Leases != 0 || got.Reserved != 0 {
 			t.Errorf("left over: %+v", got)
 		}
@@ -215,6 +215,7 @@ func TestEstimatesStandInWhereNothingWasSaid(t *testing.T) {
 		"refused by vLLM":          {usage.Chat, none, ledger.Refused, 0, 0, ledger.Exact},
 		"free":                     {usage.Free, none, ledger.Complete, 0, 0, ledger.Exact},
 		"zero is zero":             {usage.Chat, said(0, 0, true), ledger.Complete, 0, 0, ledger.Exact},
+		"output is nonsense":       {usage.Chat, usage.Report{Counts: usage.Counts{Prompt: 7, Completion: -1, Cached: -1, Reasoning: -1}, Seen: true, TextBytes: 40, Deltas: 3}, ledger.Complete, 7, 10, ledger.Estimated},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -225,7 +226,7 @@ func TestEstimatesStandInWhereNothingWasSaid(t *testing.T) {
 				if err := s.Reserve(t.Context(), o); err != nil {
 					t.Fatal(err)
 				}
-				s.Close(admission.Outcome{Reason: c.reason, Report: c.report})
+				s.Close(t.Context(), admission.Outcome{Reason: c.reason, Report: c.report})
 				rec := b.record(s)
 				if rec.Counts.Prompt != c.prompt || rec.Counts.Completion != c.completion || rec.Quality != c.quality {
 					t.Errorf("got %d + %d %s, want %d + %d %s", rec.Counts.Prompt, rec.Counts.Completion, rec.Quality,
@@ -244,7 +245,7 @@ func TestQuotaFollowsTheLedgerAndTheWallClock(t *testing.T) {
 		if err := s.Settle(t.Context(), admission.Outcome{Reason: ledger.Complete, Report: said(12, 8, true)}); err != nil {
 			t.Fatal(err)
 		}
-		s.Close(admission.Outcome{})
+		s.Close(t.Context(), admission.Outcome{})
 		if _, err := b.Admit(t.Context(), arrive(keyA)); reason(err) != admission.QuotaSpent {
 			t.Fatalf("spent quota: got %v", err)
 		}
@@ -274,7 +275,7 @@ func TestAJumpOfTheWallClockChangesNoWindow(t *testing.T) {
 			if _, err := b.Admit(t.Context(), arrive(keyA)); reason(err) != admission.RequestRate {
 				t.Errorf("third within the minute: got %v, want the request window", err)
 			}
-			second.Close(admission.Outcome{Reason: ledger.Aborted})
+			second.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted})
 			if got := b.totals().Leases; got != 1 {
 				t.Errorf("leases: got %d, want the one live stream", got)
 			}
@@ -282,6 +283,47 @@ func TestAJumpOfTheWallClockChangesNoWindow(t *testing.T) {
 			if _, err := b.Admit(t.Context(), arrive(keyA)); err != nil {
 				t.Errorf("a minute later: got %v, want admitted", err)
 			}
+		})
+	}
+}
+
+func TestAStreamThatDiedWithItsProxyIsNamed(t *testing.T) {
+	for name, c := range map[string]struct {
+		goneAfter time.Duration // of the stream's end; negative: before it
+		logged    bool
+		want      ledger.EndReason
+	}{
+		"at once":              {0, false, ledger.EnvoyCrash},
+		"the log broke before": {-900 * time.Millisecond, false, ledger.EnvoyCrash},
+		"the log broke behind": {900 * time.Millisecond, false, ledger.EnvoyCrash},
+		"long before":          {-5 * time.Second, false, ledger.Aborted},
+		"the log has told":     {0, true, ledger.ClientAbort},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, unlimited)
+				s := b.live(keyA)
+				if c.goneAfter < 0 {
+					b.ProxyGone()
+					time.Sleep(-c.goneAfter)
+				}
+				s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted, Status: 200, Report: said(12, 3, false)})
+				if c.logged {
+					b.Witness(admission.Witness{LeaseID: s.LeaseID(), Status: 200, Cause: admission.CauseClient})
+				}
+				if c.goneAfter >= 0 {
+					time.Sleep(c.goneAfter)
+					b.ProxyGone()
+				}
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				if rec := b.record(s); rec.Reason != c.want || rec.Counts.Completion != 3 || rec.Quality != ledger.Exact {
+					t.Errorf("got %+v, want %s", rec, c.want)
+				}
+				if got := b.metric("requests_settled_total", "end_reason", string(c.want), "quality", "exact"); got != 1 {
+					t.Errorf("settled %v times as %s, want once", got, c.want)
+				}
+			})
 		})
 	}
 }

@@ -57,6 +57,9 @@ type Ticket struct {
 	KeyID   string // "" on open routes
 }
 
+// ErrGone ends an admission whose answer nobody would use.
+var ErrGone = errors.New("the client has left, or the gateway is stopping")
+
 // ErrTicket says that the ticket is unknown, expired or used already.
 var ErrTicket = errors.New("ticket is unknown or expired")
 
@@ -110,9 +113,11 @@ type Gate struct {
 	wall      func() time.Time
 	access    func(Access)
 
-	mu       sync.Mutex
-	sessions map[string]*Session // by lease id, until finished; guarded by mu
-	draining bool                // guarded by mu
+	mu        sync.Mutex
+	sessions  map[string]*Session // by lease id, until finished; guarded by mu
+	tickets   tickets             // guarded by mu
+	draining  bool                // guarded by mu
+	proxyGone time.Time           // when the proxy was last seen to die; guarded by mu
 
 	flush chan struct{} // a stream has outrun its checkpoint
 
@@ -136,6 +141,7 @@ func NewGate(o Options) *Gate {
 		catalog: o.Catalog, estimate: o.Estimator, metrics: o.Metrics, log: o.Log,
 		caps: o.Caps, wall: o.Wall, access: o.Access,
 		sessions: make(map[string]*Session),
+		tickets:  newTickets(),
 		flush:    make(chan struct{}, 1),
 	}
 }
@@ -219,15 +225,15 @@ func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key) (Ticket, e
 	s.requests, s.tokens = d.Requests, d.Tokens
 	if !g.remember(s) || ctx.Err() != nil {
 		// The proxy will not use this answer: give everything back now.
-		g.forget(s.leaseID)
-		s.release(limit.Final{GiveBackRequest: true})
-		return Ticket{}, fmt.Errorf("admit: %w", context.Cause(ctx))
+		g.forget(s)
+		s.release(ctx, limit.Final{GiveBackRequest: true})
+		return Ticket{}, ErrGone
 	}
 	if !stillGood(g.keys.Current(), key.ID) {
 		// Revoked since it was looked up: [Gate.Revoke] may have gone through
 		// the sessions before this one was among them.
-		g.forget(s.leaseID)
-		s.release(limit.Final{GiveBackRequest: true})
+		g.forget(s)
+		s.release(ctx, limit.Final{GiveBackRequest: true})
 		return Ticket{}, Deny(InvalidKey)
 	}
 	return Ticket{LeaseID: s.leaseID, KeyID: key.ID}, nil
@@ -254,21 +260,33 @@ func (g *Gate) seed(ctx context.Context, key *apikey.Key, caps limit.Caps) error
 	return g.limits.Seed(ctx, key.ID, caps.QuotaPeriod, used)
 }
 
-// remember keeps a session; false when the gate is closing.
+// remember keeps a session; false when the gate is closing or the client has
+// left.
 func (g *Gate) remember(s *Session) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.draining {
+	if g.draining || !g.tickets.issue(s) {
 		return false
 	}
 	g.sessions[s.leaseID] = s
 	return true
 }
 
-func (g *Gate) forget(leaseID string) {
+func (g *Gate) forget(s *Session) {
 	g.mu.Lock()
-	delete(g.sessions, leaseID)
+	delete(g.sessions, s.leaseID)
+	g.tickets.void(s)
 	g.mu.Unlock()
+}
+
+// witnessed finds the session of a log entry; nil when there is none.
+func (g *Gate) witnessed(w Witness) *Session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if w.LeaseID != "" {
+		return g.sessions[w.LeaseID]
+	}
+	return g.tickets.leave(w)
 }
 
 func (g *Gate) session(leaseID string) *Session {
@@ -284,9 +302,12 @@ func (g *Gate) Claim(ctx context.Context, leaseID string) (*Session, error) {
 	if s == nil || !s.claim() {
 		return nil, ErrTicket
 	}
+	g.mu.Lock()
+	g.tickets.void(s)
+	g.mu.Unlock()
 	if err := g.limits.Claim(ctx, leaseID); err != nil {
-		g.forget(leaseID)
-		s.release(limit.Final{GiveBackRequest: true})
+		g.forget(s)
+		s.release(ctx, limit.Final{GiveBackRequest: true})
 		if errors.Is(err, limit.ErrLease) {
 			return nil, ErrTicket
 		}

@@ -321,7 +321,7 @@ func TestTicketIsGoodOnce(t *testing.T) {
 		if _, err := b.Claim(t.Context(), s.LeaseID()); !errors.Is(err, admission.ErrTicket) {
 			t.Errorf("second claim: got %v, want ErrTicket", err)
 		}
-		s.Close(admission.Outcome{Reason: ledger.Aborted})
+		s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted})
 	})
 }
 
@@ -369,7 +369,7 @@ func TestRefusalAtTheBodyGivesBackWhatTheDesignSays(t *testing.T) {
 				if err := s.Reserve(t.Context(), o); reason(err) != c.want {
 					t.Fatalf("reserve: got %v, want %q", err, c.want)
 				}
-				s.Close(admission.Outcome{Reason: ledger.Aborted})
+				s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted})
 				if got := b.totals(); got.Leases != 0 || got.Reserved != 0 {
 					t.Errorf("left over: %+v", got)
 				}
@@ -394,15 +394,34 @@ func TestTokenWindowRefusesAtTheBodyAndGivesBack(t *testing.T) {
 		if reason(err) != admission.TokenRate {
 			t.Fatalf("second: got %v, want the token window", err)
 		}
-		second.Close(admission.Outcome{Reason: ledger.Aborted})
+		second.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted})
 		if got := b.view("a").RequestsWindow; got != 1 {
 			t.Errorf("requests: got %d, want 1", got)
 		}
-		first.Close(admission.Outcome{Reason: ledger.Aborted})
+		first.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted})
 		if got := b.totals(); got.Leases != 0 || got.Reserved != 0 {
 			t.Errorf("left over: %+v", got)
 		}
 	})
+}
+
+// settledOnce checks a complete answer in the ledger, the window, the metrics
+// and the log.
+func settledOnce(t *testing.T, b *bench, s *admission.Session, prompt, completion int64) {
+	t.Helper()
+	rec := b.record(s)
+	if rec.Reason != ledger.Complete || rec.Quality != ledger.Exact || rec.Counts.Prompt != prompt || rec.Counts.Completion != completion {
+		t.Errorf("record: got %+v", rec)
+	}
+	if got := b.metric("token_usage_total", "api_key", "a", "type", "output"); got != float64(completion) {
+		t.Errorf("token_usage_total: got %v, want %d", got, completion)
+	}
+	if got := b.view("a").TokensWindow; got != prompt+completion {
+		t.Errorf("window: got %d, want %d", got, prompt+completion)
+	}
+	if got := b.records(); len(got) != 1 || got[0].Reason != ledger.Complete || got[0].Counts.Completion != completion {
+		t.Errorf("access records: got %+v", got)
+	}
 }
 
 func TestCompleteAnswerIsSettledOnce(t *testing.T) {
@@ -425,21 +444,9 @@ func TestCompleteAnswerIsSettledOnce(t *testing.T) {
 		if got := b.totals(); got.Leases != 0 || got.Reserved != 0 {
 			t.Errorf("left after the settlement: %+v", got)
 		}
-		s.Close(admission.Outcome{Reason: ledger.Aborted, Report: said(12, 99, false)})
+		s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted, Report: said(12, 99, false)})
 		b.Witness(admission.Witness{LeaseID: s.LeaseID(), Status: 200, Method: "POST"})
-		rec := b.record(s)
-		if rec.Reason != ledger.Complete || rec.Quality != ledger.Exact || rec.Counts.Prompt != 12 || rec.Counts.Completion != 8 {
-			t.Errorf("record: got %+v", rec)
-		}
-		if got := b.metric("token_usage_total", "api_key", "a", "type", "output"); got != 8 {
-			t.Errorf("token_usage_total: got %v, want 8", got)
-		}
-		if got := b.view("a").TokensWindow; got != 20 {
-			t.Errorf("window: got %d, want 20", got)
-		}
-		if got := b.records(); len(got) != 1 || got[0].Reason != ledger.Complete || got[0].Counts.Completion != 8 {
-			t.Errorf("access records: got %+v", got)
-		}
+		settledOnce(t, b, s, 12, 8)
 		if got := testutil.CollectAndCount(b.reg, "token_usage_total"); got != 2 {
 			t.Errorf("series of token_usage_total: got %d, want 2", got)
 		}

@@ -31,7 +31,7 @@ func (g *Gate) Run(ctx context.Context) error {
 		case <-t.C:
 			g.checkpoint(ctx)
 			g.retryPending(ctx)
-			g.sweep()
+			g.sweep(ctx)
 		}
 	}
 }
@@ -95,7 +95,7 @@ func (s *Session) running() bool {
 
 // sweep gives back tickets that nobody claimed, cuts streams that the proxy
 // has ended long ago, and finishes what waits for a log entry in vain.
-func (g *Gate) sweep() {
+func (g *Gate) sweep(ctx context.Context) {
 	for _, s := range g.all() {
 		s.mu.Lock()
 		unclaimed := s.stage == provisional && time.Since(s.issued) > limit.ProvisionalLife
@@ -107,11 +107,11 @@ func (g *Gate) sweep() {
 		s.mu.Unlock()
 		switch {
 		case unclaimed:
-			s.release(limit.Final{GiveBackRequest: true})
+			s.release(ctx, limit.Final{GiveBackRequest: true})
 		case hung:
 			s.cut("")
 		case alone:
-			s.finish()
+			s.finish(ctx)
 		}
 	}
 }

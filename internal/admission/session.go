@@ -173,7 +173,7 @@ func (s *Session) reserve(ctx context.Context, o Order) error {
 	}
 	if err := g.ledger.Begin(ctx, s.intentOf(o, tokens)); err != nil {
 		if !errors.Is(err, ledger.ErrUnavailable) {
-			s.withdraw()
+			s.withdraw(ctx)
 		}
 		return fmt.Errorf("write intent: %w", err)
 	}
@@ -185,8 +185,8 @@ func (s *Session) reserve(ctx context.Context, o Order) error {
 
 // withdraw ends an intent that may have been written although its caller did
 // not wait for it (the client left meanwhile): nothing was sent to vLLM.
-func (s *Session) withdraw() {
-	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+func (s *Session) withdraw(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	st := ledger.Settlement{
 		LeaseID: s.leaseID, EndedAt: s.gate.wall(), Reason: ledger.Refused, Quality: ledger.Exact,
@@ -275,7 +275,7 @@ func (s *Session) Progress(c usage.Counts) {
 }
 
 // release gives the lease back; calls after the first do nothing.
-func (s *Session) release(f limit.Final) {
+func (s *Session) release(ctx context.Context, f limit.Final) {
 	s.mu.Lock()
 	done := s.released
 	s.released = true
@@ -288,8 +288,8 @@ func (s *Session) release(f limit.Final) {
 		s.gate.metrics.active.Dec()
 	}
 	f.QuotaPeriod = s.key.QuotaPeriod.Name(s.gate.wall())
-	// The stream's context is dead by now, and the lease must not outlive it.
-	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
+	// The stream's context may be dead by now, and the lease must not outlive it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	if _, err := s.gate.limits.Release(ctx, s.leaseID, f); err != nil {
 		s.gate.log.Warn("cannot release lease, it expires by itself", "lease_id", s.leaseID, "error", err)

@@ -57,14 +57,14 @@ func (s *Session) Settle(ctx context.Context, o Outcome) error {
 	if o.Reason != ledger.Aborted {
 		s.count(rec)
 	}
-	s.release(limit.Final{Total: total(rec.Counts)})
+	s.release(ctx, limit.Final{Total: total(rec.Counts)})
 	return nil
 }
 
 // Close ends the session: what is not settled is settled, the lease goes back.
-// It is the one deferred call of the stream.
-func (s *Session) Close(o Outcome) {
-	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+// It is the one deferred call of the stream, whose context may be dead.
+func (s *Session) Close(ctx context.Context, o Outcome) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	if err := s.Settle(ctx, o); err != nil {
 		s.gate.log.Error("cannot settle, will retry", "request_id", s.arrival.RequestID, "error", err)
@@ -77,9 +77,9 @@ func (s *Session) Close(o Outcome) {
 	}
 	ready := s.witness != nil
 	s.mu.Unlock()
-	s.release(final)
+	s.release(ctx, final)
 	if ready {
-		s.finish()
+		s.finish(ctx)
 	}
 }
 
@@ -108,7 +108,7 @@ func (s *Session) account(o Outcome, order Order) (usage.Counts, ledger.Quality)
 	switch {
 	case o.Reason == ledger.Refused, order.Format == usage.Free:
 		return zero, ledger.Exact
-	case r.Final, r.Seen && runningCounts(order.Format):
+	case exact(r, order):
 		c := r.Counts
 		c.Prompt, c.Completion = max(0, c.Prompt), max(0, c.Completion)
 		return c, ledger.Exact
@@ -119,8 +119,9 @@ func (s *Session) account(o Outcome, order Order) (usage.Counts, ledger.Quality)
 	if c.Prompt = r.Counts.Prompt; c.Prompt < 0 {
 		c.Prompt = s.gate.textTokens(order.Model, order.PromptBytes)
 	}
+	c.Completion = max(0, r.Counts.Completion)
 	if r.TextBytes > 0 || r.Deltas > 0 {
-		c.Completion = max(1, r.Deltas, s.gate.textTokens(order.Model, r.TextBytes))
+		c.Completion = max(1, r.Deltas, c.Completion, s.gate.textTokens(order.Model, r.TextBytes))
 	}
 	return c, ledger.Estimated
 }
@@ -130,9 +131,13 @@ func (g *Gate) textTokens(model string, bytes int64) int64 {
 	return g.estimate.Estimate(limit.Sample{Model: model, PromptBytes: bytes}).Prompt
 }
 
-// runningCounts: the answer says its counts while it runs.
-func runningCounts(f usage.Format) bool {
-	return f == usage.Chat || f == usage.Completions
+// exact tells whether what was said is an account: the final usage, or the
+// running one of a stream. A usage whose output count is missing or nonsense
+// is none, except where there is no output.
+func exact(r usage.Report, o Order) bool {
+	said := r.Counts.Completion != usage.Unsaid || o.Format == usage.Pooling
+	running := r.Seen && o.Stream && (o.Format == usage.Chat || o.Format == usage.Completions)
+	return said && (r.Final || running)
 }
 
 func total(c usage.Counts) int64 { return max(0, c.Prompt) + max(0, c.Completion) }

@@ -88,7 +88,7 @@ const grace = time.Second
 // early end, frees a lease that no stream ever claimed, and closes what the
 // stream leaves open for longer than a second.
 func (g *Gate) Witness(w Witness) {
-	s := g.session(w.LeaseID)
+	s := g.witnessed(w)
 	if s == nil {
 		g.access(Access{Witness: w, Counts: usage.None()})
 		return
@@ -106,16 +106,18 @@ func (g *Gate) Witness(w Witness) {
 	ready := s.stage == closed
 	s.mu.Unlock()
 	if unclaimed {
-		s.release(limit.Final{GiveBackRequest: w.Cause == CauseGateway})
+		// Without a lease in the entry the check's answer came too late, as
+		// for a check that is cancelled.
+		s.release(context.Background(), limit.Final{GiveBackRequest: w.Cause == CauseGateway || w.LeaseID == ""})
 	}
 	if ready {
-		s.finish()
+		s.finish(context.Background())
 	}
 }
 
 // finish joins the two accounts, once: the ledger gets the name of an early
 // end, the metrics their settlement, the log its record.
-func (s *Session) finish() {
+func (s *Session) finish(ctx context.Context) {
 	s.mu.Lock()
 	if s.finished {
 		s.mu.Unlock()
@@ -125,7 +127,7 @@ func (s *Session) finish() {
 	w, rec, order, cut := s.witness, s.record, s.order, s.cutReason
 	claimed := s.claimed
 	s.mu.Unlock()
-	s.gate.forget(s.leaseID)
+	s.gate.forget(s)
 	if w == nil && !claimed {
 		// The client left during the check: its log entry came without a lease.
 		return
@@ -134,7 +136,9 @@ func (s *Session) finish() {
 	if rec != nil {
 		if w != nil {
 			s.compare(*w, *rec)
-			rec = s.rename(*w, rec, cut)
+			rec = s.rename(ctx, *w, rec, cut)
+		} else {
+			rec = s.nameless(ctx, rec)
 		}
 		s.count(*rec)
 	}
@@ -142,7 +146,7 @@ func (s *Session) finish() {
 }
 
 // rename gives an end of unknown cause the name that the proxy knows.
-func (s *Session) rename(w Witness, rec *ledger.Record, cut ledger.EndReason) *ledger.Record {
+func (s *Session) rename(ctx context.Context, w Witness, rec *ledger.Record, cut ledger.EndReason) *ledger.Record {
 	reason := w.Cause.EndReason()
 	if cut != "" {
 		reason = cut
@@ -154,7 +158,13 @@ func (s *Session) rename(w Witness, rec *ledger.Record, cut ledger.EndReason) *l
 	if status == 0 {
 		status = w.Status
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	return s.named(ctx, rec, reason, status)
+}
+
+// named replaces the name of a settled end; the counts stay. A name that
+// cannot be written now is written later.
+func (s *Session) named(ctx context.Context, rec *ledger.Record, reason ledger.EndReason, status int) *ledger.Record {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	st := ledger.Settlement{
 		LeaseID: s.leaseID, Status: status, FirstByteAt: rec.FirstByteAt, EndedAt: rec.EndedAt,

@@ -25,6 +25,8 @@ func (t *tally) exposition(model string, lora bool) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := &exposition{labels: `engine="0",model_name=` + model}
+	e.head("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.")
+	fmt.Fprintf(e, "process_start_time_seconds %.2f\n", float64(t.began.UnixMilli())/1000)
 	e.gauge("vllm:num_requests_running", "Number of requests in model execution batches.", t.sequences)
 	e.gauge("vllm:num_requests_waiting", "Number of requests waiting to be processed.", t.sequencesWait)
 	e.head("vllm:num_requests_waiting_by_reason", "gauge", "Number of waiting requests by reason.")

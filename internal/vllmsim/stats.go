@@ -4,6 +4,7 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Stats are totals since the start or the last reset.
@@ -36,6 +37,7 @@ type Group struct {
 
 // tally holds the totals and everything /metrics shows.
 type tally struct {
+	began     time.Time
 	generated atomic.Int64 // beside the mutex: one addition per token
 
 	mu sync.Mutex
@@ -50,7 +52,7 @@ type tally struct {
 }
 
 func newTally() *tally {
-	return &tally{success: make(map[string]int64), adapters: make(map[string]int), Stats: Stats{Groups: make(map[string]Group)}}
+	return &tally{began: time.Now(), success: make(map[string]int64), adapters: make(map[string]int), Stats: Stats{Groups: make(map[string]Group)}}
 }
 
 func (t *tally) stats() Stats {
