@@ -10,8 +10,9 @@ import (
 
 // ledgerCmd groups what works on the ledger itself.
 type ledgerCmd struct {
-	Verify ledgerVerifyCmd `cmd:"" help:"Check the ledger's invariants; exit 1 and the offending rows when one fails."`
-	Export ledgerExportCmd `cmd:"" help:"Print the ledger's rows as CSV or JSON lines."`
+	Verify    ledgerVerifyCmd    `cmd:"" help:"Check the ledger's invariants; exit 1 and the offending rows when one fails."`
+	Reconcile ledgerReconcileCmd `cmd:"" help:"Compare the ledger with vLLM's own token counters; exit 1 when they differ by more than is allowed."`
+	Export    ledgerExportCmd    `cmd:"" help:"Print the ledger's rows as CSV or JSON lines."`
 }
 
 type ledgerVerifyCmd struct{}

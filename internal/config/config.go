@@ -200,6 +200,10 @@ func (c *Config) VLLMPIDFile() string {
 	return filepath.Join(c.StateDir, "vllm.pid")
 }
 
+// BaselinePath is the file with which reconciliation begins: what the engines
+// had counted when the service or they last started.
+func (c *Config) BaselinePath() string { return filepath.Join(c.StateDir, "reconcile.json") }
+
 // RunDir holds the sockets: grpc.sock, http.sock, envoy-admin.sock, launcher.sock.
 func (c *Config) RunDir() string { return filepath.Join(c.StateDir, "run") }
 

@@ -30,6 +30,8 @@ import (
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
 	"tollgate/internal/openai"
+	"tollgate/internal/reconcile"
+	"tollgate/internal/redisstore"
 	"tollgate/internal/sqlitestore"
 	"tollgate/internal/unixsock"
 )
@@ -66,6 +68,7 @@ type Gateway struct {
 	als     *accesslog.Server
 	health  *health.Server
 	api     *admin.API
+	drift   *reconcile.Watcher
 	metrics http.Handler
 
 	grpcLis, httpLis, metricsLis net.Listener
@@ -74,8 +77,8 @@ type Gateway struct {
 // New makes every part and opens every listener, so that a port in use or a
 // broken file is found before anything runs. What it opened is closed again
 // when it fails.
-func New(ctx context.Context, o Options) (g *Gateway, err error) {
-	g = &Gateway{cfg: o.Config, log: o.Log.Named("gateway"), reload: o.Reload, health: health.NewServer()}
+func New(ctx context.Context, o Options) (_ *Gateway, err error) {
+	g := &Gateway{cfg: o.Config, log: o.Log.Named("gateway"), reload: o.Reload, health: health.NewServer()}
 	defer func() {
 		if err != nil {
 			g.close()
@@ -106,7 +109,10 @@ func New(ctx context.Context, o Options) (g *Gateway, err error) {
 		Resolve: o.Config.VLLM.LoRA.Runtime.Enabled, Log: o.Log.Named("engine"), Reg: own,
 	})
 	g.join(reg, own, o.Log)
-	return g, g.listen()
+	if err := g.listen(); err != nil { //nolint:contextcheck // what is opened outlives the start
+		return nil, err
+	}
+	return g, nil
 }
 
 // openKeys writes a missing key file, loads it, and shows the new admin key
@@ -161,11 +167,29 @@ func (g *Gateway) openLedger(ctx context.Context, own prometheus.Registerer) err
 	return nil
 }
 
-// openLimits makes the store and fills its windows from the ledger: slots
-// start empty, which is true, because the streams were cut.
+// openLimits makes the store. In memory its windows are filled from the ledger;
+// slots start empty, which is true, because the streams were cut. In Redis all
+// of it has outlived us, and leases that were ours expire there.
 func (g *Gateway) openLimits(ctx context.Context, own prometheus.Registerer) error {
+	if g.cfg.Store.Kind == "redis" {
+		r := g.cfg.Store.Redis
+		store, err := redisstore.Open(ctx, redisstore.Options{
+			Addresses: r.Addresses, Username: r.Username, PasswordFile: r.PasswordFile, DB: r.DB, TLS: r.TLS,
+			Timeout: r.Timeout, Log: g.log.Named("redis"), Metrics: redisstore.NewMetrics(own),
+		})
+		if err != nil {
+			return fmt.Errorf("open store: %w; store.kind is redis, and a replica that never saw the others does not know its share: "+
+				"make Redis answer at store.redis.addresses %v, or write store.kind: memory where this is the only replica", err, r.Addresses)
+		}
+		g.limits = store
+		admission.RegisterStore(own, g.limits) //nolint:contextcheck // read at every scrape
+		return nil
+	}
 	g.limits = limit.NewMemory()
-	admission.RegisterStore(own, g.limits)
+	own.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "store_partitioned", Help: "1 while the limits of this replica are its own share, because Redis does not answer.",
+	}, func() float64 { return 0 })) // memory is never apart from itself
+	admission.RegisterStore(own, g.limits) //nolint:contextcheck // read at every scrape
 	now := time.Now()
 	seconds, err := g.ledger.Minute(ctx, now.Add(-limit.Window))
 	if err != nil {
@@ -206,6 +230,10 @@ func (g *Gateway) join(base, own prometheus.Registerer, log hclog.Logger) {
 		Metrics:      extproc.NewMetrics(own), Log: log.Named("extproc"),
 	})
 	g.als = accesslog.NewServer(g.gate)
+	g.drift = reconcile.NewWatcher(reconcile.Options{
+		Engines: g.cfg.EngineAddresses(), Book: g.ledger, Path: g.cfg.BaselinePath(),
+		Log: log.Named("reconcile"), Reg: own,
+	})
 	g.api = admin.New(admin.Options{
 		Gate: g.gate, Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: g.ledger, Engines: g.engines,
 		Metrics: g.metrics, Hosts: g.hosts(), LogDir: g.cfg.Log.Dir, Log: log.Named("admin"),

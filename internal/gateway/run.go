@@ -36,6 +36,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	var group run.Group
 	stop, cancel := context.WithCancel(ctx)
 	group.Add(func() error { <-stop.Done(); return errStopped }, func(error) { cancel() })
+	//nolint:contextcheck // a stream has a context of its own
 	group.Add(serve.GRPC(g.grpcServer(), g.grpcLis, g.drain, stopGrace))
 	group.Add(serve.HTTP(ctx, g.api, g.httpLis, stopGrace))
 	group.Add(serve.Loop(ctx, g.gate.Run))
@@ -43,6 +44,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Add(serve.Loop(ctx, g.reloadOnSignal))
 	group.Add(serve.Loop(ctx, g.engines.Run))
 	group.Add(serve.Loop(ctx, g.retain))
+	group.Add(serve.Loop(ctx, g.drift.Run))
 	group.Add(serve.HTTP(ctx, g.scrapePage(), g.metricsLis, stopGrace))
 
 	g.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)

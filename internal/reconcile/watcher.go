@@ -1,0 +1,201 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tollgate/internal/ledger"
+)
+
+const (
+	// defaultInterval is between two comparisons.
+	defaultInterval = 15 * time.Second
+	// foldAfter is when a row is taken not to change any more, nor to get
+	// neighbours that started before it: a body may take a minute to arrive.
+	foldAfter = 2 * time.Minute
+)
+
+// Options are what a [Watcher] compares.
+type Options struct {
+	Engines []string // host:port, at least one
+	Book    Book
+	// Path is the file that gets the baselines, for the command line. Empty: none.
+	Path     string
+	Interval time.Duration // 0: 15 s
+	Log      hclog.Logger
+	// Reg gets engine_token_drift{type}.
+	Reg prometheus.Registerer
+}
+
+// Watcher compares all the time and exposes the drift.
+type Watcher struct {
+	o      Options
+	client *http.Client
+	drift  *prometheus.GaugeVec
+	spans  []*span // by engine, touched by Run only
+}
+
+// span is the running window of one engine. It begins with the service or with
+// the engine, whichever started last: a counter that begins anew has lost what
+// it had counted since the last look.
+type span struct {
+	engine string
+	mine   func(*ledger.Record) bool
+	base   *Baseline // nil until the engine was reached
+	last   Reading
+	cursor time.Time // rows that started before it are folded
+	folded Account
+	live   Account
+	drift  Counters
+}
+
+// NewWatcher returns a watcher; [Watcher.Run] does the work.
+func NewWatcher(o Options) *Watcher {
+	if o.Interval == 0 {
+		o.Interval = defaultInterval
+	}
+	if o.Log == nil {
+		o.Log = hclog.NewNullLogger()
+	}
+	w := &Watcher{
+		o: o, client: &http.Client{},
+		drift: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "engine_token_drift",
+			Help: "Tokens that the engines counted beyond the ledger since the last restart of either: of cut requests it may be above 0, never below.",
+		}, []string{"type"}),
+	}
+	w.drift.WithLabelValues("input").Set(0)
+	w.drift.WithLabelValues("output").Set(0)
+	if o.Reg != nil {
+		o.Reg.MustRegister(w.drift)
+	}
+	for _, e := range o.Engines {
+		w.spans = append(w.spans, &span{engine: e})
+	}
+	return w
+}
+
+// Run compares until ctx ends. The first comparison waits for nothing.
+func (w *Watcher) Run(ctx context.Context) error {
+	t := time.NewTicker(w.o.Interval)
+	defer t.Stop()
+	defer w.client.CloseIdleConnections()
+	for {
+		w.look(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+// look compares every engine once.
+func (w *Watcher) look(ctx context.Context) {
+	began := false
+	for _, s := range w.spans {
+		fresh, err := w.compare(ctx, s)
+		if err != nil && ctx.Err() == nil {
+			// An engine that is down says so elsewhere; its drift stays as it was.
+			w.o.Log.Debug("cannot compare the ledger with the engine", "engine", s.engine, "error", err)
+		}
+		began = began || fresh
+	}
+	var sum Counters
+	for _, s := range w.spans {
+		sum.Prompt += s.drift.Prompt
+		sum.Generation += s.drift.Generation
+	}
+	w.drift.WithLabelValues("input").Set(float64(sum.Prompt))
+	w.drift.WithLabelValues("output").Set(float64(sum.Generation))
+	if began && w.o.Path != "" {
+		if err := save(w.o.Path, w.baselines()); err != nil {
+			w.o.Log.Warn("cannot keep the baselines of reconciliation", "error", err)
+		}
+	}
+}
+
+func (w *Watcher) baselines() []Baseline {
+	list := []Baseline{}
+	for _, s := range w.spans {
+		if s.base != nil {
+			list = append(list, *s.base)
+		}
+	}
+	return list
+}
+
+// compare moves one window on; began says that it is a new one.
+func (w *Watcher) compare(ctx context.Context, s *span) (began bool, err error) {
+	if s.mine == nil {
+		s.mine = owner(ctx, s.engine, len(w.spans) == 1)
+	}
+	if s.base == nil {
+		return w.begin(ctx, s)
+	}
+	if err := s.read(ctx, w.o.Book); err != nil {
+		return false, err
+	}
+	now, err := Scrape(ctx, w.client, s.engine)
+	if err != nil {
+		return false, err
+	}
+	if now.anew(s.last) {
+		w.o.Log.Info("the engine's counters began anew", "engine", s.engine)
+		return w.begin(ctx, s)
+	}
+	s.last = now
+	total := s.folded
+	total.merge(s.live)
+	s.drift = now.minus(s.base.Counters).minus(total.Counters)
+	return false, nil
+}
+
+func (w *Watcher) begin(ctx context.Context, s *span) (bool, error) {
+	base, err := Take(ctx, w.client, s.engine)
+	if err != nil {
+		return false, err
+	}
+	*s = span{engine: s.engine, mine: s.mine, base: &base, last: base.Reading, cursor: base.At}
+	return true, nil
+}
+
+// read sums the rows since the cursor, and moves it over those that will not
+// change any more, up to the first that may.
+func (s *span) read(ctx context.Context, book Book) error {
+	now := time.Now()
+	s.live = Account{}
+	var group Account // of the rows that started in one microsecond
+	var at time.Time
+	changing := false
+	flush := func() {
+		if changing {
+			s.live.merge(group)
+		} else if !at.IsZero() {
+			s.folded.merge(group)
+			s.cursor = at.Add(time.Microsecond)
+		}
+		group = Account{}
+	}
+	err := book.Each(ctx, ledger.Filter{Since: s.cursor}, func(r ledger.Record) error {
+		if !r.StartedAt.Equal(at) {
+			flush()
+			at = r.StartedAt
+		}
+		changing = changing || r.Open() || now.Sub(r.EndedAt) < foldAfter || now.Sub(r.StartedAt) < foldAfter
+		if s.mine(&r) {
+			group.add(&r)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read ledger: %w", err)
+	}
+	flush()
+	return nil
+}
