@@ -35,7 +35,7 @@ run-vllm: build ## as run, with that vLLM; MODEL=smollm2 gives real answers, the
 	@envoy=$$($(ENVOY)) && config=$$($(VLLM) --model $(MODEL) --config) && ENVOY_BIN="$$envoy" exec bin/launcher up --config "$$config" $(ARGS)
 
 test: ## all tests, those through a real Envoy included; a skipped test is a failure
-	@$(REAL) python3 scripts/go_test.py -race -shuffle=on -timeout 15m $(PKG)
+	@$(REAL) python3 scripts/go_test.py -race -shuffle=on -count=1 -timeout 15m $(PKG)
 	@[ "$(PKG)" != ./... ] || python3 scripts/go_test.py -timeout 10m ./internal/usage
 
 lint: ## golangci-lint, pinned; the first run builds it
@@ -51,7 +51,7 @@ bench: ## benchmarks of what runs per chunk and per request
 	go test -run '^$$' -bench . -benchmem $(PKG)
 
 e2e: ## the black-box tests alone: built binaries and a real Envoy
-	@$(REAL) python3 scripts/go_test.py -race -timeout 15m ./e2e/... ./envoy/...
+	@$(REAL) python3 scripts/go_test.py -race -count=1 -timeout 15m ./e2e/... ./envoy/...
 
 e2e-vllm: ## the tests through launcher and Envoy on a real vLLM; `make test` has none of them
 	@envoy=$$($(ENVOY)) && config=$$($(VLLM) --config) && ENVOY_BIN="$$envoy" E2E=require TOLLGATE_VLLM_CONFIG="$$config" python3 scripts/go_test.py -tags vllm -timeout 25m ./e2e/vllm

@@ -53,7 +53,7 @@ func newHost(t *testing.T) *host {
 func (h *host) up() time.Duration {
 	h.t.Helper()
 	stack.Binary(h.t, "tollgate") // beside the launcher
-	h.cmd = exec.Command(stack.Binary(h.t, "launcher"), "up", "--config", "config.yaml") //nolint:gosec // built above
+	h.cmd = exec.Command(stack.Binary(h.t, "launcher"), "up", "--config", "config.yaml")
 	h.cmd.Dir = h.dir
 	h.cmd.Env = append(os.Environ(), "ENVOY_BIN="+stack.EnvoyBinary(h.t))
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -160,7 +160,7 @@ func (h *host) nothingIsLeft() {
 }
 
 // stream opens a streamed answer of so many tokens.
-func (h *host) stream(tokens, delayMS int) *http.Response {
+func (h *host) stream(tokens, delayMS int) io.Reader {
 	h.t.Helper()
 	body := fmt.Sprintf(`{"model":"simulated","stream":true,"max_tokens":%d,"messages":[{"role":"user","content":"hi"}],"sim":{"delay_ms":%d}}`, tokens, delayMS)
 	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodPost, h.url+"/v1/chat/completions", strings.NewReader(body))
@@ -174,7 +174,7 @@ func (h *host) stream(tokens, delayMS int) *http.Response {
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(func() { _ = resp.Body.Close() })
-	return resp
+	return resp.Body
 }
 
 // printedCurl is the command line that the launcher printed.
@@ -190,11 +190,11 @@ func (h *host) printedCurl() string {
 func TestTheFirstTenMinutes(t *testing.T) {
 	h := newHost(t)
 	h.up()
-	out, err := exec.Command("sh", "-c", h.printedCurl()).CombinedOutput() //nolint:gosec // what we printed ourselves
+	out, err := exec.Command("sh", "-c", h.printedCurl()).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "data: [DONE]") {
 		t.Errorf("the printed curl: %v\n%s\n%s", err, h.printedCurl(), out)
 	}
-	usage := exec.Command(stack.Binary(t, "tollgate"), "--config", "config.yaml", "usage", "--by", "user") //nolint:gosec // built above
+	usage := exec.Command(stack.Binary(t, "tollgate"), "--config", "config.yaml", "usage", "--by", "user")
 	usage.Dir = h.dir
 	if out, err := usage.CombinedOutput(); err != nil || !strings.Contains(string(out), "default") {
 		t.Errorf("tollgate usage: %v\n%s", err, out)
@@ -221,7 +221,7 @@ func TestCtrlCLetsAStreamFinishAndASecondOneDoesNot(t *testing.T) {
 	h.up()
 	resp := h.stream(40, 50)
 	h.signal(syscall.SIGINT)
-	body, err := io.ReadAll(resp.Body)
+	body, err := io.ReadAll(resp)
 	if err != nil || !strings.Contains(string(body), "[DONE]") {
 		t.Errorf("the stream was cut by the drain: %v", err)
 	}
@@ -233,7 +233,7 @@ func TestCtrlCLetsAStreamFinishAndASecondOneDoesNot(t *testing.T) {
 	h.up()
 	resp = h.stream(2000, 50)
 	h.signal(syscall.SIGINT)
-	go func() { _, _ = io.Copy(io.Discard, resp.Body) }()
+	go func() { _, _ = io.Copy(io.Discard, resp) }()
 	select {
 	case <-h.done:
 		t.Fatal("the launcher did not wait for the stream")
@@ -254,10 +254,10 @@ func TestAKilledLauncherLeavesNothingAndTheNextOneServes(t *testing.T) {
 	<-h.done
 	h.nothingIsLeft()
 	h.up()
-	if body, err := io.ReadAll(h.stream(5, 0).Body); err != nil || !strings.Contains(string(body), "[DONE]") {
+	if body, err := io.ReadAll(h.stream(5, 0)); err != nil || !strings.Contains(string(body), "[DONE]") {
 		t.Errorf("after the restart: %v", err)
 	}
-	verify := exec.Command(stack.Binary(t, "tollgate"), "--config", "config.yaml", "ledger", "verify") //nolint:gosec // built above
+	verify := exec.Command(stack.Binary(t, "tollgate"), "--config", "config.yaml", "ledger", "verify")
 	verify.Dir = h.dir
 	if out, err := verify.CombinedOutput(); err != nil {
 		t.Errorf("ledger verify: %v\n%s", err, out)

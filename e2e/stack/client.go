@@ -27,10 +27,11 @@ func Chat(stream bool, maxTokens int, sim string) string {
 // ChatPath is where [Chat] goes.
 const ChatPath = "/v1/chat/completions"
 
-// Open sends a chat request and returns its answer unread, and what ends it.
-func (s *Stack) Open(c *http.Client, key, body string) (*http.Response, context.CancelFunc) {
+// Open sends a chat request and returns its answer with the body unread, and
+// what ends it; the test's end and a minute do too.
+func (s *Stack) Open(c *http.Client, key, body string) (*Answer, context.CancelFunc) {
 	s.tb.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+ChatPath, strings.NewReader(body))
 	if err != nil {
 		s.tb.Fatal(err)
@@ -43,7 +44,7 @@ func (s *Stack) Open(c *http.Client, key, body string) (*http.Response, context.
 		s.tb.Fatalf("open a stream: %v", err)
 	}
 	s.tb.Cleanup(func() { cancel(); _ = resp.Body.Close() })
-	return resp, cancel
+	return &Answer{Response: resp}, cancel
 }
 
 // Addr is host:port of the edge.

@@ -336,3 +336,6 @@ func (s *Stack) Truth(requestID string) vllmsim.Truth {
 	}
 	return truth
 }
+
+// TB is the test that the stack belongs to.
+func (s *Stack) TB() testing.TB { return s.tb }

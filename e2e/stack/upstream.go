@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"regexp"
@@ -30,6 +31,8 @@ type Reply struct {
 	// connection, "hang" not before the client has left. "hang-before" sends
 	// nothing at all.
 	End string
+	// EndAfter passes between the last byte and a cut.
+	EndAfter time.Duration
 }
 
 // Upstream is an engine for what no real one would send: requests whose body
@@ -129,9 +132,7 @@ func (u *Upstream) reply(w http.ResponseWriter, r *http.Request, reply *Reply, s
 		<-r.Context().Done()
 		return
 	}
-	for name, values := range reply.Header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), reply.Header)
 	w.Header()["Content-Type"] = nil
 	if reply.ContentType != "" {
 		w.Header().Set("Content-Type", reply.ContentType)
@@ -148,7 +149,7 @@ func (u *Upstream) reply(w http.ResponseWriter, r *http.Request, reply *Reply, s
 	}
 	for i, p := range reply.Pieces {
 		if i > 0 && reply.Gap > 0 {
-			time.Sleep(reply.Gap) // else the pieces arrive as one
+			pause(r.Context(), reply.Gap) // else the pieces arrive as one
 		}
 		if _, err := w.Write(p); err != nil {
 			break
@@ -156,10 +157,16 @@ func (u *Upstream) reply(w http.ResponseWriter, r *http.Request, reply *Reply, s
 		_ = rc.Flush()
 	}
 	close(served)
+	end(r.Context(), rc, reply)
+}
+
+// end ends an answer as its reply says.
+func end(ctx context.Context, rc *http.ResponseController, reply *Reply) {
 	switch reply.End {
 	case "hang":
-		<-r.Context().Done()
+		<-ctx.Done()
 	case "fin", "rst":
+		pause(ctx, reply.EndAfter) // a reset overtakes what is on its way
 		conn, _, err := rc.Hijack()
 		if err != nil {
 			return
@@ -168,5 +175,18 @@ func (u *Upstream) reply(w http.ResponseWriter, r *http.Request, reply *Reply, s
 			_ = tcp.SetLinger(0)
 		}
 		_ = conn.Close()
+	}
+}
+
+// pause waits for d, or until the client has left.
+func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }

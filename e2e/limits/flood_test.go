@@ -1,0 +1,197 @@
+package limits_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tollgate/e2e/stack"
+)
+
+// TestGuessingKeysMeetsTheRateOfTheAddress: guesses are charged on arrival, and
+// another address is served meanwhile.
+func TestGuessingKeysMeetsTheRateOfTheAddress(t *testing.T) {
+	const qps = 20
+	n := scale(2000, 100000)
+	s := stack.Start(t, stack.Options{Config: fmt.Sprintf("rate_limit: {qps: %d, requests_per_minute: 100000}", qps), Keys: keys("ann", "")})
+	guesser := s.From("127.0.0.2")
+	var invalid, limited, strange, next atomic.Int64
+	began := time.Now()
+	ctx, cancel := context.WithCancel(t.Context())
+	var guessers, others sync.WaitGroup
+	for range 16 {
+		guessers.Go(func() {
+			for {
+				i := next.Add(1)
+				if i > int64(n) {
+					return
+				}
+				req, _ := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+stack.ChatPath, strings.NewReader("{}"))
+				req.Header.Set("Authorization", "Bearer sk-guess-"+strconv.FormatInt(i, 10))
+				resp, err := guesser.Do(req)
+				if err != nil {
+					strange.Add(1)
+					continue
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+				switch resp.StatusCode {
+				case http.StatusUnauthorized:
+					invalid.Add(1)
+				case http.StatusTooManyRequests:
+					limited.Add(1)
+				default:
+					strange.Add(1)
+				}
+			}
+		})
+	}
+	served, slowest := 0, time.Duration(0)
+	other := s.From("127.0.0.3")
+	others.Go(func() {
+		for ctx.Err() == nil {
+			at := time.Now()
+			if a := s.Do(other, "POST", stack.ChatPath, stack.Chat(false, 1, ""), "Authorization", "Bearer "+secret("ann")); a.StatusCode != http.StatusOK { //nolint:contextcheck // it ends with the test
+				t.Errorf("another address got %d %s", a.StatusCode, a.Bytes)
+			}
+			slowest = max(slowest, time.Since(at))
+			served++
+			<-time.After(100 * time.Millisecond)
+		}
+	})
+	guessers.Wait()
+	took := time.Since(began)
+	good := s.Do(guesser, "GET", "/v1/models", "", "Authorization", "Bearer "+secret("ann"))
+	cancel()
+	others.Wait()
+	most := qps + qps*took.Seconds() + 1
+	if float64(invalid.Load()) > most || strange.Load() > 0 || limited.Load()+invalid.Load() != int64(n) {
+		t.Errorf("%d guesses in %v: %d were looked at (at most %.0f may be), %d refused by rate, %d strange", n, took, invalid.Load(), most, limited.Load(), strange.Load())
+	}
+	refusedByAddress(t, good)
+	if served == 0 {
+		t.Error("the other address was not asked for")
+	}
+	t.Logf("%d guesses in %v: %d looked at, %d refused by rate; another address: %d requests, slowest %v", n, took.Round(time.Millisecond), invalid.Load(), limited.Load(), served, slowest)
+}
+
+// refusedByAddress: the refusal names the address and shows no key's limits.
+func refusedByAddress(t *testing.T, a *stack.Answer) {
+	t.Helper()
+	stack.WantProblem(t, a, tooFast)
+	if !strings.Contains(string(a.Bytes), "address") {
+		t.Errorf("the message does not name the limit: %s", a.Bytes)
+	}
+	if got := rates(t, a); len(got) != 0 {
+		t.Errorf("a refusal by address shows limits of a key: %v", got)
+	}
+	retryAfter(t, a)
+}
+
+// TestDrippingBodies: clients that send a byte now and then hold their slots
+// for body_timeout and no longer, and memory for no more than was allowed.
+func TestDrippingBodies(t *testing.T) {
+	const timeout = 3 * time.Second
+	clients := scale(100, 1000)
+	s := stack.Start(t, stack.Options{
+		Config: "request: {body_timeout: 3s, max_body_mb: 1, max_inflight_body_mb: 8}", Keys: keys("slow", "", "ann", ""),
+	})
+	before := rss(t, s)
+	var timeouts, full, other atomic.Int64
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range clients {
+		wg.Go(func() {
+			switch status := drip(ctx, s, 200<<10); status {
+			case http.StatusRequestTimeout:
+				timeouts.Add(1)
+			case http.StatusServiceUnavailable:
+				full.Add(1)
+			default:
+				other.Add(1)
+				t.Errorf("a dripping client got %d", status)
+			}
+		})
+	}
+	// 8 MiB hold 40 bodies of 200 KiB, the rest is refused at once.
+	stack.Eventually(t, timeout, "the bodies to be refused", func() bool { return full.Load() >= int64(clients-40) })
+	held := s.Metric("tollgate_leases_live")
+	a := s.Do(s.HTTP1, "POST", stack.ChatPath, `{"model":"tiny","max_tokens":1,"messages":[],"x":"`+strings.Repeat("x", 300<<10)+`"}`, "Authorization", "Bearer "+secret("ann"))
+	stack.WantProblem(t, a, stack.Problem{Status: 503, Type: "server_error", Code: "service_unavailable"})
+	if a.Header.Get("Retry-After") == "" {
+		t.Error("no retry-after")
+	}
+	during := rss(t, s)
+	wg.Wait()
+	s.Idle(2 * time.Second)
+	if timeouts.Load() != 40 || held < 40 || held > 40+5 {
+		t.Errorf("%d waited for body_timeout, %v leases were held; want 40", timeouts.Load(), held)
+	}
+	if grown := during - before; grown > 64<<20 {
+		t.Errorf("tollgate grew by %d MiB", grown>>20)
+	}
+	if a := ask(s, "ann", stack.Chat(false, 1, "")); a.StatusCode != http.StatusOK {
+		t.Errorf("afterwards: %d %s", a.StatusCode, a.Bytes)
+	}
+	t.Logf("%d clients: %d held their slot until body_timeout, %d refused at once, memory grew by %d KiB", clients, timeouts.Load(), full.Load(), (during-before)>>10)
+}
+
+// drip sends the headers of a body of n bytes and then one byte each 100 ms,
+// and returns the status of the answer.
+func drip(ctx context.Context, s *stack.Stack, n int) int {
+	conn, err := net.Dial("tcp", s.Addr())
+	if err != nil {
+		return -1
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
+	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n{",
+		stack.ChatPath, secret("slow"), n)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if _, err := io.WriteString(conn, " "); err != nil {
+					return
+				}
+			}
+		}
+	}()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return -1
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+// rss is tollgate's resident memory in bytes.
+func rss(t *testing.T, s *stack.Stack) int64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(s.Tollgate.PID()) + "/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.ParseInt(strings.Fields(string(b))[1], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}
