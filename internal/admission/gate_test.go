@@ -101,12 +101,14 @@ var unlimited = limit.Caps{
 
 func ring(t *testing.T, file string) *apikey.Ring {
 	t.Helper()
-	r, err := apikey.Parse("keys.json", []byte(file))
+	r, err := parseRing(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
+
+func parseRing(file string) (*apikey.Ring, error) { return apikey.Parse("keys.json", []byte(file)) }
 
 // newBench must run inside a synctest bubble; it stops with the test.
 func newBench(t *testing.T, caps limit.Caps, change ...func(*admission.Options)) *bench {
