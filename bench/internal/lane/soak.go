@@ -1,0 +1,115 @@
+package lane
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"tollgate/bench/internal/rig"
+)
+
+// Soaked is what a long run showed.
+type Soaked struct {
+	Streams     int           `json:"streams"` // at a time
+	Duration    time.Duration `json:"duration_ns"`
+	Requests    int64         `json:"requests"`
+	Chunks      int64         `json:"chunks"`
+	Cuts        int64         `json:"cuts"`           // by clients and by the upstream
+	Rows        int           `json:"ledger_rows"`    // all compared with the truth
+	Leases      int           `json:"leases"`         // live at the end
+	EnvoyStart  float64       `json:"envoy_mb_start"` // after warm-up
+	EnvoyEnd    float64       `json:"envoy_mb_end"`
+	ServerStart float64       `json:"server_mb_start"`
+	ServerEnd   float64       `json:"server_mb_end"`
+	EnvoySlope  float64       `json:"envoy_mb_per_hour"` // least squares after warm-up
+	ServerSlope float64       `json:"server_mb_per_hour"`
+	Void        string        `json:"void,omitempty"`
+}
+
+const (
+	soakCuts   = 0.05 // of the streams, by clients; as many by the upstream
+	soakChunks = 300
+	soakPace   = 20 * time.Millisecond
+	soakFewest = 40 // streams, where the capacity is not known
+	soakWarmUp = 4  // the first 1/4 is not looked at
+)
+
+// Soak puts half of Tollgate's capacity on a fresh stack for d, with one stream
+// in ten cut.
+func (b *Bench) Soak(ctx context.Context, d time.Duration) error {
+	streams := soakFewest
+	for _, c := range b.Capacities {
+		if c.Target == string(rig.Tollgate) && c.Carried > 0 {
+			streams = c.Carried / 2 / int(time.Second/soakPace)
+		}
+	}
+	s, err := b.Rig.Start(ctx, rig.Tollgate, "soak", "")
+	if err != nil {
+		return fmt.Errorf("soak: %w", err)
+	}
+	defer s.Stop()
+	j := closed(streams, soakChunks, soakPace)
+	j.Duration, j.Abort, j.Cut = d, soakCuts, soakCuts
+
+	watching, stop := context.WithCancel(ctx)
+	series := make(chan []point, 1)
+	go func() { series <- watch(watching, s) }()
+	run, err := b.measure(ctx, "soak", 0, Target{Name: string(rig.Tollgate), Stack: s, Strip: true}, j)
+	stop()
+	points := <-series
+	if err != nil {
+		return fmt.Errorf("soak: %w", err)
+	}
+	out := Soaked{
+		Streams: streams, Duration: run.Elapsed, Requests: run.Requests, Chunks: run.Chunks,
+		Cuts: run.Aborted + run.Cut, Rows: run.Rows, Void: run.Void,
+	}
+	if out.Leases, err = s.Leases(ctx); err != nil {
+		return fmt.Errorf("soak: %w", err)
+	}
+	if len(points) > 0 {
+		points = points[len(points)/soakWarmUp:]
+		first, last := points[0], points[len(points)-1]
+		out.EnvoyStart, out.EnvoyEnd, out.EnvoySlope = first.envoy, last.envoy, slope(points, func(p point) float64 { return p.envoy })
+		out.ServerStart, out.ServerEnd, out.ServerSlope = first.server, last.server, slope(points, func(p point) float64 { return p.server })
+	}
+	b.Soaks = append(b.Soaks, out)
+	fmt.Fprintf(b.Progress, "soak       %+v\n", out)
+	return nil
+}
+
+// point is the memory at one time, in MB.
+type point struct {
+	hours         float64
+	envoy, server float64
+}
+
+// watch reads the memory until ctx ends.
+func watch(ctx context.Context, s *rig.Stack) (points []point) {
+	begun := time.Now()
+	t := time.NewTicker(2 * time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			if m, err := memory(s); err == nil {
+				points = append(points, point{time.Since(begun).Hours(), float64(m.envoy) / 1e6, float64(m.server) / 1e6})
+			}
+		case <-ctx.Done():
+			return points
+		}
+	}
+}
+
+// slope is the least-squares slope per hour.
+func slope(points []point, of func(point) float64) float64 {
+	var n, x, y, xx, xy float64
+	for _, p := range points {
+		v := of(p)
+		n, x, y, xx, xy = n+1, x+p.hours, y+v, xx+p.hours*p.hours, xy+p.hours*v
+	}
+	if d := n*xx - x*x; d > 0 {
+		return (n*xy - x*y) / d
+	}
+	return 0
+}
