@@ -19,7 +19,9 @@ type keysListCmd struct {
 
 // Help is what --help says beside the flags.
 func (*keysListCmd) Help() string {
-	return `  tollgate keys list
+	return `Shows each key's id, user, state, quota, models, limits and end, never a secret.
+
+  tollgate keys list
   tollgate keys list --json | jq -r '.[] | select(.enabled | not) | .id'`
 }
 

@@ -22,6 +22,7 @@ import (
 // Ledger is what the API reads of the ledger.
 type Ledger interface {
 	Usage(ctx context.Context, q ledger.Query) ([]ledger.Group, error)
+	Used(ctx context.Context, keyID string, since, until time.Time) (int64, error)
 	Ping(ctx context.Context) error
 }
 
@@ -176,6 +177,11 @@ func (a *API) limits(w http.ResponseWriter, r *http.Request) {
 	}
 	caps := key.Caps(a.o.Caps, time.Now())
 	view, err := a.o.Limits.Key(r.Context(), key.ID, caps)
+	if err == nil && view.QuotaUsed < 0 {
+		// Nothing was asked since the start: the ledger knows.
+		view.QuotaPeriod = caps.QuotaPeriod
+		view.QuotaUsed, err = a.o.Ledger.Used(r.Context(), key.ID, key.QuotaPeriod.Start(time.Now()), time.Time{})
+	}
 	if err != nil {
 		a.broken(w, "cannot read limits", err)
 		return

@@ -90,6 +90,7 @@ func (a *API) updateKey(w http.ResponseWriter, r *http.Request) {
 			}
 			in.patch.Enabled = nil
 		}
+		in.keepLimits(f, id)
 		return f.Update(id, in.patch)
 	})
 	if a.edited(w, err) {
@@ -156,6 +157,29 @@ type keyInput struct {
 	id    string
 	drain bool
 	patch apikey.Patch
+	// noLimits: "limits" is null.
+	noLimits bool
+}
+
+// keepLimits fills in the limits that the body does not name: a patch of one
+// must not take another away. "limits": null takes all of them.
+func (in *keyInput) keepLimits(f *apikey.File, id string) {
+	to := in.patch.Limits
+	if to == nil || in.noLimits {
+		return
+	}
+	for _, k := range f.Keys() {
+		if k.ID != id {
+			continue
+		}
+		for _, l := range []struct{ to, from **int64 }{
+			{&to.Concurrent, &k.Concurrent}, {&to.RequestsPerMinute, &k.RequestsPerMinute}, {&to.TokensPerMinute, &k.TokensPerMinute},
+		} {
+			if *l.to == nil {
+				*l.to = *l.from
+			}
+		}
+	}
 }
 
 func (in *keyInput) spec() apikey.Spec {
@@ -214,6 +238,7 @@ func readKey(body io.Reader) (*keyInput, error) {
 			p.Models = new([]string)
 			err = json.Unmarshal(raw, p.Models)
 		case "limits":
+			in.noLimits = null
 			p.Limits, err = readLimits(raw, null)
 		case "not_before":
 			p.NotBefore = new(time.Time)

@@ -1,23 +1,42 @@
 // Package doccheck_test keeps the documentation honest: what it links to, the
-// commands and metrics it names, and the configuration it shows all exist.
+// commands, keys, routes, errors and metrics that it names, and the
+// configurations that it shows all exist.
 package doccheck_test
 
 import (
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-
-	"tollgate/internal/config"
 )
 
 const root = "../.."
 
-// pages are all Markdown files of the project by path.
+// pages are all Markdown files of the project, by path relative to its root.
 func pages(t *testing.T) map[string]string {
+	t.Helper()
+	out := files(t, ".md")
+	if len(out) < 15 {
+		t.Fatalf("only %d pages found", len(out))
+	}
+	return out
+}
+
+// page is one file of the project.
+func page(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// files are the project's files that end in suffix, without recordings and
+// what is built or fetched.
+func files(t *testing.T, suffix string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -28,151 +47,126 @@ func pages(t *testing.T) map[string]string {
 		if d.IsDir() && path != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin") {
 			return filepath.SkipDir
 		}
-		if strings.HasSuffix(name, ".md") {
-			b, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			out[path] = string(b)
+		if d.IsDir() || !strings.HasSuffix(name, suffix) {
+			return nil
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(out) < 10 {
-		t.Fatalf("only %d pages found", len(out))
-	}
-	return out
-}
-
-func TestLinksResolve(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
-	for path, text := range pages(t) {
-		for _, m := range link.FindAllStringSubmatch(text, -1) {
-			if strings.Contains(m[1], "://") {
-				continue
-			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil {
-				t.Errorf("%s links to %s, which does not exist", path, m[1])
-			}
+		rel, err := filepath.Rel(root, path)
+		if err == nil {
+			out[rel] = page(t, rel)
 		}
-	}
-}
-
-func TestTheConfigurationShownIsTheDefault(t *testing.T) {
-	text := pages(t)[filepath.Join(root, "docs/configuration.md")]
-	if !strings.Contains(text, "```yaml\n"+string(config.Sample(false))+"```\n") {
-		t.Error("docs/configuration.md does not show the file that is written: copy internal/config/sample.yaml into it")
-	}
-}
-
-func TestConfigurationsInPagesAreValid(t *testing.T) {
-	block := regexp.MustCompile("(?s)```yaml\n(.*?)```")
-	for path, text := range pages(t) {
-		if strings.Contains(path, "decisions") || strings.Contains(path, "envoy/README") {
-			continue
-		}
-		for _, m := range block.FindAllStringSubmatch(text, -1) {
-			// The certificate of the example is nobody's.
-			yaml := regexp.MustCompile(`/etc/tollgate/(cert|key)\.pem`).ReplaceAllString(m[1], `""`)
-			if _, err := config.Parse(path, []byte(yaml)); err != nil {
-				t.Errorf("a configuration in %s is wrong:\n%v", path, err)
-			}
-		}
-	}
-}
-
-func TestMakeTargetsExist(t *testing.T) {
-	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	used := regexp.MustCompile("(?m)(?:^ {4}|`)make ([a-z][a-z0-9-]*)")
-	for path, text := range pages(t) {
-		for _, m := range used.FindAllStringSubmatch(text, -1) {
-			if !strings.Contains(string(makefile), "\n"+m[1]+":") {
-				t.Errorf("%s says make %s, which the Makefile does not have", path, m[1])
-			}
-		}
-	}
-}
-
-// Every command line of the docs is given to its program with --help, which
-// fails for a command that does not exist; its flags must be in that help.
-func TestCommandsExist(t *testing.T) {
-	dir := t.TempDir()
-	for name, pkg := range map[string]string{"tollgate": "tollgate/cmd/tollgate", "launcher": "tollgate/launcher"} {
-		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg).CombinedOutput(); err != nil {
-			t.Fatalf("build %s: %v\n%s", name, err, out)
-		}
-	}
-	line := regexp.MustCompile("(?m)(?:^ {4}|`)(?:bin/)?(tollgate|launcher) ([a-z][^`\n]*)")
-	flag := regexp.MustCompile(`--[a-z-]+`)
-	help := map[string]string{}
-	for path, text := range pages(t) {
-		for _, m := range line.FindAllStringSubmatch(text, -1) {
-			words := command(m[2])
-			key := m[1] + " " + strings.Join(words, " ")
-			if _, ok := help[key]; !ok {
-				out, err := exec.Command(filepath.Join(dir, m[1]), append(words, "--help")...).CombinedOutput()
-				if err != nil {
-					t.Errorf("%s says %q: %v\n%s", path, key, err, out)
-				}
-				help[key] = string(out)
-			}
-			for _, f := range flag.FindAllString(m[2], -1) {
-				if !strings.Contains(help[key], f) {
-					t.Errorf("%s gives %s the flag %s, which its --help does not know", path, key, f)
-				}
-			}
-		}
-	}
-	if len(help) < 10 {
-		t.Errorf("only %d commands found in the docs", len(help))
-	}
-}
-
-// command is the subcommand at the start of a command line.
-func command(s string) []string {
-	groups := map[string]bool{"keys": true, "ledger": true, "envoy": true, "config": true}
-	words := strings.Fields(s)
-	if len(words) > 1 && groups[words[0]] && !strings.HasPrefix(words[1], "-") {
-		first, _, _ := strings.Cut(words[1], "|")
-		return []string{words[0], first}
-	}
-	return words[:1]
-}
-
-func TestMetricsExist(t *testing.T) {
-	source := sources(t)
-	named := regexp.MustCompile(`\b(tollgate_[a-z_]+|http_[a-z_]+_(?:total|seconds|requests)|token_usage_total)\b`)
-	for path, text := range pages(t) {
-		if strings.HasSuffix(path, "envoy/README.md") {
-			continue // it names clusters of Envoy, not metrics
-		}
-		for _, m := range named.FindAllString(text, -1) {
-			if !strings.Contains(source, `"`+strings.TrimPrefix(m, "tollgate_")+`"`) {
-				t.Errorf("%s names the metric %s, which no code has", path, m)
-			}
-		}
-	}
-}
-
-// sources is all Go code but tests.
-func sources(t *testing.T) string {
-	t.Helper()
-	var b strings.Builder
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		b.Write(text)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b.String()
+	return out
+}
+
+var fence = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
+
+// blocks are the fenced blocks of a page in one language.
+func blocks(text, language string) []string {
+	var out []string
+	for _, m := range fence.FindAllStringSubmatch(text, -1) {
+		if m[1] == language {
+			out = append(out, m[2])
+		}
+	}
+	return out
+}
+
+// rows are the rows of all tables of a page, their cells trimmed.
+func rows(text string) [][]string {
+	var out [][]string
+	for line := range strings.Lines(fence.ReplaceAllString(text, "")) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|--") {
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		out = append(out, cells)
+	}
+	return out
+}
+
+// code are the words of a page that are set as code.
+func code(text string) []string {
+	var out []string
+	for _, m := range regexp.MustCompile("`([^`\n]+)`").FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
+		out = append(out, m[1])
+	}
+	return out
+}
+
+func TestLinksResolve(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#\s]*)(?:#([^)\s]*))?\)`)
+	all := pages(t)
+	for path, text := range all {
+		for _, m := range link.FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			target := path
+			if m[1] != "" {
+				target = filepath.Join(filepath.Dir(path), m[1])
+			}
+			if _, err := os.Stat(filepath.Join(root, target)); err != nil {
+				t.Errorf("%s links to %s, which does not exist", path, m[1])
+				continue
+			}
+			if m[2] != "" && !anchors(all[target])[m[2]] {
+				t.Errorf("%s links to %s#%s, and no heading there has that name", path, m[1], m[2])
+			}
+		}
+	}
+}
+
+// anchors are the names that headings have in links.
+func anchors(text string) map[string]bool {
+	out := map[string]bool{}
+	dropped := regexp.MustCompile("[^a-z0-9 _-]")
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
+		out[strings.ReplaceAll(dropped.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")] = true
+	}
+	return out
+}
+
+func TestTheReadmeIsShort(t *testing.T) {
+	if n := strings.Count(page(t, "README.md"), "\n"); n > 150 {
+		t.Errorf("README.md has %d lines, more than anybody reads first", n)
+	}
+}
+
+// Every test that is named as a proof is a test of the package in its row.
+func TestProofsExist(t *testing.T) {
+	named := 0
+	for _, row := range rows(page(t, "docs/proof.md")) {
+		if len(row) != 3 || !strings.HasPrefix(row[2], "`Test") {
+			continue
+		}
+		var source strings.Builder
+		found, err := filepath.Glob(filepath.Join(root, strings.Trim(row[1], "`"), "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range found {
+			rel, err := filepath.Rel(root, path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			source.WriteString(page(t, rel))
+		}
+		for _, name := range code(row[2]) {
+			named++
+			if !strings.Contains(source.String(), "\nfunc "+name+"(t *testing.T) {") {
+				t.Errorf("docs/proof.md names %s of %s, which does not exist", name, row[1])
+			}
+		}
+	}
+	if named < 10 {
+		t.Errorf("only %d tests found in docs/proof.md", named)
+	}
 }
