@@ -12,7 +12,7 @@ REDIS   := python3 scripts/fetch_redis.py
 REAL    := envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" E2E=require
 
 .DEFAULT_GOAL := help
-.PHONY: help build envoy vllm run run-vllm test lint fmt fuzz bench e2e e2e-vllm proof check vuln ci changelog hooks clean
+.PHONY: help build envoy vllm run run-vllm test lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof check vuln ci changelog hooks clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,7 +47,13 @@ fmt: ## format all Go files
 fuzz: ## every fuzz target for 30 s
 	@scripts/fuzz.sh 30s
 
-bench: ## benchmarks of what runs per chunk and per request
+bench: ## what it costs against plain Envoy, in one run: a table, in under ten minutes
+	@envoy=$$($(ENVOY)) && ENVOY_BIN="$$envoy" go run ./bench $(ARGS)
+
+bench-full: ## the same in all lanes
+	@envoy=$$($(ENVOY)) && ENVOY_BIN="$$envoy" go run ./bench --full $(ARGS)
+
+microbench: ## Go benchmarks of what runs per chunk and per request
 	go test -run '^$$' -bench . -benchmem $(PKG)
 
 e2e: ## the black-box tests alone: built binaries and a real Envoy
