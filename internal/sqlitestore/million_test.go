@@ -41,7 +41,7 @@ func TestManyRequestsSumUp(t *testing.T) {
 	start := time.Now()
 	for w := range writers {
 		wg.Go(func() {
-			rng := rand.New(rand.NewPCG(uint64(w), 1)) //nolint:gosec // a test's numbers
+			rng := rand.New(rand.NewPCG(uint64(w), 1))
 			mine := make([]time.Duration, 0, n/writers)
 			var p, c int64
 			for i := range n / writers {
@@ -113,7 +113,7 @@ func sumsAre(t *testing.T, path string, requests, prompt, completion int64) {
 	if err != nil || rows != requests || p != prompt || c != completion {
 		t.Errorf("rows: got %d with %d + %d (%v), want %d with %d + %d", rows, p, c, err, requests, prompt, completion)
 	}
-	if grown := int64(during.HeapAlloc) - int64(before.HeapAlloc); grown > 16<<20 { //nolint:gosec // a heap's size
+	if grown := int64(during.HeapAlloc) - int64(before.HeapAlloc); grown > 16<<20 {
 		t.Errorf("streaming the rows holds %d bytes", grown)
 	}
 }
