@@ -348,6 +348,6 @@ func denial(d limit.Decision) *DenialError {
 func newLeaseID(now time.Time) string {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], uint64(now.UnixMilli())<<16)
-	_, _ = rand.Read(b[6:])                                        // never fails (crypto/rand aborts the program instead)
+	_, _ = rand.Read(b[6:]) // never fails (crypto/rand aborts the program instead)
 	return hex.EncodeToString(b[:])
 }
