@@ -106,7 +106,9 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	g.engines = engine.New(engine.Options{
 		Endpoints: o.Config.EngineAddresses(), APIKeyFile: o.Config.VLLM.APIKeyFile,
-		Resolve: o.Config.VLLM.LoRA.Runtime.Enabled, Log: o.Log.Named("engine"), Reg: own,
+		// Only a resolver makes sense of a name that no engine lists.
+		Resolve: o.Config.VLLM.LoRA.Runtime.Enabled && o.Config.VLLM.LoRA.Runtime.ResolverCacheDir != "",
+		Log:     o.Log.Named("engine"), Reg: own,
 	})
 	g.join(reg, own, o.Log)
 	if err := g.listen(); err != nil { //nolint:contextcheck // what is opened outlives the start

@@ -31,7 +31,9 @@
 // shared decision all that was decided alone is added to Redis: live leases with their
 // reservations, releases, use by second, quota growth. Use that a lease reported
 // before or during an outage is not given back by a smaller final count after
-// it: limits err on the strict side. A call that was given up on but carried out
+// it: limits err on the strict side. A replica that finds Redis while others that
+// it saw before have not, waits for them, 2 s at most: until they have brought back
+// their leases, Redis knows of too few. A call that was given up on but carried out
 // by Redis nevertheless is recognized and not counted twice.
 //
 // A Redis that lost its data (restarted empty, a failover to a blank server) is

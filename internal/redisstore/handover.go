@@ -34,6 +34,7 @@ type sentUse struct {
 type sentQuota struct {
 	quotaKey
 	grown, used int64
+	lost        bool
 }
 
 func (b *batch) empty() bool { return len(b.leases)+len(b.uses)+len(b.quotas) == 0 }
@@ -73,7 +74,7 @@ func (j *journal) take() *batch {
 		if len(b.quotas) == perPush {
 			break
 		}
-		b.quotas = append(b.quotas, sentQuota{key, c.pending, c.used})
+		b.quotas = append(b.quotas, sentQuota{key, c.pending, c.used, c.lost})
 	}
 	return b
 }
@@ -82,17 +83,21 @@ func (j *journal) take() *batch {
 func (j *journal) confirm(b *batch, used []int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	moment := time.Now()
 	for _, s := range b.leases {
 		l := j.dirty[s.id]
 		if l == nil {
 			continue
 		}
 		l.known, l.kept, l.acked = true, s.claimed, s.total
+		if s.claimed {
+			l.renewed = moment
+		}
 		if l.version == s.version {
 			delete(j.dirty, s.id)
 		}
 	}
-	now := j.second(time.Now())
+	now := j.second(moment)
 	for _, s := range b.uses {
 		if h := j.keys[s.key]; h != nil {
 			if u := h.bucket(s.second, now); u != nil {
@@ -106,6 +111,7 @@ func (j *journal) confirm(b *batch, used []int64) {
 		if c == nil {
 			continue
 		}
+		c.lost = false
 		if c.pending -= s.grown; c.pending == 0 {
 			delete(j.owed, s.quotaKey)
 		}
@@ -131,6 +137,7 @@ func (j *journal) forget() {
 	}
 	for _, key := range j.quotas.Keys() {
 		if c, ok := j.quotas.Peek(key); ok {
+			c.lost = true
 			j.owed[key] = c
 		}
 	}
@@ -163,6 +170,7 @@ type (
 		Period string `json:"period"`
 		Grown  int64  `json:"grown"`
 		Used   int64  `json:"used"`
+		Lost   bool   `json:"lost"`
 	}
 	joinDocument struct {
 		Leases []joinLease `json:"leases"`
@@ -190,7 +198,7 @@ func (j *journal) document(b *batch) (string, error) {
 		doc.Uses = append(doc.Uses, joinUse{Key: u.key, Age: (now.Sub(j.start) - at).Microseconds(), Requests: u.requests, Tokens: u.tokens})
 	}
 	for _, q := range b.quotas {
-		doc.Quotas = append(doc.Quotas, joinQuota{Key: q.key, Period: q.period, Grown: q.grown, Used: q.used})
+		doc.Quotas = append(doc.Quotas, joinQuota{Key: q.key, Period: q.period, Grown: q.grown, Used: q.used, Lost: q.lost})
 	}
 	text, err := json.Marshal(doc)
 	if err != nil {

@@ -75,6 +75,7 @@ type quotaKey struct{ key, period string }
 type counter struct {
 	used    int64 // what Redis said last, and own growth since
 	pending int64 // own growth that Redis did not confirm
+	lost    bool  // Redis lost it: it is to know what was used before, too
 	// What was used when the outage of that number began: shares are taken of
 	// the rest.
 	base   int64
@@ -311,6 +312,19 @@ func (j *journal) renewed(ids []string, known []bool) bool {
 		lost = j.miss(l) || lost
 	}
 	return lost
+}
+
+// recall makes all live leases pending that were not renewed lately: they may
+// have expired in Redis during an outage, or soon will.
+func (j *journal) recall(every time.Duration) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	now := time.Now()
+	for _, l := range j.leases {
+		if now.Sub(l.renewed) >= every {
+			j.miss(l)
+		}
+	}
 }
 
 // lost notes that Redis does not know a lease and reports whether it lives.

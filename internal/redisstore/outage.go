@@ -19,6 +19,9 @@ const (
 	steady = 10 * time.Second
 	// probeTimeout bounds one look, connecting included.
 	probeTimeout = 2 * time.Second
+	// peerPatience is how long a replica that found Redis waits for those that it
+	// saw before the outage. They look every probeInterval.
+	peerPatience = 2 * time.Second
 	// sweepInterval is how often what is too old is dropped from the journal.
 	sweepInterval = 30 * time.Second
 )
@@ -134,6 +137,7 @@ func (s *Store) register(ctx context.Context, epoch, proposed string) (more bool
 	if err != nil {
 		return false, err
 	}
+	s.heard = replicas
 	s.count(replicas)
 	if known := s.epoch.Load(); known == nil || *known != found {
 		if known != nil {
@@ -193,6 +197,20 @@ func (s *Store) enter(ctx context.Context) error {
 	return err
 }
 
+// errPeers says that Redis is there, but not all who were.
+var errPeers = errors.New("other replicas have not come back yet")
+
+// complete reports whether the replicas that were seen before the outage are
+// there again, or had the time to be. Leases that Redis lost, or that expired in
+// it meanwhile, are there again only when their replica has brought them: who
+// decides earlier admits too much.
+func (s *Store) complete() bool {
+	if s.found.IsZero() {
+		s.found = time.Now()
+	}
+	return s.heard >= s.replicas.Load() || time.Since(s.found) >= peerPatience
+}
+
 // rejoin ends an outage if Redis is there again. What was decided alone is sent
 // while more is decided alone; then decisions wait, for one call's budget at
 // most, until the rest is sent. So the first shared decision knows all of it.
@@ -200,10 +218,15 @@ func (s *Store) rejoin(ctx context.Context) error {
 	within, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	if err := s.enter(within); err != nil {
+		s.found = time.Time{}
 		return err
 	}
+	s.journal.recall(s.renew)
 	if err := s.push(within); err != nil {
 		return err
+	}
+	if !s.complete() {
+		return errPeers
 	}
 	s.gate.Lock()
 	defer s.gate.Unlock()
@@ -215,7 +238,7 @@ func (s *Store) rejoin(ctx context.Context) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	s.apart.Store(false)
-	s.joined = time.Now()
+	s.joined, s.found = time.Now(), time.Time{}
 	s.metrics.partitioned.Set(0)
 	s.log.Info("store is back, limits are shared again", "duration", time.Since(s.since).Round(time.Millisecond))
 	return nil

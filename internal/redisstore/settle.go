@@ -82,7 +82,7 @@ func (s *Store) spendShared(ctx context.Context, batch []limit.Spend) error {
 
 // Release implements [limit.Store].
 func (s *Store) Release(ctx context.Context, leaseID string, f limit.Final) (bool, error) {
-	released := false
+	released, used := false, int64(-1)
 	s.journal.releasing(leaseID)
 	key, _ := s.journal.keyOf(leaseID)
 	err := s.do(ctx, "release lease", func(ctx context.Context) error {
@@ -96,13 +96,13 @@ func (s *Store) Release(ctx context.Context, leaseID string, f limit.Final) (boo
 			if err != nil {
 				return err
 			}
-			s.journal.saw(key, f.QuotaPeriod, v[0])
-			released = true
+			released, used = true, v[0]
 		case "gone":
 		default:
 			return unexpected(r.verdict)
 		}
 		s.journal.released(leaseID, f, true)
+		s.journal.saw(key, f.QuotaPeriod, used) // after our own count of it, which it has in it
 		s.dismiss(ctx, leaseID, f)
 		return nil
 	}, func() error {

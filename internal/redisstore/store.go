@@ -45,7 +45,9 @@ type Store struct {
 	marks    atomic.Uint64
 	epoch    atomic.Pointer[string]
 	replicas atomic.Int64 // last seen, this one included; at least 1
-	fewer    time.Time    // owned by mind: since when there seem to be fewer
+	fewer    time.Time    // owned by mind, like what follows: since when there seem to be fewer
+	heard    int64        // replicas that Redis named last
+	found    time.Time    // when Redis was found again in this outage
 
 	// apart: this replica decides alone. gate is held for reading by every
 	// decision made alone and for writing by the hand-over to Redis, so that

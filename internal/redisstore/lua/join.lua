@@ -64,6 +64,10 @@ for _, r in ipairs(doc.windows) do
 end
 
 for _, r in ipairs(doc.quotas) do
-  if not quota_add(r.key, r.period, r.grown) then quota_seed(r.key, r.period, int(r.used)) end
+  if not quota_add(r.key, r.period, r.grown) then
+    quota_seed(r.key, r.period, int(r.used), int(r.used - r.grown))
+  elseif r.lost then
+    quota_raise(r.key, r.period, r.used - r.grown)
+  end
 end
 return counters()

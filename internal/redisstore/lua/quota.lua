@@ -1,5 +1,6 @@
 -- Quota counters of a key: u:<period> -> tokens used, n:<period> -> its number,
--- by which the oldest of more than three goes. A counter is kept for 400 days
+-- by which the oldest of more than three goes, b:<period> -> what it began with
+-- in the epoch e:<period>. A counter is kept for 400 days
 -- after its last use; one that is gone is asked for again (ErrUnseeded).
 local function quota_used(key, period)
   return tonumber(redis.call('HGET', base .. 'quota:' .. key, 'u:' .. period))
@@ -15,7 +16,9 @@ local function quota_add(key, period, n)
   return true
 end
 
-local function quota_seed(key, period, used)
+-- quota_seed starts a counter that is not known. began, below used where some of
+-- it is a replica's own growth, is what it is raised from.
+local function quota_seed(key, period, used, began)
   if quota_used(key, period) then return end
   local name, numbers, oldest, newest, known = base .. 'quota:' .. key, {}, nil, 0, 0
   local all = redis.call('HGETALL', name)
@@ -26,7 +29,17 @@ local function quota_seed(key, period, used)
     known, newest = known + 1, math.max(newest, n)
     if not oldest or n < numbers[oldest] then oldest = p end
   end
-  if known >= 3 then redis.call('HDEL', name, 'u:' .. oldest, 'n:' .. oldest) end
-  redis.call('HSET', name, 'u:' .. period, used, 'n:' .. period, newest + 1)
+  if known >= 3 then redis.call('HDEL', name, 'u:' .. oldest, 'n:' .. oldest, 'b:' .. oldest, 'e:' .. oldest) end
+  redis.call('HSET', name, 'u:' .. period, used, 'n:' .. period, newest + 1, 'b:' .. period, began or used, 'e:' .. period, ARGV[2])
   redis.call('EXPIRE', name, 400 * 86400)
+end
+
+-- quota_raise: a replica knew of more, before all was lost, than the one that
+-- started the counter again. What each added since stands beside it.
+local function quota_raise(key, period, known)
+  local name = base .. 'quota:' .. key
+  local began = redis.call('HGET', name, 'e:' .. period) == ARGV[2] and tonumber(redis.call('HGET', name, 'b:' .. period))
+    or quota_used(key, period)
+  if known > began then quota_add(key, period, known - began) end
+  redis.call('HSET', name, 'b:' .. period, int(math.max(known, began)), 'e:' .. period, ARGV[2])
 end
