@@ -8,6 +8,7 @@ ENVOY   := python3 scripts/fetch_envoy.py
 VLLM    := python3 scripts/vllm/install.py
 MODEL   ?= tiny
 REDIS   := python3 scripts/fetch_redis.py
+# Black-box suites run one after the other: they watch clocks, and each starts several processes.
 # What tests through real programs need; both are fetched once.
 REAL    := envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" E2E=require
 
@@ -35,8 +36,13 @@ run-vllm: build ## as run, with that vLLM; MODEL=smollm2 gives real answers, the
 	@envoy=$$($(ENVOY)) && config=$$($(VLLM) --model $(MODEL) --config) && ENVOY_BIN="$$envoy" exec bin/launcher up --config "$$config" $(ARGS)
 
 test: ## all tests, those through a real Envoy included; a skipped test is a failure
+ifeq ($(PKG),./...)
+	@$(REAL) python3 scripts/go_test.py -race -shuffle=on -count=1 -timeout 15m $$(go list ./... | grep -v /e2e/)
+	@python3 scripts/go_test.py -count=1 -timeout 10m ./internal/usage
+	@$(REAL) python3 scripts/go_test.py -count=1 -p 1 -timeout 15m ./e2e/...
+else
 	@$(REAL) python3 scripts/go_test.py -race -shuffle=on -count=1 -timeout 15m $(PKG)
-	@[ "$(PKG)" != ./... ] || python3 scripts/go_test.py -timeout 10m ./internal/usage
+endif
 
 lint: ## golangci-lint, pinned; the first run builds it
 	go run $(GOLANGCI_LINT) run --build-tags vllm $(PKG)
@@ -57,7 +63,7 @@ microbench: ## Go benchmarks of what runs per chunk and per request
 	go test -run '^$$' -bench . -benchmem $(PKG)
 
 e2e: ## the black-box tests alone: built binaries and a real Envoy
-	@$(REAL) python3 scripts/go_test.py -race -count=1 -timeout 15m ./e2e/... ./envoy/...
+	@$(REAL) python3 scripts/go_test.py -count=1 -p 1 -timeout 15m ./e2e/... ./envoy/...
 
 e2e-vllm: ## the tests through launcher and Envoy on a real vLLM; `make test` has none of them
 	@envoy=$$($(ENVOY)) && config=$$($(VLLM) --config) && ENVOY_BIN="$$envoy" E2E=require TOLLGATE_VLLM_CONFIG="$$config" python3 scripts/go_test.py -tags vllm -timeout 25m ./e2e/vllm

@@ -65,7 +65,7 @@ func (g *Gateway) grpcServer() *grpc.Server {
 		// A body comes as one message; the headers beside it are small.
 		grpc.MaxRecvMsgSize(g.cfg.Request.MaxBodyMB<<20+1<<20),
 		grpc.ForceServerCodecV2(extproc.Codec()),
-		// Envoy pings every 5 s (envoy.yaml); the default policy would answer
+		// Envoy pings every 10 s (envoy.yaml); the default policy would answer
 		// with GOAWAY.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
