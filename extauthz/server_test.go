@@ -1,0 +1,159 @@
+package extauthz_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"tollgate/extauthz"
+	"tollgate/internal/admission"
+	"tollgate/internal/limit"
+	"tollgate/internal/ticket"
+)
+
+// gate answers as told and remembers what it was asked.
+type gate struct {
+	asked  admission.Arrival
+	ticket admission.Ticket
+	err    error
+}
+
+func (g *gate) Admit(_ context.Context, a admission.Arrival) (admission.Ticket, error) {
+	g.asked = a
+	return g.ticket, g.err
+}
+
+// check is one request as Envoy tells of it.
+type check struct {
+	method, path, host, peer string
+	headers                  []string // names and values in turn
+}
+
+func (c check) request() *authv3.CheckRequest {
+	h := &corev3.HeaderMap{}
+	for i := 0; i < len(c.headers); i += 2 {
+		h.Headers = append(h.Headers, &corev3.HeaderValue{Key: c.headers[i], RawValue: []byte(c.headers[i+1])})
+	}
+	return &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		Source: &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{
+			SocketAddress: &corev3.SocketAddress{Address: c.peer},
+		}}},
+		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
+			Method: c.method, Path: c.path, Host: c.host, HeaderMap: h,
+		}},
+	}}
+}
+
+func local() check {
+	return check{method: "POST", path: "/chat/completions?x=1", host: "127.0.0.1:8080", peer: "127.0.0.1", headers: []string{"x-request-id", "r1"}}
+}
+
+func TestOnlyAClientOfThisMachineIsLocal(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*check)
+		hops   int
+		want   bool
+	}{
+		"plain":               {func(*check) {}, 0, true},
+		"IPv6":                {func(c *check) { c.peer, c.host = "::1", "[::1]:8080" }, 0, true},
+		"by name":             {func(c *check) { c.host = "LocalHost:8080" }, 0, true},
+		"a local page":        {func(c *check) { c.headers = append(c.headers, "origin", "http://localhost:3000") }, 0, true},
+		"a foreign page":      {func(c *check) { c.headers = append(c.headers, "origin", "https://evil.example") }, 0, false},
+		"a page of no origin": {func(c *check) { c.headers = append(c.headers, "origin", "null") }, 0, false},
+		"another peer":        {func(c *check) { c.peer = "192.0.2.1" }, 0, false},
+		"another host":        {func(c *check) { c.host = "gate.example" }, 0, false},
+		"a host like ours":    {func(c *check) { c.host = "127.0.0.1.evil.example" }, 0, false},
+		"forwarded":           {func(c *check) { c.headers = append(c.headers, "x-forwarded-for", "127.0.0.1") }, 0, false},
+		"behind a proxy":      {func(*check) {}, 1, false},
+	} {
+		g := &gate{}
+		in := local()
+		c.change(&in)
+		if _, err := extauthz.NewServer(g, c.hops, hclog.NewNullLogger()).Check(t.Context(), in.request()); err != nil {
+			t.Fatal(err)
+		}
+		if g.asked.Local != c.want {
+			t.Errorf("%s: local %v, want %v", name, g.asked.Local, c.want)
+		}
+	}
+}
+
+func TestAnArrivalIsWhatEnvoySaid(t *testing.T) {
+	g := &gate{}
+	in := local()
+	in.headers = append(in.headers, "Authorization", "Bearer x", "x-api-key", "a", "x-api-key", "b", "x-envoy-external-address", "2001:db8::7")
+	if _, err := extauthz.NewServer(g, 1, hclog.NewNullLogger()).Check(t.Context(), in.request()); err != nil {
+		t.Fatal(err)
+	}
+	a := g.asked
+	if a.Endpoint != "/v1/chat/completions" || a.Class != admission.Inference || a.RequestID != "r1" || a.Method != http.MethodPost {
+		t.Errorf("got %+v", a)
+	}
+	if a.Addr != netip.MustParseAddr("2001:db8::7") {
+		t.Errorf("address %v, want the one that Envoy computed", a.Addr)
+	}
+	if len(a.Authorization) != 1 || len(a.APIKey) != 2 {
+		t.Errorf("credentials: %d and %d values", len(a.Authorization), len(a.APIKey))
+	}
+	if _, err := extauthz.NewServer(g, 0, hclog.NewNullLogger()).Check(t.Context(), in.request()); err != nil || g.asked.Addr != netip.MustParseAddr("127.0.0.1") {
+		t.Errorf("without trusted proxies: %v, %v; want the peer", g.asked.Addr, err)
+	}
+}
+
+func TestATicketTravelsInMetadataAndCredentialsDoNotTravel(t *testing.T) {
+	g := &gate{ticket: admission.Ticket{LeaseID: "l1", KeyID: "k1"}}
+	out, err := extauthz.NewServer(g, 0, hclog.NewNullLogger()).Check(t.Context(), local().request())
+	if err != nil || codes.Code(out.GetStatus().GetCode()) != codes.OK {
+		t.Fatalf("got %v, %v", out, err)
+	}
+	f := out.GetDynamicMetadata().GetFields()
+	if f["lease"].GetStringValue() != "l1" || f["key"].GetStringValue() != "k1" {
+		t.Errorf("metadata: %v", f)
+	}
+	if got := strings.Join(out.GetOkResponse().GetHeadersToRemove(), ","); got != "authorization,x-api-key" {
+		t.Errorf("removed: %s", got)
+	}
+}
+
+func TestARefusalIsWhole(t *testing.T) {
+	g := &gate{err: &admission.DenialError{Reason: admission.RequestRate, RetryAfter: 1500e6, Requests: limit.Rate{Limit: 60}, Tokens: limit.Rate{Limit: limit.Unlimited}}}
+	out, err := extauthz.NewServer(g, 0, hclog.NewNullLogger()).Check(t.Context(), local().request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := out.GetDeniedResponse()
+	have := map[string]string{}
+	for _, h := range d.GetHeaders() {
+		have[h.GetHeader().GetKey()] = h.GetHeader().GetValue()
+	}
+	if d.GetStatus().GetCode() != 429 || have["content-type"] != "application/json" || have["retry-after"] != "2" || have["retry-after-ms"] != "1500" ||
+		have["x-ratelimit-limit-requests"] != "60" || have["x-ratelimit-limit-tokens"] != "" || d.GetBody() == "" {
+		t.Errorf("got %d %v %s", d.GetStatus().GetCode(), have, d.GetBody())
+	}
+	if got := out.GetDynamicMetadata().GetFields()[ticket.Reason].GetStringValue(); got != "requests" {
+		t.Errorf("the log would hear %q", got)
+	}
+}
+
+func TestOurOwnFailureIsAnErrorNotADenial(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		path string
+	}{"cannot decide": {errors.New("disk"), "/v1/models"}, "unknown route": {nil, "/nowhere"}} {
+		in := local()
+		in.method, in.path = "GET", c.path
+		out, err := extauthz.NewServer(&gate{err: c.err}, 0, hclog.NewNullLogger()).Check(t.Context(), in.request())
+		if out != nil || status.Code(err) != codes.Unavailable {
+			t.Errorf("%s: got %v, %v; want UNAVAILABLE, so that Envoy answers 503", name, out, err)
+		}
+	}
+}
