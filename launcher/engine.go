@@ -27,19 +27,20 @@ func engineCommand(v *config.VLLM, self, key string, environ []string) (supervis
 	if named(v.Args, "--api-key") {
 		return supervisor.Command{}, errKeyInArgs
 	}
-	var c supervisor.Command
+	env := engineEnv(v, key, environ)
+	c := supervisor.Command{Env: env}
 	port := strconv.Itoa(v.Port)
 	switch v.LaunchMode {
 	case "simulated":
 		c.Path = self
-		c.Args = append([]string{"simulate", "--listen", net.JoinHostPort(v.Host, port), "--model", servedNames(v)[0]}, meteringArgs(v)...)
+		c.Args = append([]string{"simulate", "--listen", net.JoinHostPort(v.Host, port), "--model", servedNames(v)[0]}, meteringArgs(v, env)...)
 		c.Args = slices.Concat(c.Args, simulatedLoRA(v), v.Args)
 	case "python_api":
 		c.Path, c.Main = v.PythonLauncher.Python, "vllm.entrypoints.openai.api_server"
-		c.Args = append([]string{"-m", c.Main, "--model", v.Model, "--host", v.Host, "--port", port}, vllmArgs(v)...)
+		c.Args = append([]string{"-m", c.Main, "--model", v.Model, "--host", v.Host, "--port", port}, vllmArgs(v, env)...)
 	case "cli":
 		c.Path, c.Main = "vllm", "vllm serve"
-		c.Args = append([]string{"serve", v.Model, "--host", v.Host, "--port", port}, vllmArgs(v)...)
+		c.Args = append([]string{"serve", v.Model, "--host", v.Host, "--port", port}, vllmArgs(v, env)...)
 	default:
 		return c, fmt.Errorf("vllm.launch_mode: %q is unknown", v.LaunchMode)
 	}
@@ -53,14 +54,21 @@ func engineCommand(v *config.VLLM, self, key string, environ []string) (supervis
 	} else {
 		c.Main = "" // no wrapper: the process started is the one
 	}
-	c.Env = engineEnv(v, key, environ)
 	return c, nil
 }
 
-// meteringArgs are what metering needs, unless the user says otherwise.
-func meteringArgs(v *config.VLLM) (args []string) {
-	for _, flag := range []string{"--enable-prompt-tokens-details", "--enable-force-include-usage"} {
-		if !named(v.Args, flag) {
+// forceUsage is a second belt: the gateway asks for usage in every request.
+const forceUsage = "--enable-force-include-usage"
+
+// meteringFlags are what metering needs of the engine.
+var meteringFlags = []string{"--enable-prompt-tokens-details", forceUsage}
+
+// meteringArgs are the flags of metering, unless the user says otherwise. env is
+// the engine's.
+func meteringArgs(v *config.VLLM, env []string) (args []string) {
+	rust := slices.Contains(env, "VLLM_USE_RUST_FRONTEND=1") // has no such flag, though its help does
+	for _, flag := range meteringFlags {
+		if !named(v.Args, flag) && (!rust || flag != forceUsage) {
 			args = append(args, flag)
 		}
 	}
@@ -69,8 +77,8 @@ func meteringArgs(v *config.VLLM) (args []string) {
 
 // vllmArgs are the arguments after model and address: what metering needs,
 // what the lora section says, and then the user's own.
-func vllmArgs(v *config.VLLM) []string {
-	args := meteringArgs(v)
+func vllmArgs(v *config.VLLM, env []string) []string {
+	args := meteringArgs(v, env)
 	if l := &v.LoRA; l.Enabled {
 		args = append(args, "--enable-lora", "--max-loras", strconv.Itoa(l.MaxLoRAs), "--max-lora-rank", strconv.Itoa(l.MaxLoRARank))
 		if len(l.Preload) > 0 {

@@ -40,6 +40,10 @@ func TestEngineCommandLine(t *testing.T) {
 			},
 			"vllm serve org/m --host 127.0.0.1 --port 8000 --enable_prompt_tokens_details --no-enable-force-include-usage", "",
 		},
+		"the Rust frontend rejects one of them": {
+			func(v *config.VLLM) { v.ExtraEnv = map[string]string{"VLLM_USE_RUST_FRONTEND": "1"} },
+			"vllm serve org/m --host 127.0.0.1 --port 8000 --enable-prompt-tokens-details", "",
+		},
 		"python_api": {
 			func(v *config.VLLM) { v.LaunchMode = "python_api"; v.PythonLauncher.Python = "/opt/py/bin/python" },
 			"/opt/py/bin/python -m vllm.entrypoints.openai.api_server --model org/m --host 127.0.0.1 --port 8000" + metering, "",

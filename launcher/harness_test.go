@@ -79,14 +79,18 @@ func newStack(t *testing.T, more string) *stack {
 			t.Fatal(err)
 		}
 	}
+	if !strings.Contains(more, "launch_mode") {
+		more = "  launch_mode: simulated\n" + more
+	}
+	if !strings.Contains(more, "restart:") {
+		more = "  restart: {backoff_min: 50ms, backoff_max: 100ms}\n" + more
+	}
 	text := fmt.Sprintf(`listen: %s
 metrics_listen: 127.0.0.1:%s
 state_dir: %s
 vllm:
   port: %s
   auto_start: true
-  launch_mode: simulated
-  restart: {backoff_min: 50ms, backoff_max: 100ms}
 %s`, s.edge, freePort(t), state, freePort(t), more)
 	for path, body := range map[string]string{"config.yaml": text, filepath.Join(state, "fake-edge")[len(s.dir)+1:]: s.edge} {
 		if err := os.WriteFile(filepath.Join(s.dir, path), []byte(body), 0o600); err != nil {

@@ -36,6 +36,7 @@ type host struct {
 	log     hclog.Logger
 	guard   *supervisor.Guard
 	locks   []*supervisor.PIDFile
+	flags   flagSet // of the engine; written before the first start
 
 	// stopping ends when a stop was asked for or something failed, which is its
 	// cause; killing when it has to be at once.
@@ -82,14 +83,14 @@ func newHost(p *process, cfg *config.Config) (*host, error) {
 	}
 	h.stopping, h.stop = context.WithCancelCause(context.Background())
 	h.killing, h.kill = context.WithCancel(context.Background())
-	h.wg.Go(h.listen)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP) // before anything can be left behind
+	h.wg.Go(func() { h.listen(signals) })
 	return h, nil
 }
 
 // listen makes the first signal a stop and the second one a kill.
-func (h *host) listen() {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+func (h *host) listen(signals chan os.Signal) {
 	defer signal.Stop(signals)
 	for {
 		select {

@@ -14,6 +14,23 @@ import (
 	"tollgate/internal/unixsock"
 )
 
+// preflight finds what would only show in a child's log, or not at all, once it
+// is started: taken ports, and arguments that the engine does not have.
+func (h *host) preflight(addresses map[string]string) error {
+	if err := portsFree(h.stopping, addresses); err != nil {
+		return err
+	}
+	if h.unit(engineName) == nil {
+		return nil
+	}
+	cmd, err := engineCommand(&h.cfg.VLLM, h.self, "", h.environ)
+	if err != nil {
+		return misconfigured{err}
+	}
+	h.flags, err = h.checkArgs(cmd)
+	return err
+}
+
 // portsFree fails when an address that a child is going to listen on is taken,
 // and says which setting names it: the child's own message would come late and
 // lie in a log.

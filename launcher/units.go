@@ -74,6 +74,7 @@ func (h *host) addEngine() (*control.Adapters, error) {
 			}
 			cmd, err := engineCommand(v, h.self, k, h.environ)
 			cmd.Path = findProgram(cmd.Path, cmd.Env)
+			cmd.Args = h.flags.withoutUnknown(cmd.Args)
 			return cmd, err
 		},
 		Ready:         func(ctx context.Context) error { return probe.ready(ctx, names) },
@@ -87,7 +88,7 @@ func (h *host) addEngine() (*control.Adapters, error) {
 		},
 		Live:         stall.check,
 		LiveInterval: max(min(v.StallTimeout/5, 10*time.Second), 100*time.Millisecond),
-		LiveTimeout:  10 * time.Second,
+		LiveTimeout:  max(min(v.StallTimeout/5, 10*time.Second), time.Second),
 		LiveMisses:   1, // the check is patient by itself
 		StopTimeout:  v.ShutdownTimeout,
 		Restart: supervisor.Restart{

@@ -85,12 +85,15 @@ func (h *host) up() error {
 		err = errors.Join(h.addTollgate(), h.addEnvoy(admin))
 	}
 	if err == nil {
-		err = portsFree(h.stopping, addresses)
+		err = h.preflight(addresses)
 	}
 	if err == nil {
 		err = h.ensureKeys()
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errAsked):
+		return nil // before anything was started
+	case err != nil:
 		return err
 	}
 	stopControl, err := h.serveControl(adapters)
@@ -169,6 +172,7 @@ func (h *host) sayReady() {
 	key, quote := "$TOLLGATE_KEY", `"`
 	if h.defaultKey() {
 		key, quote = apikey.DefaultSecret, "'"
+		h.log.Warn("the public default key is enabled; it works from this machine only. Disable it when you have keys of your own: tollgate keys disable default")
 	}
 	name, err := json.Marshal(model)
 	if err != nil {

@@ -35,10 +35,13 @@ func (vllmCmd) Run(p *process) error {
 	defer h.close()
 	h.warn()
 	adapters, err := h.addEngine()
-	if err != nil {
-		return err
+	if err == nil {
+		err = h.preflight(map[string]string{"vllm.port": engineAddress(cfg)})
 	}
-	if err := portsFree(h.stopping, map[string]string{"vllm.port": engineAddress(cfg)}); err != nil {
+	switch {
+	case errors.Is(err, errAsked):
+		return nil // before anything was started
+	case err != nil:
 		return err
 	}
 	stopControl, err := h.serveControl(adapters)

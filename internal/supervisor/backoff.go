@@ -6,8 +6,10 @@ import (
 )
 
 // Restart is the policy after a crash: wait BackoffMin, doubled for every
-// further crash Within, at most BackoffMax. With GiveUpAfter crashes Within the
-// child is given up; zero never gives up.
+// further crash Within, at most BackoffMax. The first crash Within of a child
+// that was ready is followed by a start at once: nothing says that it will crash
+// again. With GiveUpAfter crashes Within the child is given up; zero never gives
+// up.
 type Restart struct {
 	BackoffMin, BackoffMax time.Duration
 	GiveUpAfter            int
@@ -21,11 +23,14 @@ type history struct {
 }
 
 // crash records one and returns how long to wait before the next start.
-func (h *history) crash(now time.Time) (wait time.Duration, giveUp bool) {
+func (h *history) crash(now time.Time, wasReady bool) (wait time.Duration, giveUp bool) {
 	h.crashes = slices.DeleteFunc(h.crashes, func(t time.Time) bool { return now.Sub(t) >= h.policy.Within })
 	h.crashes = append(h.crashes, now)
 	if h.policy.GiveUpAfter > 0 && len(h.crashes) >= h.policy.GiveUpAfter {
 		return 0, true
+	}
+	if wasReady && len(h.crashes) == 1 {
+		return 0, false
 	}
 	wait = h.policy.BackoffMin
 	for range len(h.crashes) - 1 {

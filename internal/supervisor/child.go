@@ -187,7 +187,7 @@ func (c *Child) Run(ctx context.Context) (err error) {
 			continue
 		case crashed:
 		}
-		wait, giveUp := h.crash(time.Now())
+		wait, giveUp := h.crash(time.Now(), wasReady)
 		permanent := !wasReady && c.spec.Permanent != nil && c.spec.Permanent(exit)
 		if giveUp || permanent || strings.HasPrefix(exit.Reason, cannotStart) {
 			return &GaveUpError{Name: c.spec.Name, Exit: exit, Crashes: len(h.crashes), Tail: c.tail()}

@@ -65,7 +65,10 @@ func stage(spec Spec, lives ...time.Duration) (c *Child, starts *[]time.Duration
 func TestBackoffDoublesUpToItsMaximumAndForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, starts, _ := stage(
-			Spec{Restart: Restart{BackoffMin: time.Second, BackoffMax: 5 * time.Second, GiveUpAfter: 10, Within: time.Minute}},
+			Spec{
+				Restart: Restart{BackoffMin: time.Second, BackoffMax: 5 * time.Second, GiveUpAfter: 10, Within: time.Minute},
+				Ready:   func(context.Context) error { return errors.New("loading") },
+			},
 			0, 0, 0, 0, 0, 2*time.Minute, 0,
 		)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -80,6 +83,28 @@ func TestBackoffDoublesUpToItsMaximumAndForgets(t *testing.T) {
 		s := time.Second
 		want := []time.Duration{0, s, 3 * s, 7 * s, 12 * s, 17 * s, 138 * s, 140 * s}
 		if diff := cmp.Diff(want, *starts); diff != "" {
+			t.Errorf("starts (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestAChildThatWorkedIsStartedAgainAtOnceTheFirstTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := time.Second
+		c, starts, _ := stage(
+			Spec{Restart: Restart{BackoffMin: s, BackoffMax: 5 * s, GiveUpAfter: 10, Within: time.Minute}}, 90*s, 10*s, 90*s,
+		)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- c.Run(ctx) }()
+		time.Sleep(10 * time.Minute)
+		c.Kill()
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		// 90: at once; 100: the second within a minute, doubled; 192: the first again.
+		if diff := cmp.Diff([]time.Duration{0, 90 * s, 102 * s, 192 * s}, *starts); diff != "" {
 			t.Errorf("starts (-want +got):\n%s", diff)
 		}
 	})

@@ -1,0 +1,315 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"tollgate/internal/config"
+	"tollgate/internal/supervisor"
+)
+
+const (
+	// helpTimeout bounds the question for the flags, which imports all of vLLM:
+	// ten seconds on an idle machine, forty on a busy one.
+	helpTimeout = 2 * time.Minute
+	// askTimeout bounds the question to what may not be vLLM's own program, and
+	// may begin to serve instead of answering.
+	askTimeout = 10 * time.Second
+	// maxHelp is how much of the answer is read, in bytes; vLLM's is 200 KB.
+	maxHelp = 4 << 20
+)
+
+// flagSet is what an engine takes, without duplicates, sorted. An empty one is
+// not known.
+type flagSet []string
+
+// flagCache is the file that remembers a flagSet.
+type flagCache struct {
+	Key   string  `json:"key"` // identifies the installed version
+	Flags flagSet `json:"flags"`
+}
+
+var flagPattern = regexp.MustCompile(`(?:^|[\s,\[(|])(--[A-Za-z][A-Za-z0-9_-]*)`)
+
+// parseFlags finds the flags in a help text.
+func parseFlags(help []byte) flagSet {
+	var flags flagSet
+	for _, m := range flagPattern.FindAllSubmatch(help, -1) {
+		flags = append(flags, plainFlag(string(m[1])))
+	}
+	slices.Sort(flags)
+	return slices.Compact(flags)
+}
+
+// plainFlag is the spelling of the help: vLLM takes underscores for dashes, a
+// value after "=", and a key of a JSON value after a dot.
+func plainFlag(arg string) string {
+	name, _, _ := strings.Cut(arg, "=")
+	name, _, _ = strings.Cut(name, ".")
+	return strings.ReplaceAll(name, "_", "-")
+}
+
+// takes says whether the engine takes a flag; a beginning of one is enough.
+func (f flagSet) takes(arg string) bool {
+	name := plainFlag(arg)
+	return len(f) == 0 || slices.ContainsFunc(f, func(known string) bool { return strings.HasPrefix(known, name) })
+}
+
+// check reports the arguments that are flags and that the engine does not take,
+// each with what may have been meant.
+func (f flagSet) check(args []string) error {
+	var errs []error
+	for _, arg := range args {
+		if arg == "--" {
+			break // what follows is no flag
+		}
+		if !strings.HasPrefix(arg, "--") || f.takes(arg) {
+			continue
+		}
+		name, _, _ := strings.Cut(arg, "=") // the value may be anything
+		text := fmt.Sprintf("vllm.args: this vLLM has no flag %s", name)
+		if near := f.nearest(plainFlag(arg)); near != "" {
+			text += fmt.Sprintf("; did you mean %s?", near)
+		} else {
+			text += "; `vllm serve --help=all` lists them"
+		}
+		errs = append(errs, errors.New(text))
+	}
+	return errors.Join(errs...)
+}
+
+// nearest is the flag that fewest changes of a character lead to, "" when that
+// is more than a third of them.
+func (f flagSet) nearest(name string) string {
+	best, at := "", len(name)/3+1
+	for _, known := range f {
+		if d := edits(name, known); d < at {
+			best, at = known, d
+		}
+	}
+	return best
+}
+
+// edits is how many characters must be inserted, removed or replaced to make b
+// out of a.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// withoutUnknown leaves out the flags of metering that the engine does not take:
+// older ones lack a flag that is a second belt only. What the user wrote was
+// checked before.
+func (f flagSet) withoutUnknown(args []string) []string {
+	return slices.DeleteFunc(args, func(arg string) bool { return slices.Contains(meteringFlags, arg) && !f.takes(arg) })
+}
+
+// checkArgs fails when the user's arguments hold a flag that the engine does not
+// have, and returns those that it has.
+func (h *host) checkArgs(cmd supervisor.Command) (flagSet, error) {
+	flags, err := h.engineFlags(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if err := flags.check(h.cfg.VLLM.Args); err != nil {
+		return nil, misconfigured{err}
+	}
+	return flags, nil
+}
+
+// engineFlags asks the engine for its flags, once for every installed version:
+// it takes as long as half a start. An engine that does not answer that
+// question is not checked: its own message will have to do.
+func (h *host) engineFlags(cmd supervisor.Command) (flagSet, error) {
+	if h.cfg.VLLM.LaunchMode == "simulated" {
+		return nil, nil
+	}
+	cache := filepath.Join(h.cfg.StateDir, "vllm-flags.json")
+	key, isVLLM := h.installed(cmd)
+	if flags := readFlags(cache, key); flags != nil {
+		return flags, nil
+	}
+	done := h.console.follow(func() string { return "asking vLLM for its flags, once for every version" })
+	defer done()
+	timeout := askTimeout
+	if isVLLM {
+		timeout = helpTimeout
+	}
+	help, err := output(h.stopping, timeout, helpCommand(&h.cfg.VLLM, cmd))
+	if h.stopping.Err() != nil {
+		return nil, context.Cause(h.stopping)
+	}
+	flags := parseFlags(help)
+	if err == nil && len(flags) == 0 {
+		err = errors.New("its help names none")
+	}
+	if err != nil {
+		h.log.Warn("vllm.args are not checked: vLLM does not list its flags", "error", err)
+		return nil, nil // an engine that cannot run says so at its start
+	}
+	if key != "" {
+		if err := writeFlags(cache, flagCache{Key: key, Flags: flags}); err != nil {
+			h.log.Warn("cannot remember the flags of vLLM", "error", err)
+		}
+	}
+	return flags, nil
+}
+
+// helpCommand is the engine's command with the question in place of its
+// arguments.
+func helpCommand(v *config.VLLM, cmd supervisor.Command) supervisor.Command {
+	keep := 1 // serve
+	if v.LaunchMode == "python_api" {
+		keep = 2 // -m MODULE
+	}
+	if v.PythonLauncher.CondaEnv != "" {
+		keep += slices.Index(cmd.Args, v.PythonLauncher.CondaEnv) + 2 // run … ENV PROGRAM
+	}
+	cmd.Args = append(slices.Clone(cmd.Args[:keep]), "--help=all")
+	return cmd
+}
+
+// output runs a command and returns what it prints. Nothing of it is left
+// behind, whatever happens to it or to us.
+func output(ctx context.Context, timeout time.Duration, c supervisor.Command) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, findProgram(c.Path, c.Env), c.Args...) //nolint:gosec // what the configuration names
+	cmd.Env, cmd.Dir = c.Env, c.Dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &limitedWriter{to: &out, left: maxHelp}, &limitedWriter{to: &errs, left: maxHelp}
+	err := cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("no answer in %s", timeout)
+	case err != nil:
+		lines := strings.Split(strings.TrimSpace(errs.String()), "\n")
+		return nil, fmt.Errorf("%w: %s", err, cut(lines[len(lines)-1], 200))
+	}
+	return out.Bytes(), nil
+}
+
+// limitedWriter keeps the beginning and swallows the rest.
+type limitedWriter struct {
+	to   io.Writer
+	left int
+}
+
+func (w *limitedWriter) Write(p []byte) (int, error) {
+	n := min(w.left, len(p))
+	w.left -= n
+	if _, err := w.to.Write(p[:n]); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// installed identifies the engine's program and version without running it: the
+// file's identity, and the metadata of the vLLM installed beside it, if there is
+// one. Empty when the program is not to be found.
+func (h *host) installed(cmd supervisor.Command) (key string, isVLLM bool) {
+	v := &h.cfg.VLLM
+	program := "vllm"
+	if v.LaunchMode == "python_api" {
+		program = v.PythonLauncher.Python
+	}
+	env := cmd.Env
+	if v.PythonLauncher.CondaEnv != "" {
+		prefix := condaPrefix(h.stopping, v.PythonLauncher.CondaEnv, cmd)
+		env = []string{"PATH=" + filepath.Join(prefix, "bin")}
+	}
+	path := findProgram(program, env)
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", false
+	}
+	sum := sha256.New()
+	// The environment is where the name is, which may be a link to a shared
+	// interpreter, or where a link to the program leads.
+	var metadata []string
+	for _, program := range []string{path, target} {
+		found, _ := filepath.Glob(filepath.Join(filepath.Dir(program), "../lib*/python*/*-packages/vllm*-info"))
+		metadata = append(metadata, found...)
+	}
+	for _, file := range append([]string{path, target}, metadata...) {
+		info, err := os.Stat(file)
+		if err != nil {
+			return "", false
+		}
+		fmt.Fprintln(sum, file, info.Size(), info.ModTime().UnixNano())
+	}
+	fmt.Fprintln(sum, v.LaunchMode)
+	return hex.EncodeToString(sum.Sum(nil)), len(metadata) > 0
+}
+
+// condaPrefix is the folder of a conda environment, empty when there is none.
+func condaPrefix(ctx context.Context, env string, cmd supervisor.Command) string {
+	if strings.Contains(env, "/") {
+		return env
+	}
+	out, err := output(ctx, helpTimeout, supervisor.Command{
+		Path: cmd.Path, Env: cmd.Env, Args: []string{"run", "--no-capture-output", "-n", env, "printenv", "CONDA_PREFIX"},
+	})
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// readFlags is nil when the file does not hold the flags of that version.
+func readFlags(path, key string) flagSet {
+	b, err := os.ReadFile(path) //nolint:gosec // ours, under state_dir
+	if err != nil || key == "" {
+		return nil
+	}
+	var c flagCache
+	if json.Unmarshal(b, &c) != nil || c.Key != key {
+		return nil
+	}
+	return c.Flags
+}
+
+func writeFlags(path string, c flagCache) error {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("encode flags: %w", err)
+	}
+	if err := renameio.WriteFile(path, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write flags: %w", err)
+	}
+	return nil
+}
