@@ -38,7 +38,8 @@ run-vllm: build ## as run, with that vLLM; MODEL=smollm2 gives real answers, the
 test: ## all tests, those through a real Envoy included; a skipped test is a failure
 ifeq ($(PKG),./...)
 	@$(REAL) python3 scripts/go_test.py -race -shuffle=on -count=1 -timeout 15m $$(go list ./... | grep -v /e2e/)
-	@python3 scripts/go_test.py -count=1 -timeout 10m ./internal/usage
+	@python3 scripts/go_test.py -count=1 -timeout 10m ./internal/usage ./internal/sqlitestore
+	@python3 scripts/go_test.py -count=1 -timeout 10m ./internal/limit -rapid.checks=2000 -rapid.steps=100
 	@$(REAL) python3 scripts/go_test.py -count=1 -p 1 -timeout 15m ./e2e/...
 else
 	@$(REAL) python3 scripts/go_test.py -race -shuffle=on -count=1 -timeout 15m $(PKG)

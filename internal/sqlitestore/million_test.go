@@ -21,7 +21,7 @@ func requestsThrough() int {
 	if os.Getenv("PROOF") == "1" {
 		return 1_000_000
 	}
-	return 20_000
+	return 20_000 / thin
 }
 
 // TestManyRequestsSumUp sends requests through the ledger from 64 writers and

@@ -126,7 +126,9 @@ func (p *pair) check(t *rapid.T) {
 func TestStoreAnswersLikeTheBook(t *testing.T) {
 	dir, n := t.TempDir(), 0
 	rapid.Check(t, func(t *rapid.T) {
-		n++
+		if n++; n%thin != 0 && thin > 1 {
+			return
+		}
 		p := &pair{book: ledger.NewBook(), path: filepath.Join(dir, fmt.Sprint(n), "ledger.db")}
 		s, err := sqlitestore.Open(context.Background(), sqlitestore.Options{Path: p.path})
 		if err != nil {
