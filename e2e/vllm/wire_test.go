@@ -221,7 +221,7 @@ func refusals(t *testing.T, h *host) {
 		"a prompt over the context":    {completions, `{"model":"tiny","max_tokens":1,"prompt":"` + strings.Repeat("q ", 6000) + `"}`, 400, false},
 		"greedy choices":               {chat, `{"model":"tiny","n":2,"temperature":0,` + hello + `}`, 400, false},
 		"a temperature of -1":          {chat, `{"model":"tiny","temperature":-1,` + hello + `}`, 400, false},
-		"an unknown adapter":           {chat, `{"model":"nope",` + hello + `}`, 404, false}, // vLLM knows which there are
+		"an unknown adapter":           {chat, `{"model":"nope",` + hello + `}`, 404, true}, // no resolver: only listed names pass
 		"a model outside its folder":   {chat, `{"model":"../tiny/lora/b",` + hello + `}`, 404, true},
 		"no model":                     {chat, `{` + hello + `}`, 400, true},
 		"beam search":                  {completions, `{"model":"tiny","prompt":"a","use_beam_search":true,"n":2}`, 400, true},
