@@ -142,8 +142,10 @@ func TestMemoryIsBoundedWhateverTheEngineSends(t *testing.T) {
 			if r := s.Settled(id); r.Counts.Completion != c.total && c.total > 0 {
 				t.Errorf("recorded %d tokens, want %d", r.Counts.Completion, c.total)
 			}
-			if grown > 16*mib && !strings.HasPrefix(c.name, "warm") {
-				t.Errorf("tollgate grew by %d MiB, want less than 16", grown/mib)
+			// What is held is a few buffers; the rest is what the collector lets
+			// stand at gigabytes a second. Holding the answer would be 64 MiB or more.
+			if grown > 48*mib && !strings.HasPrefix(c.name, "warm") {
+				t.Errorf("tollgate grew by %d MiB: it holds what it should pass", grown/mib)
 			}
 			t.Logf("%d bytes, tollgate grew by %.1f MiB", n, float64(grown)/mib)
 		})

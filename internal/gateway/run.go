@@ -21,6 +21,9 @@ import (
 const (
 	// stopGrace is what a server gets to stop after its streams have ended.
 	stopGrace = time.Second
+	// streamWindow and connWindow are the bytes that Envoy may send ahead of us.
+	streamWindow = 256 << 10
+	connWindow   = 8 << 20
 	// cutWait is what cut streams get to settle.
 	cutWait = 3 * time.Second
 	// retainEvery is between two rounds of the ledger's retention, retainBatch
@@ -65,6 +68,9 @@ func (g *Gateway) grpcServer() *grpc.Server {
 		// A body comes as one message; the headers beside it are small.
 		grpc.MaxRecvMsgSize(g.cfg.Request.MaxBodyMB<<20+1<<20),
 		grpc.ForceServerCodecV2(extproc.Codec()),
+		// Fixed windows: what one stream may have in flight is bounded, and no
+		// pings are spent on measuring a socket that never leaves the host.
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
 		// Envoy pings every 10 s (envoy.yaml); the default policy would answer
 		// with GOAWAY.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
