@@ -70,14 +70,18 @@ func content(t *testing.T, dir string) map[string]string {
 }
 
 func TestTenWritersLoseAndTearNoLineOverRotations(t *testing.T) {
-	const writers, each = 10, 2000
+	const writers = 10
+	each, pad, limit := 2000, 0, 64<<10
+	if os.Getenv("PROOF") == "1" { // 1 GiB through 10 MiB files
+		each, pad, limit = 100_000, 1000, 10<<20
+	}
 	dir := t.TempDir()
-	w := open(t, logfile.Options{Path: filepath.Join(dir, "vllm.log"), MaxBytes: 64 << 10})
+	w := open(t, logfile.Options{Path: filepath.Join(dir, "vllm.log"), MaxBytes: int64(limit)})
 	var wg sync.WaitGroup
 	for i := range writers {
 		wg.Go(func() {
 			for j := range each {
-				_, _ = fmt.Fprintf(w, "writer %d line %d %s\n", i, j, strings.Repeat("x", j%90))
+				_, _ = fmt.Fprintf(w, "writer %d line %d %s\n", i, j, strings.Repeat("x", pad+j%90))
 			}
 		})
 	}
@@ -91,7 +95,7 @@ func TestTenWritersLoseAndTearNoLineOverRotations(t *testing.T) {
 		t.Errorf("rotated too seldom: %d files", len(files))
 	}
 	for name, body := range files {
-		if len(body) > 64<<10 {
+		if len(body) > limit {
 			t.Errorf("%s: %d bytes is above the limit", name, len(body))
 		}
 		for line := range strings.Lines(body) {
@@ -100,7 +104,7 @@ func TestTenWritersLoseAndTearNoLineOverRotations(t *testing.T) {
 	}
 	for i := range writers {
 		for j := range each {
-			line := fmt.Sprintf("writer %d line %d %s\n", i, j, strings.Repeat("x", j%90))
+			line := fmt.Sprintf("writer %d line %d %s\n", i, j, strings.Repeat("x", pad+j%90))
 			if seen[line] != 1 {
 				t.Fatalf("%q is there %d times", line, seen[line])
 			}
