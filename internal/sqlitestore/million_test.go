@@ -48,11 +48,13 @@ func TestManyRequestsSumUp(t *testing.T) {
 				// In the order of arrival, as the gate makes them.
 				in := intent(fmt.Sprintf("%012x%020x", i, rng.Uint64()))
 				in.KeyID = fmt.Sprint("key-", rng.IntN(100))
+				in.StartedAt = noon.Add(time.Duration(i) * time.Millisecond)
 				if err := s.Begin(t.Context(), in); err != nil {
 					t.Errorf("begin: %v", err)
 					return
 				}
 				st := complete(in.LeaseID, rng.Int64N(2000), rng.Int64N(1000))
+				st.FirstByteAt, st.EndedAt = in.StartedAt.Add(time.Second), in.StartedAt.Add(2*time.Second)
 				p, c = p+st.Counts.Prompt, c+st.Counts.Completion
 				before := time.Now()
 				if _, _, err := s.Settle(t.Context(), st); err != nil {
