@@ -46,7 +46,7 @@ else
 endif
 
 lint: ## golangci-lint, pinned; the first run builds it
-	go run $(GOLANGCI_LINT) run --build-tags vllm $(PKG)
+	GOLANGCI_LINT_CACHE="$(CURDIR)/.cache/lint" go run $(GOLANGCI_LINT) run --build-tags vllm $(PKG)
 
 fmt: ## format all Go files
 	go run $(GOLANGCI_LINT) fmt ./...

@@ -70,6 +70,8 @@ func adapterLife(t *testing.T, h *host) {
 	}
 	h.crash("killed between requests", syscall.SIGKILL, h.vllm().PID)
 	h.listed("tiny", "a")
+	// It is put back as soon as the engine is ready, and known within a second.
+	stack.Eventually(t, 30*time.Second, "the adapter to be back", func() bool { return h.Post(chat, withA).StatusCode == http.StatusOK })
 	if again := h.Post(chat, withA); again.StatusCode != http.StatusOK || text(again) != text(adapted) {
 		t.Errorf("after the restart: %d %q, want %q", again.StatusCode, text(again), text(adapted))
 	}
