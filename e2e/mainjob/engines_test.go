@@ -48,6 +48,12 @@ func TestSeveralEnginesShareTheLoadAndOneMayDie(t *testing.T) {
 		t.Errorf("records by engine: %v, want all 40 over %s and %s", by, a, b)
 	}
 	stopA()
+	// Before any health check can have seen it: half of these meet the dead one first.
+	for range 100 {
+		if got := s.Post("/v1/chat/completions", scripted(1, `"tokens":2`)); got.StatusCode != http.StatusOK {
+			t.Fatalf("just after one engine of two died: %d %s", got.StatusCode, got.Bytes)
+		}
+	}
 	stack.Eventually(t, 5*time.Second, "the dead engine to be left out", func() bool {
 		return s.Metric("tollgate_engine_up", "engine", a) == 0
 	})
