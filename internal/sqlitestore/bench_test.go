@@ -3,11 +3,13 @@ package sqlitestore_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -96,4 +98,38 @@ func BenchmarkCheckpoint(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkRequest measures the CPU of one request alone: an intent and its
+// settlement, each a commit of its own, as when the service is not busy.
+func BenchmarkRequest(b *testing.B) {
+	s, err := sqlitestore.Open(context.Background(), sqlitestore.Options{Path: filepath.Join(b.TempDir(), "ledger.db")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	before := cpu(b)
+	for i := 0; b.Loop(); i++ {
+		in := intent(fmt.Sprintf("%012x%020x", time.Now().UnixMilli(), rand.Uint64()))
+		in.RequestID, in.StartedAt = fmt.Sprintf("%016x-%016x", rand.Uint64(), rand.Uint64()), time.Now()
+		if err := s.Begin(context.Background(), in); err != nil {
+			b.Fatal(err)
+		}
+		end := complete(in.LeaseID, 1000, 300)
+		end.EndedAt = time.Now()
+		if _, _, err := s.Settle(context.Background(), end); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
+}
+
+// cpu is what this process has used so far.
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

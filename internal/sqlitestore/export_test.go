@@ -1,6 +1,10 @@
 package sqlitestore
 
-import "context"
+import (
+	"context"
+	"errors"
+	"strings"
+)
 
 // Exec runs SQL on the writing connection, inside a transaction of the writer.
 func (s *Store) Exec(ctx context.Context, query string, args ...any) error {
@@ -42,3 +46,33 @@ func SetMigrations(m []string) (restore func()) {
 
 // Migrations are the real ones.
 func Migrations() []string { return migrations }
+
+// Queries are those that the service asks while it works, by name.
+func Queries() map[string]string {
+	return map[string]string{"open": openQuery, "minute": minuteQuery}
+}
+
+// Plan is how SQLite would answer a query.
+func (s *Store) Plan(ctx context.Context, query string) (plan string, err error) {
+	args := make([]any, strings.Count(query, "?")) // more than it takes where one is named twice
+	for i := range args {
+		args[i] = 1
+	}
+	if strings.Contains(query, "?1") {
+		args = args[:1]
+	}
+	rows, err := s.db.QueryContext(ctx, "EXPLAIN QUERY PLAN "+query, args...)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+			return "", err
+		}
+		plan += detail + "; "
+	}
+	return plan, rows.Err()
+}

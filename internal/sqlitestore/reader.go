@@ -177,14 +177,16 @@ func dayFrom(t time.Time) time.Time {
 	return day
 }
 
+const minuteQuery = `SELECT key_id, at, sum(tokens), sum(requests) FROM (
+		SELECT key_id, started_at / 1000000 AS at, 0 AS tokens, 1 AS requests FROM requests WHERE started_at >= ?1
+		UNION ALL
+		SELECT key_id, ended_at / 1000000, coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0), 0
+			FROM requests WHERE ` + ended + ` >= ?1 AND ended_at IS NOT NULL
+	) GROUP BY at, key_id ORDER BY at, key_id`
+
 // Minute implements [ledger.Store]; the seconds come ordered by time and key.
 func (r *Reader) Minute(ctx context.Context, since time.Time) (seconds []ledger.Second, err error) {
-	rows, err := r.db.QueryContext(ctx, `SELECT key_id, at, sum(tokens), sum(requests) FROM (
-			SELECT key_id, started_at / 1000000 AS at, 0 AS tokens, 1 AS requests FROM requests WHERE started_at >= ?1
-			UNION ALL
-			SELECT key_id, ended_at / 1000000, coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0), 0
-				FROM requests WHERE ended_at >= ?1
-		) GROUP BY at, key_id ORDER BY at, key_id`, ceilMicros(since))
+	rows, err := r.db.QueryContext(ctx, minuteQuery, ceilMicros(since))
 	if err != nil {
 		return nil, failed(ctx, "read seconds", err)
 	}
@@ -226,7 +228,7 @@ func (r *Reader) Each(ctx context.Context, f ledger.Filter, fn func(ledger.Recor
 		query, args = query+" AND key_id = ?", append(args, f.KeyID)
 	}
 	if f.Open {
-		query += " AND end_reason IS NULL"
+		query += " AND " + isOpen
 	}
 	query += " ORDER BY started_at, rowid LIMIT " + fmt.Sprint(page)
 	for {

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -141,14 +144,14 @@ func TestMigrationIsWholeOrNothing(t *testing.T) {
 	}
 	released := sqlitestore.Migrations()
 
-	broken := []string{released[0], "ALTER TABLE requests ADD COLUMN extra INTEGER; SELECT * FROM nowhere"}
-	restore := sqlitestore.SetMigrations(broken)
+	next := func(step string) []string { return append(slices.Clone(released), step) }
+	restore := sqlitestore.SetMigrations(next("ALTER TABLE requests ADD COLUMN extra INTEGER; SELECT * FROM nowhere"))
 	t.Cleanup(restore)
 	if _, err := sqlitestore.Open(t.Context(), sqlitestore.Options{Path: path}); err == nil {
 		t.Fatal("a broken migration was accepted")
 	}
 
-	sqlitestore.SetMigrations([]string{released[0], "ALTER TABLE requests ADD COLUMN extra INTEGER"})
+	sqlitestore.SetMigrations(next("ALTER TABLE requests ADD COLUMN extra INTEGER"))
 	if _, err := sqlitestore.OpenReadOnly(t.Context(), path); !errors.Is(err, sqlitestore.ErrSchema) {
 		t.Errorf("OpenReadOnly of an older ledger: got %v, want ErrSchema", err)
 	}
@@ -158,6 +161,51 @@ func TestMigrationIsWholeOrNothing(t *testing.T) {
 	}
 	if err := s.Exec(t.Context(), "UPDATE requests SET extra = 1"); err != nil {
 		t.Errorf("the new column: %v", err)
+	}
+}
+
+func TestEveryOlderVersionIsBroughtUpToDate(t *testing.T) {
+	released := sqlitestore.Migrations()
+	for version := 1; version < len(released); version++ {
+		t.Run(fmt.Sprint(version), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "ledger.db")
+			restore := sqlitestore.SetMigrations(released[:version])
+			t.Cleanup(restore)
+			old := open(t, sqlitestore.Options{Path: path})
+			fill(t, old, 3)
+			if err := old.Begin(t.Context(), intent("left-open")); err != nil {
+				t.Fatal(err)
+			}
+			if err := old.Close(); err != nil {
+				t.Fatal(err)
+			}
+			sqlitestore.SetMigrations(released)
+			s := open(t, sqlitestore.Options{Path: path})
+			if got := len(rows(t, s.Reader, ledger.Filter{Open: true})); got != 1 {
+				t.Errorf("open: got %d, want 1", got)
+			}
+			if n, err := s.Recover(t.Context(), ledger.GatewayCrash, time.Now()); n != 1 || err != nil {
+				t.Errorf("recover: got %d, %v, want 1", n, err)
+			}
+			if found, err := s.Verify(t.Context()); len(found) > 0 || err != nil {
+				t.Errorf("verify: %v, %v", found, err)
+			}
+		})
+	}
+}
+
+// What the service asks for while it works must not read the whole ledger.
+func TestWorkDoesNotReadTheWholeLedger(t *testing.T) {
+	s := open(t, sqlitestore.Options{})
+	fill(t, s, 3)
+	for name, query := range sqlitestore.Queries() {
+		plan, err := s.Plan(t.Context(), query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(plan, "SCAN requests") || !strings.Contains(plan, "USING INDEX") {
+			t.Errorf("%s: %s", name, plan)
+		}
 	}
 }
 

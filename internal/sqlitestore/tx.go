@@ -38,7 +38,7 @@ func prepare(ctx context.Context, c *sql.Conn) (*statements, error) {
 			prompt_tokens=prompt_tokens+?6, completion_tokens=completion_tokens+?7`},
 		{&st.drop, `UPDATE rollups SET dropped_requests=dropped_requests+?5, dropped_prompt_tokens=dropped_prompt_tokens+?6,
 			dropped_completion_tokens=dropped_completion_tokens+?7 WHERE key_id=?1 AND day=?2 AND user=?3 AND model=?4`},
-		{&st.open, "SELECT " + columns + ", rowid FROM requests WHERE end_reason IS NULL ORDER BY started_at LIMIT ?"},
+		{&st.open, openQuery},
 		{&st.prune, `DELETE FROM requests WHERE rowid IN (SELECT rowid FROM requests
 			WHERE started_at < ? AND end_reason IS NOT NULL ORDER BY started_at LIMIT ?) RETURNING ` + columns},
 		{&st.ping, "INSERT INTO probe (id, at) VALUES (1, ?1) ON CONFLICT DO UPDATE SET at=?1"},
@@ -63,6 +63,9 @@ func (st *statements) close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// openQuery is the oldest requests that are not settled.
+const openQuery = "SELECT " + columns + ", rowid FROM requests WHERE " + isOpen + " ORDER BY started_at LIMIT ?"
 
 // tx is the transaction of one group. Rollups move once per group, at its end.
 type tx struct {
