@@ -37,6 +37,7 @@ func (c *serveCmd) Run(env *Env) error {
 	if err != nil {
 		return err
 	}
+	limitProcessors(env.Getenv)
 	log, done, err := c.logger(cfg, env.Stderr)
 	if err != nil {
 		return err
