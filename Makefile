@@ -51,8 +51,8 @@ lint: ## golangci-lint, pinned; the first run builds it
 fmt: ## format all Go files
 	go run $(GOLANGCI_LINT) fmt ./...
 
-fuzz: ## every fuzz target for 30 s
-	@scripts/fuzz.sh 30s
+fuzz: ## every fuzz target for 60 s
+	@scripts/fuzz.sh 60s
 
 bench: ## what it costs against plain Envoy, in one run: a table, in under ten minutes
 	@envoy=$$($(ENVOY)) && ENVOY_BIN="$$envoy" go run ./bench $(ARGS)
