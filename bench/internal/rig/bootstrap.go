@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"tollgate/bench/internal/script"
 	"tollgate/envoy"
 )
 
@@ -112,12 +114,22 @@ func keyAuth(key string) doc {
 	}
 }
 
-// writePlain leaves the bootstrap where [envoy.Args] expects it.
-func writePlain(stateDir string, p envoy.Params, key string) (string, error) {
-	b, err := plainBootstrap(p, key)
+// bareBootstrap lets the bare server see one header more, which tells it
+// whether to cut usage out.
+func bareBootstrap(p envoy.Params) ([]byte, error) {
+	rendered, err := envoy.Render(p)
 	if err != nil {
-		return "", err
+		return nil, fmt.Errorf("render: %w", err)
 	}
+	const last = "{ exact: retry-after }]"
+	if bytes.Count(rendered, []byte(last)) != 1 {
+		return nil, errShape
+	}
+	return bytes.Replace(rendered, []byte(last), []byte("{ exact: retry-after }, { exact: "+script.Header+" }]"), 1), nil
+}
+
+// write leaves a bootstrap where [envoy.Args] expects it.
+func write(stateDir string, b []byte) (string, error) {
 	path := filepath.Join(stateDir, envoy.BootstrapFile)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", fmt.Errorf("make run folder: %w", err)

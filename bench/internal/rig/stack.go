@@ -145,15 +145,7 @@ func (s *Stack) startEnvoy(ctx context.Context, r *Rig) error {
 	if err != nil {
 		return fmt.Errorf("read parameters of Envoy: %w", err)
 	}
-	var bootstrap string
-	switch s.Kind {
-	case Plain:
-		bootstrap, err = writePlain(s.cfg.StateDir, params, "")
-	case APIKey:
-		bootstrap, err = writePlain(s.cfg.StateDir, params, key)
-	case Bare, Tollgate, Direct, Foreign: // the last two have no Envoy of ours
-		bootstrap, err = envoy.Write(s.cfg.StateDir, params)
-	}
+	bootstrap, err := s.writeBootstrap(params)
 	if err != nil {
 		return fmt.Errorf("write bootstrap: %w", err)
 	}
@@ -166,6 +158,24 @@ func (s *Stack) startEnvoy(ctx context.Context, r *Rig) error {
 		code, _, err := get(ctx, s.URL+"/v1/models", key)
 		return err == nil && code == http.StatusOK
 	})
+}
+
+func (s *Stack) writeBootstrap(p envoy.Params) (path string, err error) {
+	var text []byte
+	switch s.Kind {
+	case Plain:
+		text, err = plainBootstrap(p, "")
+	case APIKey:
+		text, err = plainBootstrap(p, key)
+	case Bare:
+		text, err = bareBootstrap(p)
+	case Tollgate, Direct, Foreign: // the last two have no Envoy of ours
+		return envoy.Write(s.cfg.StateDir, p)
+	}
+	if err != nil {
+		return "", err
+	}
+	return write(s.cfg.StateDir, text)
 }
 
 // Stop stops the processes, Envoy first. A second call does nothing.
