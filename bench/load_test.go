@@ -65,6 +65,17 @@ func truthOf(t *testing.T, url string) *upstream.Truth {
 	return truth
 }
 
+// truthWhen is the truth once it is as wanted, or after 5 s: the upstream counts
+// a chunk after it was written, so its reader may be ahead.
+func truthWhen(t *testing.T, url string, wanted func(*upstream.Truth) bool) *upstream.Truth {
+	t.Helper()
+	truth := truthOf(t, url)
+	for end := time.Now().Add(5 * time.Second); !wanted(truth) && time.Now().Before(end); truth = truthOf(t, url) {
+		time.Sleep(time.Millisecond)
+	}
+	return truth
+}
+
 func ask(t *testing.T, url, id, body string, s script.Script) *http.Request {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/v1/chat/completions", strings.NewReader(body))
@@ -106,7 +117,8 @@ func TestUpstreamSpeaksAsVLLMDoesAndMeterAgrees(t *testing.T) {
 	want := map[string]upstream.Record{
 		"a": {Written: 5, Done: true, Attempts: 1}, "b": {Written: 5, Done: true, Attempts: 1}, "c": {Written: 7, Done: true, Attempts: 1},
 	}
-	if diff := cmp.Diff(want, truthOf(t, url).Records); diff != "" {
+	truth := truthWhen(t, url, func(u *upstream.Truth) bool { return cmp.Equal(want, u.Records) })
+	if diff := cmp.Diff(want, truth.Records); diff != "" {
 		t.Errorf("truth (-want +got)\n%s", diff)
 	}
 }
@@ -121,7 +133,8 @@ func TestUpstreamKnowsWhatItCut(t *testing.T) {
 	if _, err := io.Copy(io.Discard, resp.Body); err == nil {
 		t.Error("a cut answer ended as if it were whole")
 	}
-	if got := truthOf(t, url).Records["cut"]; got.Done || got.Written != 3 {
+	truth := truthWhen(t, url, func(u *upstream.Truth) bool { return u.Records["cut"].Written >= 3 })
+	if got := truth.Records["cut"]; got.Done || got.Written != 3 {
 		t.Errorf("got %+v, want 3 written and not done", got)
 	}
 }
@@ -139,11 +152,7 @@ func TestDriverCountsWhatTheUpstreamWrote(t *testing.T) {
 	if res.Failed() > 0 || res.Requests == 0 || res.Complete != res.Requests || res.Chunks != 20*res.Requests {
 		t.Errorf("got %d requests, %d complete, %d chunks, errors %v", res.Requests, res.Complete, res.Chunks, res.Errors)
 	}
-	// A chunk is counted after it was written, so its reader may be ahead.
-	got := truthOf(t, url).Tokens
-	for end := time.Now().Add(5 * time.Second); got < res.Chunks && time.Now().Before(end); got = truthOf(t, url).Tokens {
-		time.Sleep(time.Millisecond)
-	}
+	got := truthWhen(t, url, func(u *upstream.Truth) bool { return u.Tokens >= res.Chunks }).Tokens
 	if got != res.Chunks {
 		t.Errorf("the upstream wrote %d chunks and %d came", got, res.Chunks)
 	}
