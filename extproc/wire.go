@@ -68,8 +68,9 @@ type outbound struct {
 }
 
 // bodies gives the buffers of bodies. gRPC's own pool has nothing between 32 KiB
-// and 1 MiB, and Envoy's chunks of a fast answer are 64 KiB and a bit.
-var bodies = mem.NewTieredBufferPool(1<<10, 4<<10, 16<<10, 32<<10, 72<<10, 144<<10, 512<<10, 1<<20)
+// and 1 MiB, and Envoy's chunks of a fast answer are 64 KiB and a bit. A buffer
+// is cleared whole when it is taken, so a prompt should not get one of twice its size.
+var bodies = mem.NewTieredBufferPool(1<<10, 4<<10, 16<<10, 32<<10, 72<<10, 144<<10, 256<<10, 512<<10, 1<<20)
 
 // Codec is the codec that the server of [Register] needs
 // ([grpc.ForceServerCodecV2]); all other messages are ordinary protobuf.
