@@ -127,7 +127,7 @@ func refer(o usage.Options, body []byte) (usage.Report, bool) {
 		for _, e := range parseSSE(string(body)) {
 			f.event(e)
 		}
-	} else if len(bytes.TrimSpace(body)) > 0 {
+	} else if len(bytes.Trim(body, " \t\r\n")) > 0 {
 		f.body(body)
 	}
 	return f.report(), f.ok
