@@ -35,7 +35,7 @@ type Lane struct {
 
 // lanes are in the order in which they run and are printed.
 var lanes = []Lane{
-	{Streams, "20 streams at a time, 300 chunks, 5 ms apart", true, closed(20, 300, 5*time.Millisecond)},
+	{Streams, "20 streams at a time, 300 chunks, 5 ms apart", true, atLeast(5*time.Second, closed(20, 300, 5*time.Millisecond))},
 	{Two, "60 streams per second, 2 chunks, 5 ms apart", false, open(60, 2, promptBytes)},
 	{Short, "60 streams per second, 1 chunk", false, open(60, 1, promptBytes)},
 	{Scale1, "1 stream, 20 chunks, 5 ms apart", true, closed(1, 20, 5*time.Millisecond)},
