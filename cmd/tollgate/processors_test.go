@@ -1,26 +1,79 @@
 package main
 
 import (
+	"context"
 	"runtime"
+	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
-func TestServiceComputesOnHalfOfTheProcessors(t *testing.T) {
+func TestFewProcessorsAreHalf(t *testing.T) {
 	for _, tt := range []struct {
-		env        string
-		have, want int
+		all  int
+		sync string
+		want int
 	}{
-		{"", 1, 1},
-		{"", 2, 1},
-		{"", 3, 2},
-		{"", 16, 8},
-		{"16", 16, 16}, // the runtime has obeyed it already
+		{1, "process", 1},
+		{2, "process", 1},
+		{3, "process", 2},
+		{16, "process", 8},
+		{1, "power", 1},
+		{2, "power", 2},
+		{8, "power", 4},
 	} {
-		before := runtime.GOMAXPROCS(tt.have)
-		limitProcessors(func(string) string { return tt.env })
-		got := runtime.GOMAXPROCS(before)
-		if got != tt.want {
-			t.Errorf("of %d with GOMAXPROCS=%q: got %d, want %d", tt.have, tt.env, got, tt.want)
+		if got := fewOf(tt.all, tt.sync); got != tt.want {
+			t.Errorf("of %d with sync %s: got %d, want %d", tt.all, tt.sync, got, tt.want)
+		}
+	}
+}
+
+func TestProcessorsFollowTheLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var used time.Duration
+		var set []int
+		p := processors{few: 4, all: 8, cpu: func() time.Duration { return used }, set: func(n int) { set = append(set, n) }}
+		ctx, cancel := context.WithCancel(t.Context())
+		go p.follow(ctx)
+		synctest.Wait()
+		for i, step := range []struct {
+			busy float64 // processors
+			want []int
+		}{
+			{2.3, nil},
+			{2.5, []int{8}},
+			{7.9, []int{8}},
+			{1.5, []int{8}}, // not back at once
+			{1.1, []int{8, 4}},
+			{2.3, []int{8, 4}},
+		} {
+			used += time.Duration(step.busy * float64(lookEvery))
+			time.Sleep(lookEvery)
+			synctest.Wait()
+			if !slices.Equal(set, step.want) {
+				t.Errorf("step %d, %g busy: got %v, want %v", i, step.busy, set, step.want)
+			}
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func TestEnvironmentGoesBefore(t *testing.T) {
+	before := runtime.GOMAXPROCS(4)
+	defer runtime.GOMAXPROCS(before)
+	adjustProcessors(t.Context(), func(string) string { return "4" }, "process")
+	if got := runtime.GOMAXPROCS(0); got != 4 {
+		t.Errorf("with GOMAXPROCS=4: got %d", got)
+	}
+}
+
+func TestCPUTimeGrows(t *testing.T) {
+	before := cpuTime()
+	for end := time.Now().Add(10 * time.Second); cpuTime() == before; {
+		if time.Now().After(end) {
+			t.Fatal("ten seconds of work took none")
 		}
 	}
 }

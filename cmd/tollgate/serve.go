@@ -37,7 +37,7 @@ func (c *serveCmd) Run(env *Env) error {
 	if err != nil {
 		return err
 	}
-	limitProcessors(env.Getenv)
+	adjustProcessors(env.Ctx, env.Getenv, cfg.Ledger.Sync)
 	log, done, err := c.logger(cfg, env.Stderr)
 	if err != nil {
 		return err
