@@ -22,6 +22,7 @@ type op struct {
 	// gone, when closed before do starts, makes the writer skip the op: its
 	// caller does not wait any more and wants nothing written. Nil: always done.
 	gone <-chan struct{}
+	rows int // how many rows it writes at most; 0 means 1
 	err  error
 	done chan error // buffered, written once
 }
@@ -45,6 +46,7 @@ type writer struct {
 	batch   int
 	log     hclog.Logger
 	metrics *Metrics
+	folder  *folder
 	failing atomic.Bool // the last transaction could not be written
 
 	stop    chan struct{} // closed by close: nothing new is taken
@@ -99,6 +101,10 @@ func (w *writer) run(ctx context.Context) {
 		case o := <-w.queue:
 			w.commit(ctx, w.gather(append(group[:0], o)))
 			continue
+		case <-w.folder.rest:
+			// Where it fails the WAL grows, and the folder says so.
+			_, _, _ = w.folder.fold(ctx, w.st.fold)
+			continue
 		case <-w.stop:
 		}
 		select {
@@ -130,9 +136,9 @@ func (w *writer) commit(ctx context.Context, group []*op) {
 	err := w.transact(ctx, group)
 	if err != nil {
 		// Folding the WAL in lets its space be used again: on a full disk that
-		// is the reserve from which what was promised is still written. It waits
-		// for nobody, and where it fails too, the retries say so.
-		_, _ = w.st.fold.ExecContext(ctx)
+		// is the reserve from which what was promised is still written. Where it
+		// fails too, the retries say so.
+		_, _, _ = w.folder.fold(ctx, w.st.fold)
 		for _, o := range group {
 			if err = w.transact(ctx, []*op{o}); err != nil {
 				o.err = unavailable(err)
@@ -140,10 +146,13 @@ func (w *writer) commit(ctx context.Context, group []*op) {
 		}
 	}
 	w.note(err)
+	pages := 3 // of a commit alone, beside those of its rows
 	for _, o := range group {
+		pages += max(1, o.rows)
 		w.metrics.backlog.Dec()
 		o.done <- o.err
 	}
+	w.folder.wrote(pages)
 }
 
 // note logs when writing begins to fail and when it works again.
@@ -203,7 +212,13 @@ func (w *writer) apply(ctx context.Context, t *tx, group []*op) error {
 func (w *writer) close() error {
 	close(w.stop)
 	<-w.stopped
-	return errors.Join(w.st.close(), w.conn.Close(), w.db.Close())
+	<-w.folder.stopped
+	return w.release()
+}
+
+// release gives the connections back, the writing one last.
+func (w *writer) release() error {
+	return errors.Join(w.folder.close(), w.st.close(), w.conn.Close(), w.db.Close())
 }
 
 // unavailable marks an error of the storage.
