@@ -279,11 +279,12 @@ func deep() string {
 func TestWarnings(t *testing.T) {
 	for text, want := range map[string][]string{
 		"": nil,
-		"listen: 0.0.0.0:8080\nmetrics_listen: 0.0.0.0:9464":                  {"without TLS", "without a key"},
-		"store: {kind: redis, redis: {addresses: [\"10.0.0.9:6379\"]}}":       {"redis"},
-		"store: {kind: redis, redis: {addresses: [\"127.0.0.1:6379\"]}}":      nil,
-		"launchers: [\"10.0.0.2:1\"]":                                         {"token_file"},
-		"vllm: {args: [--api-key, sk-abc], lora: {runtime: {enabled: true}}}": {"--api-key", "lora.enabled"},
+		"listen: 0.0.0.0:8080\nmetrics_listen: 0.0.0.0:9464":                       {"without TLS", "without a key"},
+		"store: {kind: redis, redis: {addresses: [\"10.0.0.9:6379\"]}}":            {"redis"},
+		"store: {kind: redis, redis: {addresses: [\"127.0.0.1:6379\"]}}":           nil,
+		"store: {kind: redis, redis: {addresses: [\"127.0.0.1:1\"], timeout: 1s}}": {"nobody passes"},
+		"launchers: [\"10.0.0.2:1\"]":                                              {"token_file"},
+		"vllm: {args: [--api-key, sk-abc], lora: {runtime: {enabled: true}}}":      {"--api-key", "lora.enabled"},
 	} {
 		cfg, err := config.Parse("c", []byte(text))
 		if err != nil {

@@ -3,6 +3,7 @@ package config
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // Warnings are what is allowed and probably not meant, one sentence each, for
@@ -24,8 +25,14 @@ func (c *Config) Warnings() []string {
 	if c.Store.Kind == "redis" && !c.Store.Redis.TLS && !allLoopback(c.Store.Redis.Addresses) {
 		w = append(w, "store.redis is reached over a network without TLS; set store.redis.tls")
 	}
+	if c.Store.Kind == "redis" && c.Store.Redis.Timeout >= decisionTimeout {
+		w = append(w, "store.redis.timeout "+c.Store.Redis.Timeout.String()+" is not below the second that Envoy waits for a decision: while Redis is out, nobody passes; use for example 50ms")
+	}
 	return append(w, c.engineWarnings()...)
 }
+
+// decisionTimeout is the timeout of ext_authz in envoy.yaml.
+const decisionTimeout = time.Second
 
 func (c *Config) engineWarnings() []string {
 	var w []string
