@@ -54,6 +54,7 @@ func (p *processors) follow(ctx context.Context) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+			p.set(p.all) // what is left is the drain
 			return
 		}
 		u, t := p.cpu(), time.Now()

@@ -57,15 +57,29 @@ func TestProcessorsFollowTheLoad(t *testing.T) {
 		}
 		cancel()
 		synctest.Wait()
+		if got := set[len(set)-1]; got != 8 {
+			t.Errorf("for the drain: got %d, want all 8", got)
+		}
 	})
 }
 
-func TestEnvironmentGoesBefore(t *testing.T) {
+func TestServiceBeginsWithFewUnlessTold(t *testing.T) {
 	before := runtime.GOMAXPROCS(4)
 	defer runtime.GOMAXPROCS(before)
 	adjustProcessors(t.Context(), func(string) string { return "4" }, "process")
 	if got := runtime.GOMAXPROCS(0); got != 4 {
 		t.Errorf("with GOMAXPROCS=4: got %d", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	adjustProcessors(ctx, func(string) string { return "" }, "process")
+	if got := runtime.GOMAXPROCS(0); got != 2 {
+		t.Errorf("of 4: got %d, want 2", got)
+	}
+	cancel()
+	for end := time.Now().Add(10 * time.Second); runtime.GOMAXPROCS(0) != 4; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the end did not give the others back")
+		}
 	}
 }
 

@@ -73,8 +73,8 @@ func (g *Gateway) grpcServer() *grpc.Server {
 		// Fixed windows: what one stream may have in flight is bounded, and no
 		// pings are spent on measuring a socket that never leaves the host.
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
-		// A prompt in two system calls instead of seven. One buffer each for a
-		// connection, of which Envoy has one per worker.
+		// A prompt in two system calls instead of seven. Two buffers for each
+		// connection, of which Envoy has three per worker.
 		grpc.ReadBufferSize(socketBuffer), grpc.WriteBufferSize(socketBuffer),
 		// Envoy pings every 10 s (envoy.yaml); the default policy would answer
 		// with GOAWAY.

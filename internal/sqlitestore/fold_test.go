@@ -9,13 +9,14 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"tollgate/internal/ledger"
 	"tollgate/internal/sqlitestore"
 )
 
 // Without folding the WAL of this many requests has several times this size;
 // the folder alone, beside a writer that never rests, could not end it.
 func TestTheWALIsBoundedUnderLoad(t *testing.T) {
-	const bound = 128 << 20
+	const bound = 256 << 20
 	requests := int64(40_000 / thin)
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	s := open(t, sqlitestore.Options{Path: path})
@@ -63,4 +64,39 @@ func size(t *testing.T, path string) int64 {
 		return 0
 	}
 	return info.Size()
+}
+
+// After a failed sync the WAL is the only place that surely has everything, so
+// nothing may be folded in and then removed, not even at the end.
+func TestAfterAFailedSyncTheWALStays(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	s := open(t, sqlitestore.Options{Path: path})
+	s.Break()
+	before := size(t, path)
+	fill(t, s, 2000) // enough to be folded in
+	if got := size(t, path); got != before {
+		t.Errorf("the file went from %d to %d bytes", before, got)
+	}
+	if err := s.Close(); err == nil {
+		t.Error("the end said nothing of it")
+	}
+	defer func() {
+		if err := s.End(); err != nil {
+			t.Error(err)
+		}
+	}()
+	copied := filepath.Join(t.TempDir(), "ledger.db")
+	for _, suffix := range []string{"", "-wal"} { // as the next process finds them
+		data, err := os.ReadFile(path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(copied+suffix, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := open(t, sqlitestore.Options{Path: copied})
+	if got := len(rows(t, next.Reader, ledger.Filter{})); got != 2000 {
+		t.Errorf("after the next start: %d rows, want 2000", got)
+	}
 }

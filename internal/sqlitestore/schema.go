@@ -63,7 +63,7 @@ var migrations = []string{
 	// of two: what is open stands beside what has just ended.
 	`DROP INDEX requests_open;
 	DROP INDEX requests_by_end;
-	CREATE INDEX requests_by_end ON requests (` + ended + `);`,
+	CREATE INDEX requests_by_end ON requests (coalesce(ended_at, 9223372036854775807));`,
 }
 
 // ended is when a request ended, in Unix µs, as the index has it: what is open

@@ -131,34 +131,42 @@ func (o *Options) defaults() (synchronous string, err error) {
 
 func openWriter(ctx context.Context, o Options, synchronous string) (*writer, error) {
 	// SQLite would make it readable by everyone; its WAL takes the same mode.
-	f, err := os.OpenFile(o.Path, os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := os.OpenFile(o.Path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	if err := f.Close(); err != nil {
-		return nil, fmt.Errorf("open ledger: %w", err)
+	w, err := connect(ctx, o, file, synchronous)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), file.Close())
 	}
+	return w, nil
+}
+
+// connect opens the connections of a writer; the file stays the caller's where
+// it fails.
+func connect(ctx context.Context, o Options, file *os.File, synchronous string) (*writer, error) {
 	// SQLite's own fold, after 4 MiB, makes whoever commits then wait for two
-	// fsyncs: one request in a hundred. See folder.
+	// fsyncs: one request in a hundred. See folder. A WAL that a long reader
+	// made larger is cut to 64 MiB when it begins again.
 	db, err := sql.Open("sqlite", dsn(o.Path, "mode=rw", "busy_timeout(5000)", "journal_mode(WAL)",
-		"synchronous("+synchronous+")", "cache_size(-16000)", "wal_autocheckpoint(0)"))
+		"synchronous("+synchronous+")", "cache_size(-16000)", "wal_autocheckpoint(0)", "journal_size_limit(67108864)"))
 	if err != nil {
-		return nil, fmt.Errorf("open ledger: %w", err)
+		return nil, err
 	}
 	conn, err := db.Conn(ctx)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), db.Close())
+		return nil, errors.Join(err, db.Close())
 	}
 	if err := migrate(ctx, conn); err != nil {
-		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), conn.Close(), db.Close())
+		return nil, errors.Join(err, conn.Close(), db.Close())
 	}
 	st, err := prepare(ctx, conn)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), conn.Close(), db.Close())
+		return nil, errors.Join(err, conn.Close(), db.Close())
 	}
-	folder, err := newFolder(ctx, db, o.Log)
+	folder, err := newFolder(ctx, db, file, o.Log)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), st.close(), conn.Close(), db.Close())
+		return nil, errors.Join(err, st.close(), conn.Close(), db.Close())
 	}
 	return &writer{
 		db: db, folder: folder, conn: conn, st: st, batch: o.MaxBatch, log: o.Log, metrics: o.Metrics,

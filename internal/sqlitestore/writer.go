@@ -102,8 +102,7 @@ func (w *writer) run(ctx context.Context) {
 			w.commit(ctx, w.gather(append(group[:0], o)))
 			continue
 		case <-w.folder.rest:
-			// Where it fails the WAL grows, and the folder says so.
-			_, _, _ = w.folder.fold(ctx, w.st.fold)
+			w.folder.foldRest(ctx, w.st.fold)
 			continue
 		case <-w.stop:
 		}
@@ -135,10 +134,9 @@ func (w *writer) gather(group []*op) []*op {
 func (w *writer) commit(ctx context.Context, group []*op) {
 	err := w.transact(ctx, group)
 	if err != nil {
-		// Folding the WAL in lets its space be used again: on a full disk that
-		// is the reserve from which what was promised is still written. Where it
-		// fails too, the retries say so.
-		_, _, _ = w.folder.fold(ctx, w.st.fold)
+		// On a full disk the WAL's space, used again, is a reserve for what was
+		// promised, as long as the file itself need not grow.
+		w.folder.foldNow(ctx, w.st.fold)
 		for _, o := range group {
 			if err = w.transact(ctx, []*op{o}); err != nil {
 				o.err = unavailable(err)
@@ -216,9 +214,14 @@ func (w *writer) close() error {
 	return w.release()
 }
 
-// release gives the connections back, the writing one last.
+// release gives the connections back, the writing one last: SQLite then folds
+// the WAL in and removes it, which it must not when the file is broken. Then
+// they stay, and end with the process.
 func (w *writer) release() error {
-	return errors.Join(w.folder.close(), w.st.close(), w.conn.Close(), w.db.Close())
+	if w.folder.broken.Load() {
+		return errBroken
+	}
+	return errors.Join(w.folder.close(), w.st.close(), w.conn.Close(), w.db.Close(), w.folder.file.Close())
 }
 
 // unavailable marks an error of the storage.
