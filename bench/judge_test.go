@@ -41,6 +41,8 @@ func TestLedgerThatDisagreesIsSeen(t *testing.T) {
 		{"cut, below delivered", row(5, ledger.Exact, ledger.ClientAbort), part, false},
 		{"cut, above written", row(11, ledger.Exact, ledger.ClientAbort), part, false},
 		{"estimated", row(10, ledger.Estimated, ledger.Complete), whole, false},
+		{"cut and estimated", row(0, ledger.Estimated, ledger.UpstreamAbort), part, false},
+		{"cut before anything came, estimated", row(0, ledger.Estimated, ledger.UpstreamAbort), map[string]load.Delivered{"a": {}}, true},
 		{"open", row(10, ledger.Exact, ""), whole, false},
 		{"missing", nil, whole, false},
 	} {

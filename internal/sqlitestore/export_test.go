@@ -76,12 +76,3 @@ func (s *Store) Plan(ctx context.Context, query string) (plan string, err error)
 	}
 	return plan, rows.Err()
 }
-
-// Break makes the store believe that a sync of its file has failed.
-func (s *Store) Break() { s.w.folder.broken.Store(true) }
-
-// End ends the process of a broken store, as far as that can be done inside one.
-func (s *Store) End() error {
-	s.w.folder.broken.Store(false)
-	return s.w.release()
-}

@@ -98,11 +98,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	r, err := OpenReadOnly(ctx, o.Path)
 	if err != nil {
-		return nil, errors.Join(err, w.release(), lock.Close())
+		return nil, errors.Join(err, w.st.close(), w.conn.Close(), w.db.Close(), lock.Close())
 	}
-	ctx = context.WithoutCancel(ctx) // ended by Close
-	go w.folder.run(ctx, w.stop)
-	go w.run(ctx)
+	go w.run(context.WithoutCancel(ctx)) // ended by Close
 	return &Store{Reader: r, w: w, lock: lock}, nil
 }
 
@@ -131,45 +129,34 @@ func (o *Options) defaults() (synchronous string, err error) {
 
 func openWriter(ctx context.Context, o Options, synchronous string) (*writer, error) {
 	// SQLite would make it readable by everyone; its WAL takes the same mode.
-	file, err := os.OpenFile(o.Path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(o.Path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	w, err := connect(ctx, o, file, synchronous)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), file.Close())
+	if err := f.Close(); err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	return w, nil
-}
-
-// connect opens the connections of a writer; the file stays the caller's where
-// it fails.
-func connect(ctx context.Context, o Options, file *os.File, synchronous string) (*writer, error) {
-	// SQLite's own fold, after 4 MiB, makes whoever commits then wait for two
-	// fsyncs: one request in a hundred. See folder. A WAL that a long reader
-	// made larger is cut to 64 MiB when it begins again.
-	db, err := sql.Open("sqlite", dsn(o.Path, "mode=rw", "busy_timeout(5000)", "journal_mode(WAL)",
-		"synchronous("+synchronous+")", "cache_size(-16000)", "wal_autocheckpoint(0)", "journal_size_limit(67108864)"))
+	// The WAL is folded in after 16 MiB rather than SQLite's 4: whoever commits
+	// then waits for two fsyncs, and that was one request in a hundred. What a
+	// long reader made of it is cut off when it begins again.
+	db, err := sql.Open("sqlite", dsn(o.Path, "mode=rw", "busy_timeout(5000)", "journal_mode(WAL)", "synchronous("+synchronous+")",
+		"cache_size(-8000)", "wal_autocheckpoint(4096)", "journal_size_limit(67108864)"))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	conn, err := db.Conn(ctx)
 	if err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), db.Close())
 	}
 	if err := migrate(ctx, conn); err != nil {
-		return nil, errors.Join(err, conn.Close(), db.Close())
+		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), conn.Close(), db.Close())
 	}
 	st, err := prepare(ctx, conn)
 	if err != nil {
-		return nil, errors.Join(err, conn.Close(), db.Close())
-	}
-	folder, err := newFolder(ctx, db, file, o.Log)
-	if err != nil {
-		return nil, errors.Join(err, st.close(), conn.Close(), db.Close())
+		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), conn.Close(), db.Close())
 	}
 	return &writer{
-		db: db, folder: folder, conn: conn, st: st, batch: o.MaxBatch, log: o.Log, metrics: o.Metrics,
+		db: db, conn: conn, st: st, batch: o.MaxBatch, log: o.Log, metrics: o.Metrics,
 		queue: make(chan *op, o.MaxQueue), stop: make(chan struct{}), stopped: make(chan struct{}),
 	}, nil
 }
@@ -199,7 +186,7 @@ func (s *Store) Checkpoint(ctx context.Context, batch []ledger.Checkpoint) error
 		part := batch[:min(len(batch), chunk)]
 		batch = batch[len(part):]
 		own := append([]ledger.Checkpoint(nil), part...) // the caller may leave and reuse its slice
-		err := s.w.submit(ctx, &op{rows: len(own), do: func(ctx context.Context, t *tx) error {
+		err := s.w.submit(ctx, &op{do: func(ctx context.Context, t *tx) error {
 			for _, c := range own {
 				if err := t.checkpoint(ctx, c); err != nil {
 					return err
@@ -276,7 +263,7 @@ func (s *Store) inParts(ctx context.Context, what string, size int, do func(cont
 	total := 0
 	for {
 		n := new(int)
-		err := s.w.submit(ctx, &op{rows: size, do: func(ctx context.Context, t *tx) (err error) {
+		err := s.w.submit(ctx, &op{do: func(ctx context.Context, t *tx) (err error) {
 			*n, err = do(ctx, t)
 			return err
 		}})

@@ -26,7 +26,7 @@ func prepare(ctx context.Context, c *sql.Conn) (*statements, error) {
 		{&st.begin, "BEGIN IMMEDIATE"},
 		{&st.commit, "COMMIT"},
 		{&st.rollback, "ROLLBACK"},
-		{&st.fold, foldQuery},
+		{&st.fold, "PRAGMA wal_checkpoint(PASSIVE)"},
 		{&st.insert, `INSERT INTO requests (lease_id, request_id, key_id, user, model, endpoint, engine, stream, n, prompts,
 			started_at, reserved_tokens, client_addr) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (lease_id) DO NOTHING`},
 		{&st.find, "SELECT " + columns + ", rowid FROM requests WHERE lease_id = ?"},

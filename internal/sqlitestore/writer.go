@@ -22,7 +22,6 @@ type op struct {
 	// gone, when closed before do starts, makes the writer skip the op: its
 	// caller does not wait any more and wants nothing written. Nil: always done.
 	gone <-chan struct{}
-	rows int // how many rows it writes at most; 0 means 1
 	err  error
 	done chan error // buffered, written once
 }
@@ -46,7 +45,6 @@ type writer struct {
 	batch   int
 	log     hclog.Logger
 	metrics *Metrics
-	folder  *folder
 	failing atomic.Bool // the last transaction could not be written
 
 	stop    chan struct{} // closed by close: nothing new is taken
@@ -101,9 +99,6 @@ func (w *writer) run(ctx context.Context) {
 		case o := <-w.queue:
 			w.commit(ctx, w.gather(append(group[:0], o)))
 			continue
-		case <-w.folder.rest:
-			w.folder.foldRest(ctx, w.st.fold)
-			continue
 		case <-w.stop:
 		}
 		select {
@@ -134,9 +129,10 @@ func (w *writer) gather(group []*op) []*op {
 func (w *writer) commit(ctx context.Context, group []*op) {
 	err := w.transact(ctx, group)
 	if err != nil {
-		// On a full disk the WAL's space, used again, is a reserve for what was
-		// promised, as long as the file itself need not grow.
-		w.folder.foldNow(ctx, w.st.fold)
+		// Folding the WAL in lets its space be used again: on a full disk a
+		// reserve for what was promised, as long as the file itself need not
+		// grow. It waits for nobody, and where it fails too, the retries say so.
+		_, _ = w.st.fold.ExecContext(ctx)
 		for _, o := range group {
 			if err = w.transact(ctx, []*op{o}); err != nil {
 				o.err = unavailable(err)
@@ -144,13 +140,10 @@ func (w *writer) commit(ctx context.Context, group []*op) {
 		}
 	}
 	w.note(err)
-	pages := 3 // of a commit alone, beside those of its rows
 	for _, o := range group {
-		pages += max(1, o.rows)
 		w.metrics.backlog.Dec()
 		o.done <- o.err
 	}
-	w.folder.wrote(pages)
 }
 
 // note logs when writing begins to fail and when it works again.
@@ -210,18 +203,7 @@ func (w *writer) apply(ctx context.Context, t *tx, group []*op) error {
 func (w *writer) close() error {
 	close(w.stop)
 	<-w.stopped
-	<-w.folder.stopped
-	return w.release()
-}
-
-// release gives the connections back, the writing one last: SQLite then folds
-// the WAL in and removes it, which it must not when the file is broken. Then
-// they stay, and end with the process.
-func (w *writer) release() error {
-	if w.folder.broken.Load() {
-		return errBroken
-	}
-	return errors.Join(w.folder.close(), w.st.close(), w.conn.Close(), w.db.Close(), w.folder.file.Close())
+	return errors.Join(w.st.close(), w.conn.Close(), w.db.Close())
 }
 
 // unavailable marks an error of the storage.
