@@ -1,6 +1,7 @@
 package envoy_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -36,6 +37,24 @@ type edge struct {
 	engine   *engine
 	upstream *httptest.Server
 	proc     *exec.Cmd
+}
+
+// showScripts lets the stand see the headers that tell it what to do, beside
+// those that tollgate reads.
+func showScripts(t *testing.T, bootstrap string) {
+	t.Helper()
+	text, err := os.ReadFile(bootstrap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const known = "{ exact: x-request-id }"
+	if n := bytes.Count(text, []byte("allowed_headers: { patterns: [")); n != 2 || bytes.Count(text, []byte(known)) < n {
+		t.Fatalf("%d lists of allowed headers, or one without x-request-id", n)
+	}
+	text = bytes.ReplaceAll(text, []byte(known), []byte(known+", { exact: x-test-authz }, { exact: x-test-proc }"))
+	if err := os.WriteFile(bootstrap, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // startEdge runs Envoy on what change makes of the defaults.
@@ -75,6 +94,7 @@ func startEdge(t *testing.T, change func(*config.Config)) *edge {
 	if err != nil {
 		t.Fatal(err)
 	}
+	showScripts(t, filepath.Join(e.state, file))
 	e.stand.serve(t, e.state)
 	e.proc = exec.Command(bin, envoy.Args(file, c)...)
 	e.proc.Dir = e.state
