@@ -135,10 +135,10 @@ func leave(t *testing.T, from, to string, short, wrong uint32) (whole bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	missing := int(short % uint32(len(wal)+1)) //nolint:gosec // a WAL of a few KiB
+	missing := int(short % uint32(len(wal)+1))
 	wal = wal[:len(wal)-missing]
 	if wrong > 0 && len(wal) > 0 {
-		wal[wrong%uint32(len(wal))] ^= byte(wrong>>8) | 1 //nolint:gosec // as above
+		wal[wrong%uint32(len(wal))] ^= byte(wrong>>8) | 1
 	}
 	db, err := os.ReadFile(from)
 	if err != nil {
