@@ -4,6 +4,8 @@ import (
 	"context"
 	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,9 +33,21 @@ func TestFewProcessorsAreHalf(t *testing.T) {
 
 func TestProcessorsFollowTheLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var used time.Duration
-		var set []int
-		p := processors{few: 4, all: 8, cpu: func() time.Duration { return used }, set: func(n int) { set = append(set, n) }}
+		var (
+			used atomic.Int64 // ns
+			mu   sync.Mutex
+			set  []int // guarded by mu
+		)
+		p := processors{few: 4, all: 8, cpu: func() time.Duration { return time.Duration(used.Load()) }, set: func(n int) {
+			mu.Lock()
+			defer mu.Unlock()
+			set = append(set, n)
+		}}
+		was := func() []int {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(set)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		go p.follow(ctx)
 		synctest.Wait()
@@ -48,17 +62,17 @@ func TestProcessorsFollowTheLoad(t *testing.T) {
 			{1.1, []int{8, 4}},
 			{2.3, []int{8, 4}},
 		} {
-			used += time.Duration(step.busy * float64(lookEvery))
+			used.Add(int64(step.busy * float64(lookEvery)))
 			time.Sleep(lookEvery)
 			synctest.Wait()
-			if !slices.Equal(set, step.want) {
-				t.Errorf("step %d, %g busy: got %v, want %v", i, step.busy, set, step.want)
+			if got := was(); !slices.Equal(got, step.want) {
+				t.Errorf("step %d, %g busy: got %v, want %v", i, step.busy, got, step.want)
 			}
 		}
 		cancel()
 		synctest.Wait()
-		if got := set[len(set)-1]; got != 8 {
-			t.Errorf("for the drain: got %d, want all 8", got)
+		if got := was(); !slices.Equal(got, []int{8, 4, 8}) {
+			t.Errorf("with the drain: got %v, want all 8 at the end", got)
 		}
 	})
 }
