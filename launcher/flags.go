@@ -21,6 +21,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"tollgate/internal/config"
+	"tollgate/internal/spelling"
 	"tollgate/internal/supervisor"
 )
 
@@ -99,33 +100,11 @@ func (f flagSet) check(args []string) error {
 func (f flagSet) nearest(name string) string {
 	best, at := "", len(name)/3+1
 	for _, known := range f {
-		if d := edits(name, known); d < at {
+		if d := spelling.Distance(name, known); d < at {
 			best, at = known, d
 		}
 	}
 	return best
-}
-
-// edits is how many characters must be inserted, removed or replaced to make b
-// out of a.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // withoutUnknown leaves out the flags of metering that the engine does not take:

@@ -4,43 +4,27 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+
+	"tollgate/internal/spelling"
 )
+
+// longestWord is the bytes of a word that is compared: words far longer than any
+// key are far from everything.
+const longestWord = 64
 
 // nearest is the candidate that a typing mistake away from word, "" when none
 // is close.
 func nearest(word string, candidates []string) string {
+	if len(word) > longestWord {
+		return ""
+	}
 	best, at := "", len(word)/3+1
 	for _, c := range candidates {
-		if d := distance(strings.ToLower(word), c); d <= at && (best == "" || d < at) {
+		if d := spelling.Distance(strings.ToLower(word), c); d <= at && (best == "" || d < at) {
 			best, at = c, d
 		}
 	}
 	return best
-}
-
-// distance is the Levenshtein distance in bytes. Words far longer than any key
-// are far from everything.
-func distance(a, b string) int {
-	if len(a) > 64 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // suggestKey says what an unknown key of the struct type may have meant: a
