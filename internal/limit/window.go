@@ -51,10 +51,17 @@ func (w *window) drop(index int64) {
 
 // add counts n that happened at an instant at or before now. What is older
 // than the window is not counted.
+//
+// The oldest second may have left already, and who counted in it then would
+// give back (take) what is not theirs: what falls there goes into the next one,
+// so it too stays less than a second too long.
 func (w *window) add(at instant, n int64) {
 	second, offset := split(at)
 	if n <= 0 || second <= w.head-span || second > w.head {
 		return
+	}
+	if second == w.head-span+1 {
+		second, offset = second+1, 0
 	}
 	i := second % span
 	if w.sums[i] == 0 || offset > w.newest[i] {

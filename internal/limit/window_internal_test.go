@@ -83,7 +83,9 @@ func windowIsItsEvents(t *rapid.T) {
 		case 2: // something that happened before, as after a restart
 			at := now - time.Duration(rapid.Int64Range(0, int64(Window)-1).Draw(t, "ago"))
 			w.add(at, 5)
-			list = append(list, &event{at, 5})
+			// The oldest second takes nothing more.
+			second, _ := split(now)
+			list = append(list, &event{max(at, instant(second-span+2)*time.Second), 5})
 		case 3:
 			now += time.Duration(rapid.OneOf(
 				rapid.Int64Range(0, int64(3*time.Second)),

@@ -117,6 +117,8 @@ func checkRandomUse(
 
 // use is one random run.
 func (m *limitsModel) use(t *rapid.T) {
+	// Runs begin anywhere within a second: stores count in whole ones.
+	m.advance(time.Duration(rapid.IntRange(0, 999).Draw(t, "begins")) * time.Millisecond)
 	m.drawCaps(t)
 	for _, id := range []string{"a", "b", "c"} {
 		m.keys = append(m.keys, &modelKey{id: id, quota: -1})

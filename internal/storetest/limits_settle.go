@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"math"
+	"strconv"
 	"time"
 
 	"tollgate/internal/limit"
@@ -137,6 +138,26 @@ var settleRules = []limitsRule{
 		r.release(id, 6000)
 		r.pass(limit.Window + time.Second)
 		r.equal("tokens", r.view("k").TokensWindow, 0)
+	}},
+	{"giving back takes nothing of what was restored", func(r *limitsRig) {
+		// At ten places within a second, because a store may count in whole ones:
+		// what was used is just out of the window, and what is restored just in
+		// it, not half a second later.
+		for i := range 10 {
+			key := "k" + strconv.Itoa(i)
+			id := r.admit(key, unlimited())
+			r.spend(id, 300)
+			r.pass(limit.Window + 10*time.Millisecond)
+			r.equal("tokens that are too old", r.view(key).TokensWindow, 0)
+			if err := r.store.Restore(r.ctx, key, limit.Window-100*time.Millisecond, 5, 3); err != nil {
+				r.t.Fatalf("Restore: %v", err)
+			}
+			r.end(id, limit.Final{Total: 20, QuotaPeriod: period, GiveBackRequest: true})
+			r.equal("tokens", r.view(key).TokensWindow, 5)
+			r.equal("requests", r.view(key).RequestsWindow, 3)
+			r.pass(1100 * time.Millisecond)
+			r.equal("tokens in the end", r.view(key).TokensWindow, 0)
+		}
 	}},
 	{"the end settles to the real count", func(r *limitsRig) {
 		for _, total := range []int64{0, 40, 100, 250} {

@@ -28,9 +28,12 @@ local function slide(w)
 end
 
 -- add counts n that happened at an instant; what is older than the window is
--- not counted.
+-- not counted. The oldest second may have left already, and who counted in it
+-- then would give back (take) what is not theirs: what falls there goes into the
+-- next one, so it too stays less than a second too long.
 local function add(w, at, n)
   if n <= 0 or at <= now - WINDOW then return end
+  at = math.max(at, (second_of(now) - 59) * SECOND)
   local second = int(second_of(at))
   redis.call('ZADD', w.when, 'GT', at, second)
   redis.call('HINCRBY', w.sums, second, n)
