@@ -26,7 +26,9 @@ type wheel struct {
 	wakeup chan struct{}
 }
 
-func newWheel() *wheel { return &wheel{wakeup: make(chan struct{}, 1)} }
+// newWheel begins now: a stream may come before the wheel turns, and every tick
+// since the machine's start would have to be turned first.
+func newWheel() *wheel { return &wheel{at: clock.Now() / tick, wakeup: make(chan struct{}, 1)} }
 
 // add puts a stream in; due says when. What is late comes with the next tick.
 func (w *wheel) add(s *stream) {
