@@ -3,10 +3,16 @@
 
 What is printed is what `go test` prints without -v. At the end come all skipped
 tests by name; one that scripts/allowed_skips.txt does not name fails the run.
+
+With SECOND_TRY=N in the environment (CI), up to N tests that failed run once
+more, alone. Those that pass then are named as unsteady, each a bug to mend, and
+do not fail the run. A data race, a panic or a timeout gets no second try.
 """
 
 import json
+import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -20,9 +26,10 @@ class Report:
     def __init__(self):
         self.output = {}  # (package, test) -> lines, of tests that may still fail
         self.passed = 0
-        self.failed = []
+        self.failed = []  # (package, test)
         self.skipped = {}  # "package.Test" -> reason
         self.packages = set()
+        self.final = False  # something failed that a second try must not hide
 
     def event(self, e):
         action, package, test = e.get("Action"), e.get("Package", ""), e.get("Test")
@@ -42,6 +49,8 @@ class Report:
             self.fail(package, test)
 
     def line(self, package, test, text):
+        if text.startswith(("WARNING: DATA RACE", "panic:", "fatal error:")):
+            self.final = True
         if test:
             self.output.setdefault((package, test), []).append(text)
         elif text != "PASS\n" and not text.startswith(("-test.shuffle", "coverage:")):
@@ -49,10 +58,12 @@ class Report:
 
     def fail(self, package, test):
         if test:
-            self.failed.append(f"{package}.{test}")
+            self.failed.append((package, test))
             self.print(package, test)
             return
         self.packages.add(package)
+        if not any(failed == package for failed, _ in self.failed):
+            self.final = True  # it does not build, or fails outside of its tests
         # A panic or a timeout: what was running never ended.
         for key in [k for k in self.output if k[0] == package]:
             self.print(*key)
@@ -78,14 +89,13 @@ def allowed_skips():
     return allowed
 
 
-def main():
+def run(arguments):
+    """Runs go test and returns what it reported and its exit status."""
     report = Report()
-    # Ctrl-C is for go test; this process only waits for its last words.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with subprocess.Popen(
-        ["go", "test", "-json", *sys.argv[1:]], stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    ) as run:
-        for raw in run.stdout:
+        ["go", "test", "-json", *arguments], stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ) as process:
+        for raw in process.stdout:
             text = raw.decode("utf-8", "replace")
             try:
                 event = json.loads(text)
@@ -95,15 +105,38 @@ def main():
                 report.event(event)
             else:
                 show(text)
+    return report, process.returncode
+
+
+def second_try(report, arguments):
+    """Runs the tests that failed once more; True when all of them pass."""
+    tests = sorted({(package, test.split("/")[0]) for package, test in report.failed})
+    if report.final or not 0 < len(tests) <= int(os.environ.get("SECOND_TRY") or 0):
+        return False
+    packages = [a for a in arguments if a.startswith(("./", "tollgate/"))]
+    flags = [a for a in arguments if a not in packages]
+    for package, test in tests:
+        show(f"second try: {package}.{test}\n")
+        again, status = run([package, *flags, "-run", f"^{re.escape(test)}$"])
+        if status != 0 or again.passed == 0:
+            return False
+        show(f"UNSTEADY, passed at the second try: {package}.{test}\n")
+    return True
+
+
+def main():
+    # Ctrl-C is for go test; this process only waits for its last words.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    report, status = run(sys.argv[1:])
     allowed = allowed_skips()
     refused = [name for name in sorted(report.skipped) if name not in allowed]
     for name in sorted(report.skipped):
         word = "NOT ALLOWED" if name in refused else "allowed"
         show(f"skipped, {word}: {name}: {report.skipped[name] or 'no reason given'}\n")
-    for name in report.failed:
-        show(f"failed: {name}\n")
+    for package, test in report.failed:
+        show(f"failed: {package}.{test}\n")
     show(f"{len(report.packages)} packages, {report.passed} tests passed, {len(report.failed)} failed, {len(report.skipped)} skipped\n")
-    if run.returncode != 0:
+    if status != 0 and not second_try(report, sys.argv[1:]):
         return 1
     if report.passed == 0:
         show("no test ran at all\n")
