@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
-
-	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 
 	"tollgate/internal/admission"
 	"tollgate/internal/envoycode"
@@ -15,7 +12,6 @@ import (
 	"tollgate/internal/limit"
 	"tollgate/internal/openai"
 	"tollgate/internal/route"
-	"tollgate/internal/ticket"
 	"tollgate/internal/usage"
 )
 
@@ -79,28 +75,23 @@ func (x *exchange) step(ctx context.Context) (*outbound, error) {
 	switch x.in.field {
 	case inResponseBody: // first: one per chunk
 		return x.responseBody(ctx, x.in.body, x.in.end)
+	case inRequestHeaders:
+		return x.requestHeaders(ctx, &x.in.head, x.in.end)
 	case inRequestBody:
 		return x.requestBody(ctx, x.in.body, x.in.end)
-	}
-	req := &x.in.message
-	switch m := req.GetRequest().(type) {
-	case *extprocv3.ProcessingRequest_RequestHeaders:
-		return x.requestHeaders(ctx, req, m.RequestHeaders)
-	case *extprocv3.ProcessingRequest_ResponseHeaders:
-		return x.responseHeaders(ctx, req, m.ResponseHeaders)
-	case *extprocv3.ProcessingRequest_ResponseTrailers:
+	case inResponseHeaders:
+		return x.responseHeaders(ctx, &x.in.head, x.in.end)
+	case inResponseTrailers:
 		return x.responseTrailers(ctx)
-	case *extprocv3.ProcessingRequest_RequestTrailers:
+	case inRequestTrailers:
 		return requestTrailersGoOn, nil
-	default:
-		return nil, fmt.Errorf("unexpected message %T", m)
 	}
+	return nil, errors.New("a message of an unknown kind")
 }
 
 // requestHeaders claims the ticket and asks Envoy for what this request needs:
 // the body of a POST, and the headers of the answer.
-func (x *exchange) requestHeaders(ctx context.Context, req *extprocv3.ProcessingRequest, m *extprocv3.HttpHeaders) (*outbound, error) {
-	h := readRequest(m)
+func (x *exchange) requestHeaders(ctx context.Context, h *head, end bool) (*outbound, error) {
 	x.requestID = h.requestID
 	r, ok := route.Find(h.method, h.path)
 	if !ok {
@@ -108,7 +99,7 @@ func (x *exchange) requestHeaders(ctx context.Context, req *extprocv3.Processing
 		return unknownRoute, nil
 	}
 	x.endpoint, x.models = openai.Endpoint(r.Endpoint), r.Endpoint == route.Models
-	session, err := x.o.Claim.Claim(ctx, ticket.Read(req.GetMetadataContext()).LeaseID)
+	session, err := x.o.Claim.Claim(ctx, h.leaseID)
 	switch {
 	case errors.Is(err, admission.ErrTicket):
 		x.o.Metrics.badTickets.Inc()
@@ -121,7 +112,7 @@ func (x *exchange) requestHeaders(ctx context.Context, req *extprocv3.Processing
 	if x.models {
 		return wantModelList, nil
 	}
-	if m.GetEndOfStream() {
+	if end {
 		return x.refuseSelf(badBody("the request has no body", "")), nil
 	}
 	if !x.holdBody(h.contentLength) {
@@ -181,17 +172,14 @@ func (x *exchange) requestBody(ctx context.Context, body []byte, end bool) (*out
 
 // responseHeaders decides what the answer's body costs: metered when it is a
 // 2xx of the engine, nothing otherwise.
-func (x *exchange) responseHeaders(ctx context.Context, req *extprocv3.ProcessingRequest, m *extprocv3.HttpHeaders) (*outbound, error) {
+func (x *exchange) responseHeaders(ctx context.Context, h *head, end bool) (*outbound, error) {
 	if x.session == nil {
 		return responseHeadersGoOn, nil // a local reply to a request that never came here
 	}
-	h := readResponse(m)
-	x.status = h.status
-	details, engine := attributes(req)
-	x.engine = engine
+	x.status, x.engine = h.status, h.engine
 	rates := x.rateHeaders()
-	if details != envoycode.ViaUpstream {
-		cause := envoycode.Cause(details, false, h.status)
+	if h.details != envoycode.ViaUpstream {
+		cause := envoycode.Cause(h.details, false, h.status)
 		return responseHeaders(rates, bodyNone), x.settle(ctx, localEnd(cause))
 	}
 	if h.status < 200 || h.status > 299 {
@@ -209,7 +197,7 @@ func (x *exchange) responseHeaders(ctx context.Context, req *extprocv3.Processin
 		return responseHeaders(rates, bodyNone), x.settle(ctx, ledger.Complete)
 	}
 	x.startMeter(h)
-	if m.GetEndOfStream() {
+	if end {
 		return responseHeaders(rates, bodyNone), x.settle(ctx, x.ending())
 	}
 	return responseHeaders(rates, bodyStreamed), nil
@@ -223,7 +211,7 @@ func localEnd(c admission.Cause) ledger.EndReason {
 	return ledger.Refused
 }
 
-func (x *exchange) startMeter(h responseHead) {
+func (x *exchange) startMeter(h *head) {
 	m, ok := meters.Get().(*usage.Meter)
 	if !ok {
 		m = usage.NewMeter(usage.Options{})
@@ -360,12 +348,4 @@ func badBody(message, param string) *admission.DenialError {
 func (x *exchange) rateHeaders() []openai.Header {
 	requests, tokens := x.session.Rates()
 	return openai.RateHeaders(requests, tokens)
-}
-
-func contentLength(s string) int64 {
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < 0 {
-		return 0
-	}
-	return n
 }

@@ -1,7 +1,6 @@
 package extproc
 
 import (
-	"errors"
 	"fmt"
 
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
@@ -11,22 +10,18 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"tollgate/internal/wire"
 )
 
-// The wire of ext_proc, as far as it is worth knowing: one message each way
-// per chunk. Envoy repeats the metadata on every message, and the answer to
-// most chunks is the same few bytes, so a body is read without building the
-// message around it, and an answer that never differs is encoded once.
-// Everything else goes through the generated code.
+// The wire of ext_proc: one message each way per chunk. Envoy repeats the
+// metadata on every message, and the answer to most chunks is the same few
+// bytes, so what comes is read without building a message, and an answer that
+// never differs is encoded once. Other answers go through the generated code.
 
-// Field numbers of envoy.service.ext_proc.v3 (ProcessingRequest,
-// ProcessingResponse and what is in them).
+// Field numbers of envoy.service.ext_proc.v3.ProcessingResponse and of what is
+// in it.
 const (
-	inRequestBody  = 4
-	inResponseBody = 5
-	bodyBytes      = 1
-	bodyEnd        = 2
-
 	outRequestBody  = 3
 	outResponseBody = 4
 	bodyCommon      = 1
@@ -36,16 +31,12 @@ const (
 	smallestPrefix  = 64 // room for the tags and lengths before a body
 )
 
-// errWire: a message that is no ProcessingRequest.
-var errWire = errors.New("malformed ext_proc message")
-
 // inbound is one message from Envoy.
 type inbound struct {
-	field int    // inRequestBody or inResponseBody; 0 = see message
-	body  []byte // valid until free
+	field int    // its kind, one of the in… numbers; 0 = none that Envoy sends
+	body  []byte // of a body: valid until free
 	end   bool   // end_of_stream
-	// message is everything but a body.
-	message extprocv3.ProcessingRequest
+	head  head   // of headers
 
 	buffer mem.Buffer
 }
@@ -107,7 +98,7 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	field, body, err := findBody(raw)
 	if err != nil {
 		buffer.Free()
-		return err
+		return fmt.Errorf("decode ext_proc message: %w", err)
 	}
 	if field != 0 {
 		// The rest is the metadata, which is known since the headers.
@@ -115,7 +106,8 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return in.readBody(body)
 	}
 	defer buffer.Free()
-	if err := proto.Unmarshal(raw, &in.message); err != nil {
+	in.head = head{}
+	if err := in.decodeHead(raw); err != nil {
 		return fmt.Errorf("decode ext_proc message: %w", err)
 	}
 	return nil
@@ -125,50 +117,16 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 // Envoy writes it first; other writers may not.
 func findBody(raw []byte) (field int, body []byte, err error) {
 	for len(raw) > 0 {
-		num, typ, n := protowire.ConsumeTag(raw)
-		if n < 0 {
-			return 0, nil, errWire
+		f, rest, err := wire.Next(raw)
+		if err != nil {
+			return 0, nil, err
 		}
-		raw = raw[n:]
-		if typ == protowire.BytesType && (num == inRequestBody || num == inResponseBody) {
-			body, n = protowire.ConsumeBytes(raw)
-			if n < 0 {
-				return 0, nil, errWire
-			}
-			return int(num), body, nil
+		raw = rest
+		if f.Num == inRequestBody || f.Num == inResponseBody {
+			return f.Num, f.Bytes, nil
 		}
-		if n = protowire.ConsumeFieldValue(num, typ, raw); n < 0 {
-			return 0, nil, errWire
-		}
-		raw = raw[n:]
 	}
 	return 0, nil, nil
-}
-
-// readBody reads an HttpBody.
-func (in *inbound) readBody(raw []byte) error {
-	for len(raw) > 0 {
-		num, typ, n := protowire.ConsumeTag(raw)
-		if n < 0 {
-			return errWire
-		}
-		raw = raw[n:]
-		switch {
-		case num == bodyBytes && typ == protowire.BytesType:
-			in.body, n = protowire.ConsumeBytes(raw)
-		case num == bodyEnd && typ == protowire.VarintType:
-			var end uint64
-			end, n = protowire.ConsumeVarint(raw)
-			in.end = end != 0
-		default:
-			n = protowire.ConsumeFieldValue(num, typ, raw)
-		}
-		if n < 0 {
-			return errWire
-		}
-		raw = raw[n:]
-	}
-	return nil
 }
 
 // chunkAnswer encodes ProcessingResponse{response_body{response{body_mutation{body}}}}

@@ -6,6 +6,8 @@ package ticket
 import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"tollgate/internal/wire"
 )
 
 // Namespace is where Envoy keeps the dynamic metadata of ext_authz: the name
@@ -40,4 +42,46 @@ type Ticket struct {
 func Read(m *corev3.Metadata) Ticket {
 	f := m.GetFilterMetadata()[Namespace].GetFields()
 	return Ticket{LeaseID: f[lease].GetStringValue(), KeyID: f[key].GetStringValue(), Reason: f[Reason].GetStringValue()}
+}
+
+// filterMetadata is the field of envoy.config.core.v3.Metadata that [Read] reads.
+const filterMetadata = 1
+
+// Decode is [Read] of an encoded envoy.config.core.v3.Metadata. Error:
+// [wire.ErrMalformed].
+func Decode(metadata []byte) (Ticket, error) {
+	var t Ticket
+	for len(metadata) > 0 {
+		f, rest, err := wire.Next(metadata)
+		if err != nil {
+			return Ticket{}, err
+		}
+		metadata = rest
+		if f.Num != filterMetadata {
+			continue
+		}
+		name, fields, err := wire.Entry(f.Bytes)
+		if err != nil {
+			return Ticket{}, err
+		}
+		if string(name) != Namespace {
+			continue
+		}
+		t = Ticket{} // of two entries with one name the last counts
+		if err := wire.Strings(fields, t.set); err != nil {
+			return Ticket{}, err
+		}
+	}
+	return t, nil
+}
+
+func (t *Ticket) set(name, value []byte) {
+	switch string(name) {
+	case lease:
+		t.LeaseID = string(value)
+	case key:
+		t.KeyID = string(value)
+	case Reason:
+		t.Reason = string(value)
+	}
 }

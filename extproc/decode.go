@@ -1,0 +1,206 @@
+package extproc
+
+import (
+	"bytes"
+	"strconv"
+
+	"tollgate/internal/ticket"
+	"tollgate/internal/wire"
+)
+
+// filter is the key of this filter's attributes: its name in envoy.yaml.
+const filter = "envoy.filters.http.ext_proc"
+
+// Field numbers of envoy.service.ext_proc.v3.ProcessingRequest and of what is
+// in it.
+const (
+	inRequestHeaders   = 2
+	inResponseHeaders  = 3
+	inRequestBody      = 4
+	inResponseBody     = 5
+	inRequestTrailers  = 6
+	inResponseTrailers = 7
+	inMetadata         = 8
+	inAttributes       = 9
+
+	headersMap = 1 // HttpHeaders
+	headersEnd = 3
+	mapHeader  = 1 // HeaderMap
+	headerKey  = 1 // HeaderValue
+	headerText = 2
+	headerRaw  = 3
+	bodyBytes  = 1 // HttpBody
+	bodyEnd    = 2
+)
+
+// head is what matters of the headers of a request or an answer, and of what
+// Envoy says along with them. What a message does not say is zero.
+type head struct {
+	method, path, requestID string
+	contentLength           int64 // bytes; 0 = not said
+
+	status      int
+	eventStream bool
+	encoded     bool // a content coding other than identity
+	retryAfter  bool
+
+	leaseID string // of the ticket
+	details string // response.code_details: who wrote the answer
+	engine  string // upstream.address
+}
+
+// decodeHead reads a ProcessingRequest that holds no body.
+func (in *inbound) decodeHead(raw []byte) error {
+	for len(raw) > 0 {
+		f, rest, err := wire.Next(raw)
+		if err != nil {
+			return err
+		}
+		raw = rest
+		switch f.Num {
+		case inRequestHeaders, inResponseHeaders:
+			in.field = f.Num
+			err = in.headers(f.Bytes)
+		case inRequestTrailers, inResponseTrailers:
+			in.field = f.Num
+		case inMetadata:
+			var t ticket.Ticket
+			t, err = ticket.Decode(f.Bytes)
+			in.head.leaseID = t.LeaseID
+		case inAttributes:
+			err = in.attributes(f.Bytes)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// headers reads an HttpHeaders.
+func (in *inbound) headers(raw []byte) error {
+	for len(raw) > 0 {
+		f, rest, err := wire.Next(raw)
+		if err != nil {
+			return err
+		}
+		raw = rest
+		switch f.Num {
+		case headersMap:
+			err = in.headerMap(f.Bytes)
+		case headersEnd:
+			in.end = f.Varint != 0
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (in *inbound) headerMap(raw []byte) error {
+	for len(raw) > 0 {
+		f, rest, err := wire.Next(raw)
+		if err != nil {
+			return err
+		}
+		raw = rest
+		if f.Num != mapHeader {
+			continue
+		}
+		if err := in.header(f.Bytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// header reads a HeaderValue: the raw value where there is one.
+func (in *inbound) header(raw []byte) error {
+	var key, text, bytes []byte
+	for len(raw) > 0 {
+		f, rest, err := wire.Next(raw)
+		if err != nil {
+			return err
+		}
+		raw = rest
+		switch f.Num {
+		case headerKey:
+			key = f.Bytes
+		case headerText:
+			text = f.Bytes
+		case headerRaw:
+			bytes = f.Bytes
+		}
+	}
+	if len(bytes) > 0 {
+		text = bytes
+	}
+	in.head.set(key, text)
+	return nil
+}
+
+func (h *head) set(key, value []byte) {
+	switch string(key) {
+	case ":method":
+		h.method = string(value)
+	case ":path":
+		h.path = string(value)
+	case "x-request-id":
+		h.requestID = string(value)
+	case "content-length":
+		h.contentLength = contentLength(string(value))
+	case ":status": // with the colon: "status" is a header of nobody's
+		h.status, _ = strconv.Atoi(string(value))
+	case "content-type":
+		kind, _, _ := bytes.Cut(value, []byte(";"))
+		h.eventStream = bytes.EqualFold(bytes.TrimSpace(kind), []byte("text/event-stream"))
+	case "content-encoding":
+		h.encoded = !bytes.EqualFold(value, []byte("identity"))
+	case "retry-after":
+		h.retryAfter = true
+	}
+}
+
+// attributes reads one entry of the attributes; those of the answer are asked
+// for in envoy.yaml.
+func (in *inbound) attributes(raw []byte) error {
+	name, fields, err := wire.Entry(raw)
+	if err != nil || string(name) != filter {
+		return err
+	}
+	return wire.Strings(fields, func(name, value []byte) {
+		switch string(name) {
+		case "response.code_details":
+			in.head.details = string(value)
+		case "upstream.address":
+			in.head.engine = string(value)
+		}
+	})
+}
+
+// readBody reads an HttpBody.
+func (in *inbound) readBody(raw []byte) error {
+	for len(raw) > 0 {
+		f, rest, err := wire.Next(raw)
+		if err != nil {
+			return err
+		}
+		raw = rest
+		switch f.Num {
+		case bodyBytes:
+			in.body = f.Bytes
+		case bodyEnd:
+			in.end = f.Varint != 0
+		}
+	}
+	return nil
+}
+
+func contentLength(s string) int64 {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}

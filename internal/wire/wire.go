@@ -1,0 +1,110 @@
+// Package wire reads protobuf messages without building them: Envoy repeats
+// much that nobody here wants, and a generated decoder allocates all of it.
+package wire
+
+import (
+	"errors"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// ErrMalformed means that the bytes are no protobuf message.
+var ErrMalformed = errors.New("malformed protobuf message")
+
+// Field is one field of a message. Bytes is a part of what was read.
+type Field struct {
+	Num    int
+	Bytes  []byte // of a length-delimited field (string, bytes, message); nil otherwise
+	Varint uint64 // of a varint field; 0 otherwise
+}
+
+// Next returns the first field of a message and the bytes after it. Fields of
+// other wire types have neither Bytes nor Varint. Error: [ErrMalformed].
+func Next(message []byte) (f Field, rest []byte, err error) {
+	num, typ, n := protowire.ConsumeTag(message)
+	if n < 0 {
+		return Field{}, nil, ErrMalformed
+	}
+	rest = message[n:]
+	f.Num = int(num)
+	switch typ { //nolint:exhaustive // the rest is skipped
+	case protowire.BytesType:
+		f.Bytes, n = protowire.ConsumeBytes(rest)
+	case protowire.VarintType:
+		f.Varint, n = protowire.ConsumeVarint(rest)
+	default:
+		n = protowire.ConsumeFieldValue(num, typ, rest)
+	}
+	if n < 0 {
+		return Field{}, nil, ErrMalformed
+	}
+	return f, rest[n:], nil
+}
+
+// Entry reads an entry of a map with string keys: google.protobuf calls the key
+// field 1 and the value field 2.
+func Entry(entry []byte) (key, value []byte, err error) {
+	for len(entry) > 0 {
+		var f Field
+		if f, entry, err = Next(entry); err != nil {
+			return nil, nil, err
+		}
+		switch f.Num {
+		case 1:
+			key = f.Bytes
+		case 2:
+			value = f.Bytes
+		}
+	}
+	return key, value, nil
+}
+
+// Strings calls each for every field of a google.protobuf.Struct with the string
+// in it, nil where it holds something else.
+func Strings(message []byte, each func(name, value []byte)) error {
+	for len(message) > 0 {
+		f, rest, err := Next(message)
+		if err != nil {
+			return err
+		}
+		message = rest
+		if f.Num != structFields {
+			continue
+		}
+		name, value, err := Entry(f.Bytes)
+		if err != nil {
+			return err
+		}
+		if err := stringValue(name, value, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const (
+	structFields = 1 // google.protobuf.Struct.fields
+	valueString  = 3 // google.protobuf.Value.string_value
+	valueLast    = 6 // the last of a Value's kinds
+)
+
+// stringValue reads a google.protobuf.Value, of whose kinds the last counts.
+func stringValue(name, value []byte, each func(name, value []byte)) error {
+	var text []byte
+	is := false
+	for len(value) > 0 {
+		f, rest, err := Next(value)
+		if err != nil {
+			return err
+		}
+		value = rest
+		if f.Num <= valueLast {
+			text, is = f.Bytes, f.Num == valueString
+		}
+	}
+	if !is {
+		text = nil
+	}
+	each(name, text)
+	return nil
+}
