@@ -38,39 +38,54 @@ func (c *serveCmd) Run(env *Env) error {
 		return err
 	}
 	adjustProcessors(env.Ctx, env.Getenv, cfg.Ledger.Sync)
-	log, done, err := c.logger(cfg, env.Stderr)
+	out, err := c.output(cfg, env.Stderr)
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer out.done()
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
-	g, err := gateway.New(env.Ctx, gateway.Options{Config: cfg, Log: log, Terminal: env.Stdout, Reload: reload})
+	g, err := gateway.New(env.Ctx, gateway.Options{
+		Config: cfg, Log: out.log, Records: out.records, Terminal: env.Stdout, Reload: reload,
+	})
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
 	return g.Run(env.Ctx)
 }
 
-// logger writes JSON lines. To a file it rotates them itself and repeats
+// output is where a service writes.
+type output struct {
+	log     hclog.Logger
+	records io.Writer // of requests; nil where the level is above theirs
+	done    func()
+}
+
+// output writes JSON lines. To a file it rotates them itself and repeats
 // warnings on stderr, where a person may be looking.
-func (c *serveCmd) logger(cfg *config.Config, stderr io.Writer) (hclog.Logger, func(), error) {
+func (c *serveCmd) output(cfg *config.Config, stderr io.Writer) (*output, error) {
 	o := &hclog.LoggerOptions{
 		Name: "tollgate", Level: hclog.LevelFromString(cfg.Log.Level), JSONFormat: true, Output: stderr,
 	}
+	out := &output{done: func() {}}
 	if c.Log == "stderr" {
-		return hclog.New(o), func() {}, nil
+		out.log = hclog.New(o)
+	} else {
+		file, err := logfile.Open(logfile.Options{
+			Path: filepath.Join(cfg.Log.Dir, "gateway.log"), MaxBytes: int64(cfg.Log.MaxSizeMB) << 20,
+			KeepDays: cfg.Log.KeepDays, CheckInterval: cfg.Log.CheckInterval,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("open log: %w", err)
+		}
+		o.Output = file
+		log := hclog.NewInterceptLogger(o)
+		log.RegisterSink(hclog.NewSinkAdapter(&hclog.LoggerOptions{Level: hclog.Warn, Output: stderr}))
+		out.log, out.done = log, func() { _ = file.Close() }
 	}
-	file, err := logfile.Open(logfile.Options{
-		Path: filepath.Join(cfg.Log.Dir, "gateway.log"), MaxBytes: int64(cfg.Log.MaxSizeMB) << 20,
-		KeepDays: cfg.Log.KeepDays, CheckInterval: cfg.Log.CheckInterval,
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("open log: %w", err)
+	if out.log.IsInfo() {
+		out.records = o.Output
 	}
-	o.Output = file
-	log := hclog.NewInterceptLogger(o)
-	log.RegisterSink(hclog.NewSinkAdapter(&hclog.LoggerOptions{Level: hclog.Warn, Output: stderr}))
-	return log, func() { _ = file.Close() }, nil
+	return out, nil
 }

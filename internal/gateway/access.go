@@ -1,7 +1,11 @@
 package gateway
 
 import (
+	"context"
+	"io"
+	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,15 +17,15 @@ import (
 // recorder turns access records into the log's lines and the base metrics of
 // design B4.
 type recorder struct {
-	log      hclog.Logger
+	lines    *slog.Logger // nil: no lines
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	errors   *prometheus.CounterVec
 }
 
-func newRecorder(base prometheus.Registerer, log hclog.Logger) *recorder {
+// newRecorder returns a recorder that writes its lines to out, where given.
+func newRecorder(base prometheus.Registerer, out io.Writer) *recorder {
 	r := &recorder{
-		log: log,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "http_requests_total", Help: "Requests at the edge, local replies included.",
 		}, []string{"method", "endpoint", "status_code"}),
@@ -34,7 +38,25 @@ func newRecorder(base prometheus.Registerer, log hclog.Logger) *recorder {
 		}, []string{"method", "endpoint", "error_type"}),
 	}
 	base.MustRegister(r.requests, r.duration, r.errors)
+	if out != nil {
+		r.lines = slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{ReplaceAttr: likeTheLog}))
+	}
 	return r
+}
+
+// likeTheLog gives the lines the names of hclog, whose lines stand between
+// them. They do not come from hclog itself because it sorts a map by reflection
+// for each: a twentieth of the service's CPU of a short request.
+func likeTheLog(_ []string, a slog.Attr) slog.Attr {
+	switch a.Key {
+	case slog.TimeKey:
+		return slog.String("@timestamp", a.Value.Time().Format(hclog.TimeFormatJSON))
+	case slog.LevelKey:
+		return slog.String("@level", "info")
+	case slog.MessageKey:
+		a.Key = "@message"
+	}
+	return a
 }
 
 // record takes one finished request.
@@ -45,24 +67,34 @@ func (r *recorder) record(a admission.Access) {
 	if failed != "" {
 		r.errors.WithLabelValues(a.Method, a.Endpoint, failed).Inc()
 	}
-	args := []any{
-		"request_id", a.RequestID, "lease_id", a.LeaseID, "key_id", a.KeyID, "user", a.User, "method", a.Method,
-		"endpoint", a.Endpoint, "model", a.Model, "status", a.Status, "duration_ms", a.Duration.Milliseconds(),
-		"first_byte_ms", a.FirstByte.Milliseconds(), "bytes_in", a.BytesIn, "bytes_out", a.BytesOut,
-		"client_addr", a.ClientAddr, "details", a.Details,
+	if r.lines != nil {
+		r.line(&a, failed)
 	}
+}
+
+// line writes the record of one request.
+func (r *recorder) line(a *admission.Access, failed string) {
+	attrs := append(make([]slog.Attr, 0, 24),
+		slog.String("@module", "tollgate.access"), slog.String("request_id", a.RequestID), slog.String("lease_id", a.LeaseID),
+		slog.String("key_id", a.KeyID), slog.String("user", a.User), slog.String("method", a.Method),
+		slog.String("endpoint", a.Endpoint), slog.String("model", a.Model), slog.Int("status", a.Status),
+		milliseconds("duration_ms", a.Duration), milliseconds("first_byte_ms", a.FirstByte),
+		slog.Uint64("bytes_in", a.BytesIn), slog.Uint64("bytes_out", a.BytesOut),
+		slog.String("client_addr", a.ClientAddr), slog.String("details", a.Details))
 	if a.Reason != "" {
-		args = append(args, "end_reason", string(a.Reason), "quality", string(a.Quality),
-			"prompt_tokens", max(0, a.Counts.Prompt), "completion_tokens", max(0, a.Counts.Completion))
+		attrs = append(attrs, slog.String("end_reason", string(a.Reason)), slog.String("quality", string(a.Quality)),
+			slog.Int64("prompt_tokens", max(0, a.Counts.Prompt)), slog.Int64("completion_tokens", max(0, a.Counts.Completion)))
 		if a.Counts.Cached != usage.Unsaid {
-			args = append(args, "cached_tokens", a.Counts.Cached)
+			attrs = append(attrs, slog.Int64("cached_tokens", a.Counts.Cached))
 		}
 	}
 	if failed != "" {
-		args = append(args, "error_type", failed)
+		attrs = append(attrs, slog.String("error_type", failed))
 	}
-	r.log.Info("request", args...)
+	r.lines.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
 }
+
+func milliseconds(name string, d time.Duration) slog.Attr { return slog.Int64(name, d.Milliseconds()) }
 
 // errorType is what went wrong, of a closed set; "" when nothing did.
 func errorType(a admission.Access) string {

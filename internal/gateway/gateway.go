@@ -47,6 +47,8 @@ const (
 type Options struct {
 	Config *config.Config
 	Log    hclog.Logger
+	// Records gets one JSON line for each finished request; nil: nobody does.
+	Records io.Writer
 	// Terminal gets the admin key of a key file that this process wrote, once.
 	Terminal io.Writer
 	// Reload makes the key file be read again at every receive (SIGHUP).
@@ -110,7 +112,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		Resolve: o.Config.VLLM.LoRA.Runtime.Enabled && o.Config.VLLM.LoRA.Runtime.ResolverCacheDir != "",
 		Log:     o.Log.Named("engine"), Reg: own,
 	})
-	g.join(reg, own, o.Log)
+	g.join(reg, own, o)
 	if err := g.listen(); err != nil { //nolint:contextcheck // what is opened outlives the start
 		return nil, err
 	}
@@ -206,8 +208,8 @@ func (g *Gateway) openLimits(ctx context.Context, own prometheus.Registerer) err
 }
 
 // join makes the gate and its adapters.
-func (g *Gateway) join(base, own prometheus.Registerer, log hclog.Logger) {
-	rl := g.cfg.RateLimit
+func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
+	log, rl := o.Log, g.cfg.RateLimit
 	caps := limit.Caps{
 		Global: orUnlimited(rl.Concurrent), Concurrent: orUnlimited(rl.ConcurrentPerKey),
 		Requests: orUnlimited(rl.RequestsPerMinute), Tokens: orUnlimited(rl.TokensPerMinute), Quota: limit.Unlimited,
@@ -220,7 +222,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, log hclog.Logger) {
 		Keys: g.keys, Limits: g.limits, Addresses: addresses, Ledger: g.ledger, Catalog: g.engines,
 		Estimator: limit.NewEstimator(g.cfg.Request.DefaultOutputEstimate),
 		Metrics:   admission.NewMetrics(base, own), Log: log.Named("admission"), Caps: caps,
-		Access: newRecorder(base, log.Named("access")).record,
+		Access: newRecorder(base, o.Records).record,
 	})
 	g.keys.OnChange(func(_, ring *apikey.Ring) { g.gate.Revoke(ring) })
 	g.check = extauthz.NewServer(g.gate, g.cfg.TrustedProxies, log.Named("extauthz"))
