@@ -140,7 +140,7 @@ func openWriter(ctx context.Context, o Options, synchronous string) (*writer, er
 	// then waits for two fsyncs, and that was one request in a hundred. What a
 	// long reader made of it is cut off when it begins again.
 	db, err := sql.Open("sqlite", dsn(o.Path, "mode=rw", "busy_timeout(5000)", "journal_mode(WAL)", "synchronous("+synchronous+")",
-		"cache_size(-8000)", "wal_autocheckpoint(4096)", "journal_size_limit(67108864)"))
+		"cache_size(-4000)", "wal_autocheckpoint(4096)", "journal_size_limit(67108864)"))
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
