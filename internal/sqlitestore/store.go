@@ -156,7 +156,7 @@ func openWriter(ctx context.Context, o Options, synchronous string) (*writer, er
 		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), conn.Close(), db.Close())
 	}
 	return &writer{
-		db: db, conn: conn, st: st, batch: o.MaxBatch, log: o.Log, metrics: o.Metrics,
+		db: db, conn: conn, st: st, live: newLiveRows(), batch: o.MaxBatch, log: o.Log, metrics: o.Metrics,
 		queue: make(chan *op, o.MaxQueue), stop: make(chan struct{}), stopped: make(chan struct{}),
 	}, nil
 }

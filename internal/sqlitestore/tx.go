@@ -72,6 +72,7 @@ type tx struct {
 	st     *statements
 	conn   *sql.Conn
 	deltas map[rollupKey]sums
+	live   *liveRows
 }
 
 func (t *tx) count(r *ledger.Record, requests int64, c usage.Counts) {
@@ -109,12 +110,20 @@ func (t *tx) begin(ctx context.Context, in ledger.Intent) error {
 	if n == 0 {
 		return refusal{ledger.ErrDuplicate}
 	}
+	rowid, err := res.LastInsertId()
+	if err != nil {
+		return fmt.Errorf("insert intent: %w", err)
+	}
 	t.count(&r, 1, usage.Counts{})
+	t.live.set(r, rowid)
 	return nil
 }
 
-// find reads one row; ok is false where there is none.
+// find returns one row; ok is false where there is none.
 func (t *tx) find(ctx context.Context, leaseID string) (r ledger.Record, rowid int64, ok bool, err error) {
+	if r, rowid, ok = t.live.get(leaseID); ok {
+		return r, rowid, true, nil
+	}
 	r, err = scanRecord(t.st.find.QueryRowContext(ctx, leaseID), &rowid)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ledger.Record{}, 0, false, nil
@@ -140,6 +149,8 @@ func (t *tx) checkpoint(ctx context.Context, c ledger.Checkpoint) error {
 		return fmt.Errorf("write checkpoint: %w", err)
 	}
 	t.count(&r, 0, ledger.Minus(grown, r.Counts))
+	r.Counts = grown
+	t.live.set(r, rowid)
 	return nil
 }
 
@@ -166,6 +177,7 @@ func (t *tx) merge(ctx context.Context, old ledger.Record, rowid int64, s ledger
 		return ledger.Record{}, usage.Counts{}, fmt.Errorf("write settlement: %w", err)
 	}
 	t.count(&next, 0, ledger.Minus(next.Counts, old.Counts)) // the checkpoint is in the rollup already
+	t.live.set(next, rowid)
 	return next, delta, nil
 }
 

@@ -41,6 +41,7 @@ type writer struct {
 	db      *sql.DB
 	conn    *sql.Conn
 	st      *statements
+	live    *liveRows // of run
 	queue   chan *op
 	batch   int
 	log     hclog.Logger
@@ -162,13 +163,15 @@ func (w *writer) transact(ctx context.Context, group []*op) error {
 	if _, err := w.st.begin.ExecContext(ctx); err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
-	t := &tx{st: w.st, conn: w.conn, deltas: make(map[rollupKey]sums, len(group))}
+	w.live.begin()
+	t := &tx{st: w.st, conn: w.conn, deltas: make(map[rollupKey]sums, len(group)), live: w.live}
 	if err := w.apply(ctx, t, group); err != nil {
 		// SQLite has rolled back by itself after some errors; then this fails
 		// and means the same.
 		_, _ = w.st.rollback.ExecContext(ctx)
 		return err
 	}
+	w.live.commit()
 	return nil
 }
 
