@@ -27,8 +27,9 @@ type exchange struct {
 	endpoint  openai.Endpoint
 	models    bool // the model list
 	request   *openai.Request
-	bodyBytes int64 // held of Options.Bodies
-	status    int   // of the answer
+	bodyBytes int64   // held of Options.Bodies
+	rewritten *[]byte // of bodies: the body for vLLM until it is handed to gRPC
+	status    int     // of the answer
 	engine    string
 	meter     *usage.Meter // nil until an answer is metered
 	encoded   bool         // the answer has a content coding: it passes unread
@@ -60,7 +61,17 @@ func (x *exchange) sent() {
 	}
 }
 
+// bodyBuffer gives the memory of a rewritten body.
+func (x *exchange) bodyBuffer(size int) []byte {
+	x.rewritten = bodies.Get(size)
+	return (*x.rewritten)[:0]
+}
+
 func (x *exchange) freeBody() {
+	if x.rewritten != nil {
+		bodies.Put(x.rewritten)
+		x.rewritten = nil
+	}
 	if x.bodyBytes > 0 {
 		x.o.Bodies.Free(x.bodyBytes)
 		x.bodyBytes = 0
@@ -143,6 +154,7 @@ func (x *exchange) requestBody(ctx context.Context, body []byte, end bool) (*out
 		return x.refuseSelf(admission.Deny(admission.Unavailable)), nil
 	}
 	limits := x.o.Limits
+	limits.Buffer = x.bodyBuffer
 	if x.o.IsolateCache {
 		limits.CacheSalt = "tollgate-" + x.session.Key().ID
 	}

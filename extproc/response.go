@@ -116,7 +116,9 @@ func (x *exchange) replaceRequest(original []byte) *outbound {
 	if len(body) == len(original) && len(body) > 0 && &body[0] == &original[0] {
 		return requestBodyGoesOn
 	}
-	x.out = outbound{request: body}
+	*x.rewritten = body
+	x.out = outbound{request: x.rewritten}
+	x.rewritten = nil // gRPC gives it back
 	return &x.out
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,7 +70,7 @@ func newBench(t *testing.T) *bench {
 	u := limit.Unlimited
 	b.gate = admission.NewGate(admission.Options{
 		Keys: keys{ring}, Limits: b.limits, Ledger: b.book, Catalog: catalog{}, Estimator: limit.NewEstimator(16),
-		Metrics: admission.NewMetrics(reg, reg), Caps: limit.Caps{Global: u, Concurrent: u, Requests: 60, Tokens: u, Quota: u},
+		Metrics: admission.NewMetrics(reg, reg), Caps: limit.Caps{Global: u, Concurrent: u, Requests: 600, Tokens: u, Quota: u},
 	})
 	server := grpc.NewServer(grpc.ForceServerCodecV2(extproc.Codec()))
 	extproc.Register(server, extproc.NewServer(extproc.Options{
@@ -230,6 +231,36 @@ func TestVLLMGetsWhatWasChecked(t *testing.T) {
 func itoa(n int) string {
 	b, _ := json.Marshal(n)
 	return string(b)
+}
+
+func TestBodiesOfManyRequestsAreNotMixedUp(t *testing.T) {
+	b := newBench(t)
+	var all sync.WaitGroup
+	for worker := range 8 {
+		all.Go(func() {
+			for i := range 40 {
+				text := strings.Repeat(string(rune('a'+worker)), 1+(worker*40+i)*997%200_000)
+				body := `{"model":"tiny","stream":true,"messages":[{"role":"user","content":"` + text + `"}]}`
+				if i%5 == 4 { // refused after it was rewritten
+					body = strings.Replace(body, "tiny", "huge", 1)
+				}
+				s := b.open(b.ticket())
+				s.say(requestHeaders())
+				answer := s.say(requestBody(body))
+				got := string(answer.GetRequestBody().GetResponse().GetBodyMutation().GetBody())
+				if i%5 == 4 {
+					if answer.GetImmediateResponse() == nil {
+						t.Errorf("not refused: %.200v", answer)
+					}
+				} else if want := `{"stream_options":{"include_usage":true,"continuous_usage_stats":true},` + body[1:]; got != want {
+					t.Errorf("body %d of %d: got %d bytes, want %d, or others", i, worker, len(got), len(want))
+				}
+				_ = s.CloseSend()
+				_, _ = s.Recv()
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestTheEndIsReleasedWhenItIsRecorded(t *testing.T) {

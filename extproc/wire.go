@@ -51,10 +51,10 @@ func (in *inbound) free() {
 
 // outbound is one answer. Exactly one field is set.
 type outbound struct {
-	prepared []byte // encoded once, never changed
-	chunk    []byte // replaces a chunk of the answer; copied when it is sent
-	clear    bool   // removes a chunk of the answer
-	request  []byte // replaces the request's body; kept by the transport
+	prepared []byte  // encoded once, never changed
+	chunk    []byte  // replaces a chunk of the answer; copied when it is sent
+	clear    bool    // removes a chunk of the answer
+	request  *[]byte // of bodies: replaces the request's body; given back by the transport
 	message  *extprocv3.ProcessingResponse
 }
 
@@ -82,7 +82,7 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	case out.chunk != nil:
 		return mem.BufferSlice{chunkAnswer(out.chunk)}, nil
 	case out.request != nil:
-		return mem.BufferSlice{mem.SliceBuffer(requestPrefix(out.request)), mem.SliceBuffer(out.request)}, nil
+		return mem.BufferSlice{mem.SliceBuffer(requestPrefix(*out.request)), mem.NewBuffer(out.request, bodies)}, nil
 	}
 	return c.CodecV2.Marshal(out.message)
 }

@@ -32,12 +32,16 @@ type Limits struct {
 	MaxPrompts int // prompts in one completions request; inputs to embed, score or rank are not prompts
 	// CacheSalt, when not empty, is set as cache_salt (request.isolate_prefix_cache).
 	CacheSalt string
+	// Buffer gives the memory of a body that must be rewritten: empty, with room
+	// for size bytes. It is called at most once for each body; nil: allocated.
+	Buffer func(size int) []byte
 }
 
 // Request is what a body asks for, after the checks.
 type Request struct {
 	Endpoint Endpoint
-	// Body is the rewritten body: what vLLM gets.
+	// Body is what vLLM gets: the client's own bytes where nothing had to be
+	// rewritten, memory of Limits.Buffer otherwise.
 	Body  []byte
 	Model string
 	// Stream is true when the answer will be an event stream.

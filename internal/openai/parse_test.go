@@ -396,3 +396,21 @@ func TestZeroLimitsAllowOne(t *testing.T) {
 		t.Error("n above 1 passed without a limit")
 	}
 }
+
+func TestARewrittenBodyLiesInTheMemoryGiven(t *testing.T) {
+	var asked []int
+	backing := make([]byte, 1024)
+	lim := limits
+	lim.Buffer = func(size int) []byte {
+		asked = append(asked, size)
+		return backing[:0]
+	}
+	r := parse(t, openai.ChatCompletions, `{"model":"m","messages":[],"stream":true}`, lim)
+	if len(asked) != 1 || asked[0] != len(r.Body) || &r.Body[0] != &backing[0] {
+		t.Errorf("asked for %d, the body has %d bytes", asked, len(r.Body))
+	}
+	asked = nil
+	if r := parse(t, openai.ChatCompletions, `{"model":"m","messages":[]}`, lim); len(asked) != 0 || len(r.Body) == 0 {
+		t.Errorf("asked for %d, where nothing is rewritten", asked)
+	}
+}

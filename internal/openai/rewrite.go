@@ -14,7 +14,7 @@ type edit struct {
 // fullUsage makes vLLM report usage in every chunk and at the end.
 const fullUsage = `{"include_usage":true,"continuous_usage_stats":true}`
 
-// rewritten is the body with all edits applied, in one allocation; without any
+// rewritten is the body with all edits applied, in one buffer; without any
 // it is the client's body itself. New members go first: a document that got
 // this far has a model, so there is always another one behind them.
 func (p *parser) rewritten() []byte {
@@ -47,7 +47,12 @@ func (p *parser) rewritten() []byte {
 	for _, e := range p.edits {
 		size += len(e.with) - (e.end - e.start)
 	}
-	out := make([]byte, 0, size)
+	var out []byte
+	if p.lim.Buffer != nil {
+		out = p.lim.Buffer(size)
+	} else {
+		out = make([]byte, 0, size)
+	}
 	at := 0
 	for _, e := range p.edits {
 		out = append(out, p.buf[at:e.start]...)
