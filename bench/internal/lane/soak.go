@@ -23,7 +23,15 @@ type Soaked struct {
 	ServerEnd   float64       `json:"server_mb_end"`
 	EnvoySlope  float64       `json:"envoy_mb_per_hour"` // least squares after warm-up
 	ServerSlope float64       `json:"server_mb_per_hour"`
+	Series      []Memory      `json:"series"` // at most a hundred, from the first second to the last
 	Void        string        `json:"void,omitempty"`
+}
+
+// Memory is what was resident at one time.
+type Memory struct {
+	Minutes float64 `json:"minutes"`
+	Envoy   float64 `json:"envoy_mb"`
+	Server  float64 `json:"server_mb"`
 }
 
 const (
@@ -32,6 +40,14 @@ const (
 	soakPace   = 20 * time.Millisecond
 	soakFewest = 40 // streams, where the capacity is not known
 	soakWarmUp = 4  // the first 1/4 is not looked at
+	soakSeries = 100
+
+	// Before that short answers fill what fills by the number of requests, the
+	// ledger's page cache first: ten thousand requests, which a soak of long
+	// streams may not reach in its first quarter.
+	fillStreams, fillChunks = 12, 2
+	fillPace                = 5 * time.Millisecond
+	fillLongest             = 40 * time.Second
 )
 
 // Soak puts half of Tollgate's capacity on a fresh stack for d, with one stream
@@ -48,13 +64,19 @@ func (b *Bench) Soak(ctx context.Context, d time.Duration) error {
 		return fmt.Errorf("soak: %w", err)
 	}
 	defer s.Stop()
+	t := Target{Name: string(rig.Tollgate), Stack: s, Strip: true}
+	fill := closed(fillStreams, fillChunks, fillPace)
+	fill.Duration = min(fillLongest, d/10)
+	if _, err := b.measure(ctx, "soak", 0, t, fill); err != nil {
+		return fmt.Errorf("soak: warm up: %w", err)
+	}
 	j := closed(streams, soakChunks, soakPace)
 	j.Duration, j.Abort, j.Cut = d, soakCuts, soakCuts
 
 	watching, stop := context.WithCancel(ctx)
 	series := make(chan []point, 1)
 	go func() { series <- watch(watching, s) }()
-	run, err := b.measure(ctx, "soak", 0, Target{Name: string(rig.Tollgate), Stack: s, Strip: true}, j)
+	run, err := b.measure(ctx, "soak", 0, t, j)
 	stop()
 	points := <-series
 	if err != nil {
@@ -66,6 +88,11 @@ func (b *Bench) Soak(ctx context.Context, d time.Duration) error {
 	}
 	if out.Leases, err = s.Leases(ctx); err != nil {
 		return fmt.Errorf("soak: %w", err)
+	}
+	for i, p := range points {
+		if i%(len(points)/soakSeries+1) == 0 {
+			out.Series = append(out.Series, Memory{Minutes: p.hours * 60, Envoy: p.envoy, Server: p.server})
+		}
 	}
 	if len(points) > 0 {
 		points = points[len(points)/soakWarmUp:]
