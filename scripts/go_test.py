@@ -4,15 +4,15 @@
 What is printed is what `go test` prints without -v. At the end come all skipped
 tests by name; one that scripts/allowed_skips.txt does not name fails the run.
 
-With SECOND_TRY=N in the environment (CI), up to N tests that failed run once
-more, alone. Those that pass then are named as unsteady, each a bug to mend, and
-do not fail the run. A data race, a panic or a timeout gets no second try.
+With SECOND_TRY=N in the environment (CI), the packages of up to N tests that
+failed run once more. What passes then is named as unsteady, each a bug to mend,
+and does not fail the run. A data race, a panic, a timeout or a process that died
+gets no second try.
 """
 
 import json
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
@@ -64,8 +64,9 @@ class Report:
         self.packages.add(package)
         if not any(failed == package for failed, _ in self.failed):
             self.final = True  # it does not build, or fails outside of its tests
-        # A panic or a timeout: what was running never ended.
+        # A panic, a timeout, a kill: what was running never ended.
         for key in [k for k in self.output if k[0] == package]:
+            self.final = True
             self.print(*key)
 
     def print(self, package, test):
@@ -108,18 +109,26 @@ def run(arguments):
     return report, process.returncode
 
 
+def refusals(report):
+    """The skipped tests that may not be skipped."""
+    allowed = allowed_skips()
+    return [name for name in sorted(report.skipped) if name not in allowed]
+
+
 def second_try(report, arguments):
-    """Runs the tests that failed once more; True when all of them pass."""
+    """Runs the packages of what failed once more, whole: a leak shows only where
+    all else passes. True when everything passes then."""
     tests = sorted({(package, test.split("/")[0]) for package, test in report.failed})
     if report.final or not 0 < len(tests) <= int(os.environ.get("SECOND_TRY") or 0):
         return False
     packages = [a for a in arguments if a.startswith(("./", "tollgate/"))]
     flags = [a for a in arguments if a not in packages]
-    for package, test in tests:
-        show(f"second try: {package}.{test}\n")
-        again, status = run([package, *flags, "-run", f"^{re.escape(test)}$"])
-        if status != 0 or again.passed == 0:
+    for package in sorted({package for package, _ in tests}):
+        show(f"second try: {package}\n")
+        again, status = run([package, *flags])
+        if status != 0 or again.passed == 0 or refusals(again):
             return False
+    for package, test in tests:
         show(f"UNSTEADY, passed at the second try: {package}.{test}\n")
     return True
 
@@ -128,8 +137,7 @@ def main():
     # Ctrl-C is for go test; this process only waits for its last words.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     report, status = run(sys.argv[1:])
-    allowed = allowed_skips()
-    refused = [name for name in sorted(report.skipped) if name not in allowed]
+    refused = refusals(report)
     for name in sorted(report.skipped):
         word = "NOT ALLOWED" if name in refused else "allowed"
         show(f"skipped, {word}: {name}: {report.skipped[name] or 'no reason given'}\n")

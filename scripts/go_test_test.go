@@ -33,8 +33,8 @@ func TestWhatMakesARunFail(t *testing.T) {
 	}{
 		"all pass":                 {pass, "2", true, "1 tests passed, 0 failed", "try"},
 		"one fails":                {pass + "\n" + failing, "", false, "failed: toy.TestFailing/part", "try"},
-		"one fails twice":          {pass + "\n" + failing, "2", false, "second try: toy.TestFailing\n", "UNSTEADY"},
-		"one is unsteady":          {pass + "\n" + unsteady, "2", true, "UNSTEADY, passed at the second try: toy.TestUnsteady\n", "second try: toy.TestPass"},
+		"one fails twice":          {pass + "\n" + failing, "2", false, "second try: toy\n", "UNSTEADY"},
+		"one is unsteady":          {pass + "\n" + unsteady, "2", true, "UNSTEADY, passed at the second try: toy.TestUnsteady\n", "TestPass"},
 		"no second try was wanted": {pass + "\n" + unsteady, "", false, "failed: toy.TestUnsteady", "try"},
 		"too many for another try": {unsteady + "\n" + failing, "1", false, "failed: toy.TestUnsteady", "try"},
 		"a panic is final":         {`func TestPanic(t *testing.T) { panic("so") }`, "2", false, "panic: so", "try"},
@@ -44,6 +44,13 @@ func TestWhatMakesARunFail(t *testing.T) {
 			t.Error("WARNING: DATA RACE\nas the detector writes it")
 			println("WARNING: DATA RACE")
 		}`, "2", false, "DATA RACE", "try"},
+		"a process that dies is final": {unsteady + `
+		func TestZDies(t *testing.T) { os.Exit(1) }`, "2", false, "failed: toy.TestUnsteady", "try"},
+		"what is skipped the second time": {unsteady + `
+		func TestZSkips(t *testing.T) {
+			if _, err := os.Stat("ran"); err == nil { t.Skip("later") }
+			os.WriteFile("ran", nil, 0o600)
+		}`, "2", false, "second try: toy\n", "UNSTEADY"},
 		"it does not build": {`func TestBroken(t *testing.T) { x := 1 }`, "2", false, "declared and not used", "try"},
 		"a skipped test":    {pass + "\n" + `func TestSkipped(t *testing.T) { t.Skip("no reason") }`, "2", false, "skipped, NOT ALLOWED: toy.TestSkipped: toy_test.go", "try"},
 		"no test at all":    {"", "2", false, "no test ran at all", "try"},

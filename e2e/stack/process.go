@@ -62,6 +62,11 @@ func (p *Process) Start() {
 	p.once.Do(func() {
 		p.tb.Cleanup(func() {
 			p.Kill()
+			if fault := p.fault(); fault != "" {
+				// At the beginning of a line: scripts/go_test.py gives it no second try.
+				_, _ = os.Stdout.WriteString(fault + " (" + p.name + ")\n")
+				p.tb.Errorf("%s: %s", p.name, fault)
+			}
 			if p.tb.Failed() {
 				p.tb.Logf("last lines of %s:\n%s", p.name, p.Tail(6))
 			}
@@ -119,6 +124,19 @@ func (p *Process) Output() string {
 		b = append(b, more...)
 	}
 	return string(b)
+}
+
+// fault is the line with which a Go program says that it died or raced, "" when
+// there is none.
+func (p *Process) fault() string {
+	for line := range strings.Lines(p.Output()) {
+		for _, word := range []string{"panic:", "fatal error:", "WARNING: DATA RACE"} {
+			if strings.HasPrefix(line, word) {
+				return strings.TrimSpace(line)
+			}
+		}
+	}
+	return ""
 }
 
 // Tail is the last lines that it has printed.
