@@ -13,7 +13,7 @@ type liveRows struct {
 
 type liveRow struct {
 	record ledger.Record
-	rowid  int64
+	rowid  int64 // SQLite's begin with 1; 0 = there is no such row
 }
 
 // liveMost bounds the rows remembered, far above the streams that one Envoy
@@ -28,13 +28,16 @@ func newLiveRows() *liveRows {
 func (l *liveRows) get(leaseID string) (ledger.Record, int64, bool) {
 	row, ok := l.staged[leaseID]
 	if !ok {
-		row, ok = l.rows[leaseID]
+		row = l.rows[leaseID]
 	}
-	return row.record, row.rowid, ok
+	return row.record, row.rowid, row.rowid != 0
 }
 
 // set notes what the running transaction has made of a row.
 func (l *liveRows) set(r ledger.Record, rowid int64) { l.staged[r.LeaseID] = liveRow{r, rowid} }
+
+// gone notes that the running transaction has deleted a row.
+func (l *liveRows) gone(leaseID string) { l.staged[leaseID] = liveRow{} }
 
 // begin forgets what a transaction that failed has noted.
 func (l *liveRows) begin() { clear(l.staged) }
@@ -45,7 +48,7 @@ func (l *liveRows) commit() {
 	for id, row := range l.staged {
 		_, known := l.rows[id]
 		switch {
-		case !row.record.Open():
+		case row.rowid == 0 || !row.record.Open():
 			delete(l.rows, id)
 		case known || len(l.rows) < liveMost:
 			l.rows[id] = row

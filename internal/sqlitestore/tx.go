@@ -213,6 +213,7 @@ func (t *tx) prune(ctx context.Context, beforeMicros int64, limit int) (n int, e
 		if err != nil {
 			return 0, fmt.Errorf("delete old requests: %w", err)
 		}
+		t.live.gone(r.LeaseID)
 		s := dropped[rollupOf(&r)]
 		s.add(1, r.Counts)
 		dropped[rollupOf(&r)] = s
