@@ -51,90 +51,60 @@ type head struct {
 
 // decodeHead reads a ProcessingRequest that holds no body.
 func (in *inbound) decodeHead(raw []byte) error {
-	for len(raw) > 0 {
-		f, rest, err := wire.Next(raw)
-		if err != nil {
-			return err
-		}
-		raw = rest
+	return wire.Each(raw, func(f wire.Field) error {
 		switch f.Num {
 		case inRequestHeaders, inResponseHeaders:
 			in.field = f.Num
-			err = in.headers(f.Bytes)
+			return in.headers(f.Bytes)
 		case inRequestTrailers, inResponseTrailers:
 			in.field = f.Num
 		case inMetadata:
-			var t ticket.Ticket
-			t, err = ticket.Decode(f.Bytes)
+			t, err := ticket.Decode(f.Bytes)
 			in.head.leaseID = t.LeaseID
-		case inAttributes:
-			err = in.attributes(f.Bytes)
-		}
-		if err != nil {
 			return err
+		case inAttributes:
+			return in.attributes(f.Bytes)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // headers reads an HttpHeaders.
 func (in *inbound) headers(raw []byte) error {
-	for len(raw) > 0 {
-		f, rest, err := wire.Next(raw)
-		if err != nil {
-			return err
-		}
-		raw = rest
+	return wire.Each(raw, func(f wire.Field) error {
 		switch f.Num {
 		case headersMap:
-			err = in.headerMap(f.Bytes)
+			return wire.Each(f.Bytes, in.header)
 		case headersEnd:
 			in.end = f.Varint != 0
 		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
-func (in *inbound) headerMap(raw []byte) error {
-	for len(raw) > 0 {
-		f, rest, err := wire.Next(raw)
-		if err != nil {
-			return err
-		}
-		raw = rest
-		if f.Num != mapHeader {
-			continue
-		}
-		if err := in.header(f.Bytes); err != nil {
-			return err
-		}
+// header reads a field of a HeaderMap, a HeaderValue: the raw value where there
+// is one.
+func (in *inbound) header(header wire.Field) error {
+	if header.Num != mapHeader {
+		return nil
 	}
-	return nil
-}
-
-// header reads a HeaderValue: the raw value where there is one.
-func (in *inbound) header(raw []byte) error {
-	var key, text, bytes []byte
-	for len(raw) > 0 {
-		f, rest, err := wire.Next(raw)
-		if err != nil {
-			return err
-		}
-		raw = rest
+	var key, text, raw []byte
+	err := wire.Each(header.Bytes, func(f wire.Field) error {
 		switch f.Num {
 		case headerKey:
 			key = f.Bytes
 		case headerText:
 			text = f.Bytes
 		case headerRaw:
-			bytes = f.Bytes
+			raw = f.Bytes
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	if len(bytes) > 0 {
-		text = bytes
+	if len(raw) > 0 {
+		text = raw
 	}
 	in.head.set(key, text)
 	return nil

@@ -51,28 +51,18 @@ const filterMetadata = 1
 // [wire.ErrMalformed].
 func Decode(metadata []byte) (Ticket, error) {
 	var t Ticket
-	for len(metadata) > 0 {
-		f, rest, err := wire.Next(metadata)
-		if err != nil {
-			return Ticket{}, err
-		}
-		metadata = rest
+	err := wire.Each(metadata, func(f wire.Field) error {
 		if f.Num != filterMetadata {
-			continue
+			return nil
 		}
 		name, fields, err := wire.Entry(f.Bytes)
-		if err != nil {
-			return Ticket{}, err
-		}
-		if string(name) != Namespace {
-			continue
+		if err != nil || string(name) != Namespace {
+			return err
 		}
 		t = Ticket{} // of two entries with one name the last counts
-		if err := wire.Strings(fields, t.set); err != nil {
-			return Ticket{}, err
-		}
-	}
-	return t, nil
+		return wire.Strings(fields, t.set)
+	})
+	return t, err
 }
 
 func (t *Ticket) set(name, value []byte) {

@@ -41,6 +41,22 @@ func Next(message []byte) (f Field, rest []byte, err error) {
 	return f, rest[n:], nil
 }
 
+// Each calls do for every field of a message, until one is an error. Error: do's,
+// or [ErrMalformed].
+func Each(message []byte, do func(Field) error) error {
+	for len(message) > 0 {
+		f, rest, err := Next(message)
+		if err != nil {
+			return err
+		}
+		if err := do(f); err != nil {
+			return err
+		}
+		message = rest
+	}
+	return nil
+}
+
 // Entry reads an entry of a map with string keys: google.protobuf calls the key
 // field 1 and the value field 2.
 func Entry(entry []byte) (key, value []byte, err error) {
@@ -62,24 +78,16 @@ func Entry(entry []byte) (key, value []byte, err error) {
 // Strings calls each for every field of a google.protobuf.Struct with the string
 // in it, nil where it holds something else.
 func Strings(message []byte, each func(name, value []byte)) error {
-	for len(message) > 0 {
-		f, rest, err := Next(message)
-		if err != nil {
-			return err
-		}
-		message = rest
+	return Each(message, func(f Field) error {
 		if f.Num != structFields {
-			continue
+			return nil
 		}
 		name, value, err := Entry(f.Bytes)
 		if err != nil {
 			return err
 		}
-		if err := stringValue(name, value, each); err != nil {
-			return err
-		}
-	}
-	return nil
+		return stringValue(name, value, each)
+	})
 }
 
 const (
