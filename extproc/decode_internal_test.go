@@ -76,7 +76,7 @@ func (h *head) read(v *corev3.HeaderValue) {
 
 func decoded(raw []byte) (inbound, error) {
 	var in inbound
-	err := Codec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(raw)}, &in)
+	err := in.Decode(mem.BufferSlice{mem.SliceBuffer(raw)})
 	return in, err
 }
 

@@ -12,14 +12,13 @@ import (
 	"tollgate/internal/limit"
 	"tollgate/internal/openai"
 	"tollgate/internal/route"
+	"tollgate/internal/rpc"
 	"tollgate/internal/usage"
 )
 
-// exchange is the state of one stream. All but cut is touched by one goroutine
-// only.
+// exchange is the state of one stream, of one goroutine.
 type exchange struct {
 	o         *Options
-	cut       chan struct{}
 	in        inbound  // the message being answered
 	out       outbound // the answer, where it is not a prepared one
 	requestID string
@@ -28,16 +27,12 @@ type exchange struct {
 	models    bool // the model list
 	request   *openai.Request
 	bodyBytes int64   // held of Options.Bodies
-	rewritten *[]byte // of bodies: the body for vLLM until it is handed to gRPC
+	rewritten *[]byte // of rpc.Buffers: the body for vLLM until it is handed to gRPC
 	status    int     // of the answer
 	engine    string
 	meter     *usage.Meter // nil until an answer is metered
 	encoded   bool         // the answer has a content coding: it passes unread
 	settled   bool
-}
-
-func newExchange(o *Options) *exchange {
-	return &exchange{o: o, cut: make(chan struct{})}
 }
 
 // close ends the session: the one deferred call of the stream.
@@ -63,13 +58,13 @@ func (x *exchange) sent() {
 
 // bodyBuffer gives the memory of a rewritten body.
 func (x *exchange) bodyBuffer(size int) []byte {
-	x.rewritten = bodies.Get(size)
+	x.rewritten = rpc.Buffers.Get(size)
 	return (*x.rewritten)[:0]
 }
 
 func (x *exchange) freeBody() {
 	if x.rewritten != nil {
-		bodies.Put(x.rewritten)
+		rpc.Buffers.Put(x.rewritten)
 		x.rewritten = nil
 	}
 	if x.bodyBytes > 0 {
@@ -119,7 +114,7 @@ func (x *exchange) requestHeaders(ctx context.Context, h *head, end bool) (*outb
 		return nil, fmt.Errorf("claim: %w", err)
 	}
 	x.session = session
-	session.OnCut(sync.OnceFunc(func() { close(x.cut) }))
+	session.OnCut(func() { rpc.Cut(ctx, errCut) })
 	if x.models {
 		return wantModelList, nil
 	}

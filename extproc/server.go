@@ -44,30 +44,16 @@ type Server struct{ o Options }
 // NewServer returns a server; all of Options but Bodies must be set.
 func NewServer(o Options) *Server { return &Server{o: o} }
 
-// errCut ends a stream from outside: cancelled, revoked or drained.
-var errCut = status.Error(codes.Unavailable, "request was cut")
+// errCut ends a stream from outside: cancelled, revoked or drained. Where it does,
+// what process returns is not heard any more.
+var errCut = status.New(codes.Unavailable, "request was cut")
 
-// process is one stream. It returns nil only when Envoy has ended the stream: a clean end by us would let the rest of the
-// answer flow unmetered, whatever failure_mode_allow says. Every other end is
-// an error status, which cuts the client.
-//
-// The loop has a goroutine of its own, because a blocked Recv cannot be
-// interrupted in any other way than by returning from the handler; so a silent
-// stream can be cut, and its own goroutine still does all the work per chunk.
-func (s *Server) process(stream grpc.ServerStream) error {
-	x := newExchange(&s.o)
-	ended := make(chan error, 1)
-	go func() { ended <- s.run(stream, x) }()
-	select {
-	case err := <-ended:
-		return err
-	case <-x.cut:
-		return errCut
-	}
-}
-
-// run is the loop and the one place where the session is closed.
-func (s *Server) run(stream grpc.ServerStream, x *exchange) (err error) {
+// process is one stream: the loop and the one place where the session is
+// closed. It returns nil only when Envoy has ended the stream: a clean end by us
+// would let the rest of the answer flow unmetered, whatever failure_mode_allow
+// says. Every other end is an error status, which cuts the client.
+func (s *Server) process(stream grpc.ServerStream) (err error) {
+	x := &exchange{o: &s.o}
 	// However the stream ends - half-close, reset, our own error - the session
 	// goes back here and nowhere else. Whether the answer was complete is
 	// another question, which only the answer's own bytes decide.
@@ -90,7 +76,9 @@ func (s *Server) run(stream grpc.ServerStream, x *exchange) (err error) {
 		}
 		out, err := x.step(ctx)
 		if err != nil {
-			s.o.Log.Error("cannot process message", "request_id", x.requestID, "error", err)
+			if ctx.Err() == nil { // else the client has gone, or the request was cut
+				s.o.Log.Error("cannot process message", "request_id", x.requestID, "error", err)
+			}
 			return status.Error(codes.Unavailable, "cannot process")
 		}
 		err = stream.SendMsg(out)

@@ -32,6 +32,7 @@ import (
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
 	"tollgate/internal/openai"
+	"tollgate/internal/rpc"
 	"tollgate/internal/ticket"
 )
 
@@ -72,7 +73,7 @@ func newBench(t *testing.T) *bench {
 		Keys: keys{ring}, Limits: b.limits, Ledger: b.book, Catalog: catalog{}, Estimator: limit.NewEstimator(16),
 		Metrics: admission.NewMetrics(reg, reg), Caps: limit.Caps{Global: u, Concurrent: u, Requests: 600, Tokens: u, Quota: u},
 	})
-	server := grpc.NewServer(grpc.ForceServerCodecV2(extproc.Codec()))
+	server := grpc.NewServer(rpc.ServerOptions()...)
 	extproc.Register(server, extproc.NewServer(extproc.Options{
 		Claim: b.gate, Limits: openai.Limits{MaxN: 4, MaxPrompts: 4}, Bodies: b.bodies,
 		Metrics: extproc.NewMetrics(reg), Log: hclog.NewNullLogger(),

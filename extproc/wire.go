@@ -5,12 +5,11 @@ import (
 
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/encoding"
-	encproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"tollgate/internal/rpc"
 	"tollgate/internal/wire"
 )
 
@@ -54,26 +53,12 @@ type outbound struct {
 	prepared []byte  // encoded once, never changed
 	chunk    []byte  // replaces a chunk of the answer; copied when it is sent
 	clear    bool    // removes a chunk of the answer
-	request  *[]byte // of bodies: replaces the request's body; given back by the transport
+	request  *[]byte // of rpc.Buffers: replaces the request's body; given back by the transport
 	message  *extprocv3.ProcessingResponse
 }
 
-// bodies gives the buffers of bodies. gRPC's own pool has nothing between 32 KiB
-// and 1 MiB, and Envoy's chunks of a fast answer are 64 KiB and a bit. A buffer
-// is cleared whole when it is taken, so a prompt should not get one of twice its size.
-var bodies = mem.NewTieredBufferPool(1<<10, 4<<10, 16<<10, 32<<10, 72<<10, 144<<10, 256<<10, 512<<10, 1<<20)
-
-// Codec is the codec that the server of [Register] needs
-// ([grpc.ForceServerCodecV2]); all other messages are ordinary protobuf.
-func Codec() encoding.CodecV2 { return codec{encoding.GetCodecV2(encproto.Name)} }
-
-type codec struct{ encoding.CodecV2 }
-
-func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	out, ok := v.(*outbound)
-	if !ok {
-		return c.CodecV2.Marshal(v)
-	}
+// Encode implements [rpc.Encoder].
+func (out *outbound) Encode() (mem.BufferSlice, error) {
 	switch {
 	case out.prepared != nil:
 		return mem.BufferSlice{mem.SliceBuffer(out.prepared)}, nil
@@ -82,17 +67,15 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	case out.chunk != nil:
 		return mem.BufferSlice{chunkAnswer(out.chunk)}, nil
 	case out.request != nil:
-		return mem.BufferSlice{mem.SliceBuffer(requestPrefix(*out.request)), mem.NewBuffer(out.request, bodies)}, nil
+		return mem.BufferSlice{mem.SliceBuffer(requestPrefix(*out.request)), mem.NewBuffer(out.request, rpc.Buffers)}, nil
 	}
-	return c.CodecV2.Marshal(out.message)
+	b, err := proto.Marshal(out.message)
+	return mem.BufferSlice{mem.SliceBuffer(b)}, err
 }
 
-func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
-	in, ok := v.(*inbound)
-	if !ok {
-		return c.CodecV2.Unmarshal(data, v)
-	}
-	buffer := data.MaterializeToBuffer(bodies)
+// Decode implements [rpc.Decoder].
+func (in *inbound) Decode(data mem.BufferSlice) error {
+	buffer := data.MaterializeToBuffer(rpc.Buffers)
 	raw := buffer.ReadOnlyData()
 	in.field, in.body, in.end = 0, nil, false
 	field, body, err := findBody(raw)
@@ -135,7 +118,7 @@ func chunkAnswer(body []byte) mem.Buffer {
 	inner := bytesField(mutationBody, len(body))
 	mutation := bytesField(commonBody, inner)
 	common := bytesField(bodyCommon, mutation)
-	buf := bodies.Get(bytesField(outResponseBody, common))
+	buf := rpc.Buffers.Get(bytesField(outResponseBody, common))
 	b := (*buf)[:0]
 	b = appendHead(b, outResponseBody, common)
 	b = appendHead(b, bodyCommon, mutation)
@@ -143,7 +126,7 @@ func chunkAnswer(body []byte) mem.Buffer {
 	b = appendHead(b, mutationBody, len(body))
 	b = append(b, body...)
 	*buf = b
-	return mem.NewBuffer(buf, bodies)
+	return mem.NewBuffer(buf, rpc.Buffers)
 }
 
 // requestPrefix encodes everything before the bytes of a new request body, the
@@ -178,7 +161,7 @@ func prepare(m *extprocv3.ProcessingResponse) *outbound {
 	return &outbound{prepared: b}
 }
 
-// Register serves the ext_proc service. The server must use [Codec].
+// Register serves the ext_proc service. The server needs [rpc.ServerOptions].
 func Register(r grpc.ServiceRegistrar, s *Server) {
 	r.RegisterService(&grpc.ServiceDesc{
 		ServiceName: extprocv3.ExternalProcessor_ServiceDesc.ServiceName,

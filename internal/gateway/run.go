@@ -15,6 +15,7 @@ import (
 
 	"tollgate/extproc"
 	"tollgate/internal/admin"
+	"tollgate/internal/rpc"
 	"tollgate/internal/serve"
 )
 
@@ -66,10 +67,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 }
 
 func (g *Gateway) grpcServer() *grpc.Server {
-	s := grpc.NewServer(
+	s := grpc.NewServer(append(rpc.ServerOptions(),
 		// A body comes as one message; the headers beside it are small.
 		grpc.MaxRecvMsgSize(g.cfg.Request.MaxBodyMB<<20+1<<20),
-		grpc.ForceServerCodecV2(extproc.Codec()),
 		// Fixed windows: what one stream may have in flight is bounded, and no
 		// pings are spent on measuring a socket that never leaves the host.
 		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
@@ -79,7 +79,7 @@ func (g *Gateway) grpcServer() *grpc.Server {
 		// Envoy pings every 10 s (envoy.yaml); the default policy would answer
 		// with GOAWAY.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 	authv3.RegisterAuthorizationServer(s, g.check)
 	extproc.Register(s, g.proc)
 	alsv3.RegisterAccessLogServiceServer(s, g.als)
