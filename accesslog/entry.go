@@ -2,7 +2,6 @@ package accesslog
 
 import (
 	"net/netip"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
@@ -10,45 +9,42 @@ import (
 	"tollgate/internal/admission"
 	"tollgate/internal/envoycode"
 	"tollgate/internal/route"
-	"tollgate/internal/ticket"
 )
 
-// witness reads one entry.
-func witness(e *datav3.HTTPAccessLogEntry) admission.Witness {
-	common, req, resp := e.GetCommonProperties(), e.GetRequest(), e.GetResponse()
-	flags := common.GetResponseFlags()
-	code := int(resp.GetResponseCode().GetValue())
-	details := resp.GetResponseCodeDetails()
-	t := ticket.Read(common.GetMetadata())
-	gone := flags.GetDownstreamConnectionTermination() || flags.GetDownstreamRemoteReset() || resetKindly(common, details)
+// witness is what one entry says.
+func (e *entry) witness() admission.Witness {
+	code := int(e.status)
 	w := admission.Witness{
-		LeaseID: t.LeaseID, KeyID: t.KeyID, RequestID: req.GetRequestId(),
-		Method: method(req.GetRequestMethod()), Endpoint: route.Label(req.GetPath()),
-		Status: code, Cause: envoycode.Cause(details, gone, code), Details: details,
-		Denied:     envoycode.Reason(details),
-		ClientAddr: address(common.GetDownstreamRemoteAddress()),
-		Started:    common.GetStartTime().AsTime(),
-		FirstByte:  common.GetTimeToFirstDownstreamTxByte().AsDuration(),
-		Duration:   duration(common),
-		BytesIn:    req.GetRequestBodyBytes(), BytesOut: resp.GetResponseBodyBytes(),
+		LeaseID: e.ticket.LeaseID, KeyID: e.ticket.KeyID, RequestID: e.requestID,
+		Method: method(corev3.RequestMethod(e.method)), Endpoint: route.Label(e.path),
+		Status: code, Cause: envoycode.Cause(e.details, e.clientGone(), code), Details: e.details,
+		Denied:     envoycode.Reason(e.details),
+		ClientAddr: address(e.client),
+		Started:    e.started.time(),
+		FirstByte:  e.firstByte.duration(),
+		Duration:   e.last.duration(),
+		BytesIn:    e.bytesIn, BytesOut: e.bytesOut,
 	}
-	if t.Reason != "" {
-		w.Denied = admission.Reason(t.Reason)
+	if e.duration.is {
+		w.Duration = e.duration.duration()
+	}
+	if e.ticket.Reason != "" {
+		w.Denied = admission.Reason(e.ticket.Reason)
 	}
 	return w
 }
 
-// resetKindly: a client that leaves with RST_STREAM(NO_ERROR) sets no flag and
-// no detail (seen on 1.40); that the last byte was never sent gives it away.
-func resetKindly(c *datav3.AccessLogCommon, details string) bool {
-	return details == envoycode.ViaUpstream && c.GetTimeToLastDownstreamTxByte() == nil
+// clientGone: a client that leaves with RST_STREAM(NO_ERROR) sets no flag and no
+// detail (seen on 1.40); that the last byte was never sent gives it away.
+func (e *entry) clientGone() bool {
+	return e.clientEnded || e.clientReset || e.details == envoycode.ViaUpstream && !e.last.is
 }
 
-func duration(c *datav3.AccessLogCommon) time.Duration {
-	if d := c.GetDuration(); d != nil {
-		return d.AsDuration()
-	}
-	return c.GetTimeToLastDownstreamTxByte().AsDuration()
+// final: end entries only. Envoy sends no others with our configuration, but
+// somebody's own may.
+func (e *entry) final() bool {
+	t := datav3.AccessLogType(e.kind)
+	return t == datav3.AccessLogType_NotSet || t == datav3.AccessLogType_DownstreamEnd
 }
 
 // method is the label of a method: a closed set, whatever clients send.
@@ -62,8 +58,7 @@ func method(m corev3.RequestMethod) string {
 	return "OTHER"
 }
 
-func address(a *corev3.Address) string {
-	s := a.GetSocketAddress().GetAddress()
+func address(s string) string {
 	if addr, err := netip.ParseAddr(s); err == nil {
 		return addr.Unmap().String()
 	}

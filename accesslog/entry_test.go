@@ -18,6 +18,7 @@ import (
 
 	"tollgate/accesslog"
 	"tollgate/internal/admission"
+	"tollgate/internal/rpc"
 )
 
 // listener keeps what it is told.
@@ -33,8 +34,8 @@ func (l *listener) ProxyGone()                  { l.gone <- struct{}{} }
 func connect(t *testing.T, als *accesslog.Server) func() alsv3.AccessLogService_StreamAccessLogsClient {
 	t.Helper()
 	lis := bufconn.Listen(1 << 20)
-	srv := grpc.NewServer()
-	alsv3.RegisterAccessLogServiceServer(srv, als)
+	srv := grpc.NewServer(rpc.ServerOptions()...)
+	accesslog.Register(srv, als)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -9,8 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 
-	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -28,10 +28,8 @@ type proxyWatcher interface {
 	ProxyGone()
 }
 
-// Server implements [alsv3.AccessLogServiceServer].
+// Server hears Envoy's log; see [Register].
 type Server struct {
-	alsv3.UnimplementedAccessLogServiceServer
-
 	tell     Witnesser
 	streams  atomic.Int64
 	stopOnce sync.Once
@@ -51,8 +49,22 @@ func (s *Server) Stop() { s.stopOnce.Do(func() { close(s.stopped) }) }
 // finished a request.
 func (s *Server) Streams() int64 { return s.streams.Load() }
 
-// StreamAccessLogs implements [alsv3.AccessLogServiceServer].
-func (s *Server) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
+// Register serves the access log service. The server needs [rpc.ServerOptions].
+func Register(r grpc.ServiceRegistrar, s *Server) {
+	r.RegisterService(&grpc.ServiceDesc{
+		ServiceName: alsv3.AccessLogService_ServiceDesc.ServiceName,
+		HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{{
+			StreamName:    alsv3.AccessLogService_ServiceDesc.Streams[0].StreamName,
+			Handler:       func(_ any, stream grpc.ServerStream) error { return s.hear(stream) },
+			ClientStreams: true,
+		}},
+		Metadata: alsv3.AccessLogService_ServiceDesc.Metadata,
+	}, s)
+}
+
+// hear is one log stream.
+func (s *Server) hear(stream grpc.ServerStream) error {
 	s.streams.Add(1)
 	ended := make(chan error, 1)
 	go func() { ended <- s.receive(stream) }()
@@ -77,26 +89,20 @@ func (s *Server) left() {
 	}
 }
 
-func (s *Server) receive(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
+func (s *Server) receive(stream grpc.ServerStream) error {
+	var b batch
 	for {
-		msg, err := stream.Recv()
+		err := stream.RecvMsg(&b)
 		switch {
 		case errors.Is(err, io.EOF), status.Code(err) == codes.Canceled:
 			return nil
 		case err != nil:
 			return err
 		}
-		for _, e := range msg.GetHttpLogs().GetLogEntry() {
-			if final(e) {
-				s.tell.Witness(witness(e))
+		for i := range b.entries {
+			if e := &b.entries[i]; e.final() {
+				s.tell.Witness(e.witness())
 			}
 		}
 	}
-}
-
-// final: end entries only. Envoy sends no others with our configuration, but
-// somebody's own may.
-func final(e *datav3.HTTPAccessLogEntry) bool {
-	t := e.GetCommonProperties().GetAccessLogType()
-	return t == datav3.AccessLogType_NotSet || t == datav3.AccessLogType_DownstreamEnd
 }

@@ -1,16 +1,40 @@
 package extauthz
 
 import (
+	"bytes"
+	"fmt"
 	"net/netip"
 	"net/url"
 	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc/mem"
 
 	"tollgate/internal/admission"
 	"tollgate/internal/route"
+	"tollgate/internal/rpc"
+	"tollgate/internal/wire"
 )
+
+// Field numbers of envoy.service.auth.v3.CheckRequest and of what is in it.
+const (
+	checkAttributes = 1
+	attrSource      = 1 // AttributeContext
+	attrRequest     = 4
+	peerAddress     = 1 // Peer
+	requestHTTP     = 2 // Request
+	httpMethod      = 2 // HttpRequest
+	httpPath        = 4
+	httpHost        = 5
+	httpHeaders     = 13
+	mapHeader       = 1 // HeaderMap
+)
+
+// check is what a decision needs of a CheckRequest: everything is a copy.
+type check struct {
+	method, path, host string
+	peer               string // the address that the client connects from
+	headers            headers
+}
 
 // headers are the request headers that a decision needs, as raw bytes
 // (encode_raw_headers): a repeated header is a repeated value.
@@ -19,49 +43,102 @@ type headers struct {
 	requestID, external                      string
 }
 
-func readHeaders(h *authv3.AttributeContext_HttpRequest) headers {
-	var out headers
-	for _, v := range h.GetHeaderMap().GetHeaders() {
-		value := headerValue(v)
-		switch strings.ToLower(v.GetKey()) {
-		case "authorization":
-			out.authorization = append(out.authorization, value)
-		case "x-api-key":
-			out.apiKey = append(out.apiKey, value)
-		case "x-forwarded-for":
-			out.forwarded = append(out.forwarded, value)
-		case "origin":
-			out.origin = append(out.origin, value)
-		case "x-request-id":
-			out.requestID = value
-		case "x-envoy-external-address":
-			out.external = value
+// Decode implements [rpc.Decoder].
+func (c *check) Decode(data mem.BufferSlice) error {
+	buffer := data.MaterializeToBuffer(rpc.Buffers)
+	defer buffer.Free()
+	err := wire.Each(buffer.ReadOnlyData(), func(f wire.Field) error {
+		if f.Num != checkAttributes {
+			return nil
 		}
+		return wire.Each(f.Bytes, c.attribute)
+	})
+	if err != nil {
+		return fmt.Errorf("decode check: %w", err)
 	}
-	return out
+	return nil
 }
 
-func headerValue(v *corev3.HeaderValue) string {
-	if raw := v.GetRawValue(); len(raw) > 0 {
-		return string(raw)
+// attribute reads a field of an AttributeContext.
+func (c *check) attribute(f wire.Field) error {
+	switch f.Num {
+	case attrSource:
+		return wire.Each(f.Bytes, func(f wire.Field) error {
+			if f.Num != peerAddress {
+				return nil
+			}
+			host, err := wire.SocketAddress(f.Bytes)
+			c.peer = string(host)
+			return err
+		})
+	case attrRequest:
+		return wire.Each(f.Bytes, func(f wire.Field) error {
+			if f.Num != requestHTTP {
+				return nil
+			}
+			return wire.Each(f.Bytes, c.http)
+		})
 	}
-	return v.GetValue()
+	return nil
+}
+
+// http reads a field of an HttpRequest.
+func (c *check) http(f wire.Field) error {
+	switch f.Num {
+	case httpMethod:
+		c.method = string(f.Bytes)
+	case httpPath:
+		c.path = string(f.Bytes)
+	case httpHost:
+		c.host = string(f.Bytes)
+	case httpHeaders:
+		return wire.Each(f.Bytes, func(f wire.Field) error {
+			if f.Num != mapHeader {
+				return nil
+			}
+			name, value, err := wire.Header(f.Bytes)
+			if err == nil {
+				c.headers.add(name, value)
+			}
+			return err
+		})
+	}
+	return nil
+}
+
+func (h *headers) add(name, value []byte) {
+	if bytes.ContainsAny(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+		name = bytes.ToLower(name)
+	}
+	switch string(name) {
+	case "authorization":
+		h.authorization = append(h.authorization, string(value))
+	case "x-api-key":
+		h.apiKey = append(h.apiKey, string(value))
+	case "x-forwarded-for":
+		h.forwarded = append(h.forwarded, string(value))
+	case "origin":
+		h.origin = append(h.origin, string(value))
+	case "x-request-id":
+		h.requestID = string(value)
+	case "x-envoy-external-address":
+		h.external = string(value)
+	}
 }
 
 // arrival reads a check; false when the route is none of the gateway's.
-func arrival(req *authv3.CheckRequest, hops int) (admission.Arrival, bool) {
-	http := req.GetAttributes().GetRequest().GetHttp()
-	h := readHeaders(http)
+func (c *check) arrival(hops int) (admission.Arrival, bool) {
+	h := &c.headers
 	a := admission.Arrival{
-		Method: http.GetMethod(), RequestID: h.requestID,
+		Method: c.method, RequestID: h.requestID,
 		Authorization: h.authorization, APIKey: h.apiKey,
 	}
-	r, ok := route.Find(http.GetMethod(), http.GetPath())
+	r, ok := route.Find(c.method, c.path)
 	if !ok {
 		return a, false
 	}
 	a.Class, a.Endpoint = r.Class, r.Endpoint
-	peer := peerAddr(req)
+	peer := c.peerAddr()
 	a.Addr = peer
 	if hops > 0 {
 		// Envoy has computed it from x-forwarded-for by xff_num_trusted_hops; it
@@ -71,12 +148,12 @@ func arrival(req *authv3.CheckRequest, hops int) (admission.Arrival, bool) {
 		}
 	}
 	a.Local = hops == 0 && len(h.forwarded) == 0 && peer.IsLoopback() &&
-		loopbackHost(http.GetHost()) && loopbackOrigin(h.origin)
+		loopbackHost(c.host) && loopbackOrigin(h.origin)
 	return a, true
 }
 
-func peerAddr(req *authv3.CheckRequest) netip.Addr {
-	addr, err := netip.ParseAddr(req.GetAttributes().GetSource().GetAddress().GetSocketAddress().GetAddress())
+func (c *check) peerAddr() netip.Addr {
+	addr, err := netip.ParseAddr(c.peer)
 	if err != nil {
 		return netip.Addr{} // one bucket for all that have none (a Unix socket in front)
 	}

@@ -9,6 +9,7 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -21,10 +22,8 @@ type Admitter interface {
 	Admit(ctx context.Context, a admission.Arrival) (admission.Ticket, error)
 }
 
-// Server implements [authv3.AuthorizationServer].
+// Server answers Envoy's checks; see [Register].
 type Server struct {
-	authv3.UnimplementedAuthorizationServer
-
 	admit Admitter
 	hops  int
 	log   hclog.Logger
@@ -36,11 +35,30 @@ func NewServer(admit Admitter, trustedProxies int, log hclog.Logger) *Server {
 	return &Server{admit: admit, hops: trustedProxies, log: log}
 }
 
-// Check implements [authv3.AuthorizationServer]. A failure of ours is a gRPC
-// error: only then Envoy applies status_on_error (503); an answer without OK
-// and without an HTTP response would be a 403 that blames the user.
-func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error) {
-	a, ok := arrival(req, s.hops)
+// Register serves the ext_authz service. The server needs [rpc.ServerOptions].
+func Register(r grpc.ServiceRegistrar, s *Server) {
+	r.RegisterService(&grpc.ServiceDesc{
+		ServiceName: authv3.Authorization_ServiceDesc.ServiceName,
+		HandlerType: (*any)(nil),
+		Methods: []grpc.MethodDesc{{
+			MethodName: authv3.Authorization_ServiceDesc.Methods[0].MethodName,
+			Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+				c := new(check)
+				if err := decode(c); err != nil {
+					return nil, err
+				}
+				return s.check(ctx, c)
+			},
+		}},
+		Metadata: authv3.Authorization_ServiceDesc.Metadata,
+	}, s)
+}
+
+// check answers one check. A failure of ours is a gRPC error: only then Envoy
+// applies status_on_error (503); an answer without OK and without an HTTP
+// response would be a 403 that blames the user.
+func (s *Server) check(ctx context.Context, c *check) (*answer, error) {
+	a, ok := c.arrival(s.hops)
 	if !ok {
 		// Envoy routes exact paths only, so this is a configuration of
 		// somebody else's making.

@@ -3,6 +3,7 @@ package extauthz_test
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -11,12 +12,16 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
 
 	"tollgate/extauthz"
 	"tollgate/internal/admission"
 	"tollgate/internal/limit"
+	"tollgate/internal/rpc"
 	"tollgate/internal/ticket"
 )
 
@@ -36,6 +41,30 @@ func (g *gate) Admit(_ context.Context, a admission.Arrival) (admission.Ticket, 
 type check struct {
 	method, path, host, peer string
 	headers                  []string // names and values in turn
+}
+
+// ask sends a check to a server of its own, as Envoy does.
+func ask(t *testing.T, g *gate, hops int, c check) (*authv3.CheckResponse, error) {
+	t.Helper()
+	lis := bufconn.Listen(1 << 20)
+	server := grpc.NewServer(rpc.ServerOptions()...)
+	extauthz.Register(server, extauthz.NewServer(g, hops, hclog.NewNullLogger()))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(lis)
+	}()
+	conn, err := grpc.NewClient("passthrough:bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = conn.Close()
+		server.Stop()
+		<-done
+	}()
+	return authv3.NewAuthorizationClient(conn).Check(t.Context(), c.request())
 }
 
 func (c check) request() *authv3.CheckRequest {
@@ -78,7 +107,7 @@ func TestOnlyAClientOfThisMachineIsLocal(t *testing.T) {
 		g := &gate{}
 		in := local()
 		c.change(&in)
-		if _, err := extauthz.NewServer(g, c.hops, hclog.NewNullLogger()).Check(t.Context(), in.request()); err != nil {
+		if _, err := ask(t, g, c.hops, in); err != nil {
 			t.Fatal(err)
 		}
 		if g.asked.Local != c.want {
@@ -91,7 +120,7 @@ func TestAnArrivalIsWhatEnvoySaid(t *testing.T) {
 	g := &gate{}
 	in := local()
 	in.headers = append(in.headers, "Authorization", "Bearer x", "x-api-key", "a", "x-api-key", "b", "x-envoy-external-address", "2001:db8::7")
-	if _, err := extauthz.NewServer(g, 1, hclog.NewNullLogger()).Check(t.Context(), in.request()); err != nil {
+	if _, err := ask(t, g, 1, in); err != nil {
 		t.Fatal(err)
 	}
 	a := g.asked
@@ -104,14 +133,14 @@ func TestAnArrivalIsWhatEnvoySaid(t *testing.T) {
 	if len(a.Authorization) != 1 || len(a.APIKey) != 2 {
 		t.Errorf("credentials: %d and %d values", len(a.Authorization), len(a.APIKey))
 	}
-	if _, err := extauthz.NewServer(g, 0, hclog.NewNullLogger()).Check(t.Context(), in.request()); err != nil || g.asked.Addr != netip.MustParseAddr("127.0.0.1") {
+	if _, err := ask(t, g, 0, in); err != nil || g.asked.Addr != netip.MustParseAddr("127.0.0.1") {
 		t.Errorf("without trusted proxies: %v, %v; want the peer", g.asked.Addr, err)
 	}
 }
 
 func TestATicketTravelsInMetadataAndCredentialsDoNotTravel(t *testing.T) {
 	g := &gate{ticket: admission.Ticket{LeaseID: "l1", KeyID: "k1"}}
-	out, err := extauthz.NewServer(g, 0, hclog.NewNullLogger()).Check(t.Context(), local().request())
+	out, err := ask(t, g, 0, local())
 	if err != nil || codes.Code(out.GetStatus().GetCode()) != codes.OK {
 		t.Fatalf("got %v, %v", out, err)
 	}
@@ -126,7 +155,7 @@ func TestATicketTravelsInMetadataAndCredentialsDoNotTravel(t *testing.T) {
 
 func TestARefusalIsWhole(t *testing.T) {
 	g := &gate{err: &admission.DenialError{Reason: admission.RequestRate, RetryAfter: 1500e6, Requests: limit.Rate{Limit: 60}, Tokens: limit.Rate{Limit: limit.Unlimited}}}
-	out, err := extauthz.NewServer(g, 0, hclog.NewNullLogger()).Check(t.Context(), local().request())
+	out, err := ask(t, g, 0, local())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +180,7 @@ func TestOurOwnFailureIsAnErrorNotADenial(t *testing.T) {
 	}{"cannot decide": {errors.New("disk"), "/v1/models"}, "unknown route": {nil, "/nowhere"}} {
 		in := local()
 		in.method, in.path = "GET", c.path
-		out, err := extauthz.NewServer(&gate{err: c.err}, 0, hclog.NewNullLogger()).Check(t.Context(), in.request())
+		out, err := ask(t, &gate{err: c.err}, 0, in)
 		if out != nil || status.Code(err) != codes.Unavailable {
 			t.Errorf("%s: got %v, %v; want UNAVAILABLE, so that Envoy answers 503", name, out, err)
 		}

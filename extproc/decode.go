@@ -26,9 +26,6 @@ const (
 	headersMap = 1 // HttpHeaders
 	headersEnd = 3
 	mapHeader  = 1 // HeaderMap
-	headerKey  = 1 // HeaderValue
-	headerText = 2
-	headerRaw  = 3
 	bodyBytes  = 1 // HttpBody
 	bodyEnd    = 2
 )
@@ -82,31 +79,16 @@ func (in *inbound) headers(raw []byte) error {
 	})
 }
 
-// header reads a field of a HeaderMap, a HeaderValue: the raw value where there
-// is one.
+// header reads a field of a HeaderMap.
 func (in *inbound) header(header wire.Field) error {
 	if header.Num != mapHeader {
 		return nil
 	}
-	var key, text, raw []byte
-	err := wire.Each(header.Bytes, func(f wire.Field) error {
-		switch f.Num {
-		case headerKey:
-			key = f.Bytes
-		case headerText:
-			text = f.Bytes
-		case headerRaw:
-			raw = f.Bytes
-		}
-		return nil
-	})
+	name, value, err := wire.Header(header.Bytes)
 	if err != nil {
 		return err
 	}
-	if len(raw) > 0 {
-		text = raw
-	}
-	in.head.set(key, text)
+	in.head.set(name, value)
 	return nil
 }
 

@@ -20,7 +20,7 @@ func generated(m *extprocv3.ProcessingRequest) inbound {
 	var in inbound
 	f := m.GetAttributes()[filter].GetFields()
 	about := head{
-		leaseID: ticket.Read(m.GetMetadataContext()).LeaseID,
+		leaseID: m.GetMetadataContext().GetFilterMetadata()[ticket.Namespace].GetFields()["lease"].GetStringValue(),
 		details: f["response.code_details"].GetStringValue(), engine: f["upstream.address"].GetStringValue(),
 	}
 	headers := func(field int, h *extprocv3.HttpHeaders) {
@@ -83,7 +83,7 @@ func decoded(raw []byte) (inbound, error) {
 func messages() []*extprocv3.ProcessingRequest {
 	about := &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
 		"other":          {Fields: map[string]*structpb.Value{"lease": structpb.NewStringValue("no")}},
-		ticket.Namespace: ticket.Struct("0123456789abcdef", "key"),
+		ticket.Namespace: {Fields: map[string]*structpb.Value{"lease": structpb.NewStringValue("0123456789abcdef"), "key": structpb.NewStringValue("key")}},
 	}}
 	headers := &extprocv3.HttpHeaders{Headers: &corev3.HeaderMap{Headers: []*corev3.HeaderValue{
 		{Key: ":method", RawValue: []byte("POST")},

@@ -7,11 +7,11 @@ import (
 	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/protobuf/proto"
 
 	"tollgate/internal/admission"
 	"tollgate/internal/envoycode"
 	"tollgate/internal/openai"
+	"tollgate/internal/wire"
 )
 
 // Answers that never differ are encoded once.
@@ -54,45 +54,22 @@ var (
 	})
 )
 
-// The ways to see an answer's body.
-const (
-	bodyNone     = filterv3.ProcessingMode_NONE
-	bodyStreamed = filterv3.ProcessingMode_STREAMED
+// The ways to see an answer's body, as encoded ProcessingModes.
+var (
+	bodyNone     = []byte{} // NONE is zero
+	bodyStreamed = wire.AppendVarint(nil, modeResponseBody, uint64(filterv3.ProcessingMode_STREAMED))
 )
-
-// enginesCORS are vLLM's own words on who may read its answers (it allows all
-// origins). Who may is cors.allow_origins, which Envoy says after us.
-var enginesCORS = []string{"access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"}
-
-// answerHeaders is the change to every answer of the engine.
-func answerHeaders(set []openai.Header) *extprocv3.HeaderMutation {
-	m := mutation(set)
-	if m == nil {
-		m = &extprocv3.HeaderMutation{}
-	}
-	m.RemoveHeaders = enginesCORS
-	return m
-}
 
 // responseHeaders answers response headers: the rate headers go out, and the
 // body comes in the mode chosen.
-func responseHeaders(set []openai.Header, body filterv3.ProcessingMode_BodySendMode) *outbound {
-	return &outbound{message: &extprocv3.ProcessingResponse{
-		Response: &extprocv3.ProcessingResponse_ResponseHeaders{ResponseHeaders: &extprocv3.HeadersResponse{
-			Response: &extprocv3.CommonResponse{HeaderMutation: answerHeaders(set)},
-		}},
-		ModeOverride: &filterv3.ProcessingMode{ResponseBodyMode: body},
-	}}
+func responseHeaders(set []openai.Header, mode []byte) *outbound {
+	return &outbound{prepared: answerHeaders(set, mode)}
 }
 
 // responseHeadersAsAsked answers response headers and leaves the mode that the
 // request headers asked for.
 func responseHeadersAsAsked(set []openai.Header) *outbound {
-	return &outbound{message: &extprocv3.ProcessingResponse{
-		Response: &extprocv3.ProcessingResponse_ResponseHeaders{ResponseHeaders: &extprocv3.HeadersResponse{
-			Response: &extprocv3.CommonResponse{HeaderMutation: answerHeaders(set)},
-		}},
-	}}
+	return &outbound{prepared: answerHeaders(set, nil)}
 }
 
 func mutation(set []openai.Header) *extprocv3.HeaderMutation {
@@ -144,15 +121,6 @@ func replaceModels(body []byte) *outbound {
 
 func lengthOf(n int) *extprocv3.HeaderMutation {
 	return mutation([]openai.Header{{Name: "content-length", Value: strconv.Itoa(n)}})
-}
-
-// contentLengthMutation is the encoded header mutation that sets the length.
-func contentLengthMutation(n int) []byte {
-	b, err := proto.Marshal(lengthOf(n))
-	if err != nil {
-		panic(err) // a message of ours
-	}
-	return b
 }
 
 // clearChunk is the answer that removes a chunk.

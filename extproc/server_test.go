@@ -128,7 +128,7 @@ func (b *bench) ticket() string {
 // the answer.
 func (s *stream) say(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingResponse {
 	s.t.Helper()
-	m.MetadataContext = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{ticket.Namespace: ticket.Struct(s.lease, "a")}}
+	m.MetadataContext = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{ticket.Namespace: {Fields: map[string]*structpb.Value{"lease": structpb.NewStringValue(s.lease)}}}}
 	if err := s.Send(m); err != nil {
 		s.t.Fatal(err)
 	}

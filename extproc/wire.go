@@ -6,7 +6,6 @@ import (
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"tollgate/internal/rpc"
@@ -17,18 +16,6 @@ import (
 // metadata on every message, and the answer to most chunks is the same few
 // bytes, so what comes is read without building a message, and an answer that
 // never differs is encoded once. Other answers go through the generated code.
-
-// Field numbers of envoy.service.ext_proc.v3.ProcessingResponse and of what is
-// in it.
-const (
-	outRequestBody  = 3
-	outResponseBody = 4
-	bodyCommon      = 1
-	commonHeaders   = 2
-	commonBody      = 3
-	mutationBody    = 1
-	smallestPrefix  = 64 // room for the tags and lengths before a body
-)
 
 // inbound is one message from Envoy.
 type inbound struct {
@@ -110,46 +97,6 @@ func findBody(raw []byte) (field int, body []byte, err error) {
 		}
 	}
 	return 0, nil, nil
-}
-
-// chunkAnswer encodes ProcessingResponse{response_body{response{body_mutation{body}}}}
-// into a buffer of the pool, which the transport gives back.
-func chunkAnswer(body []byte) mem.Buffer {
-	inner := bytesField(mutationBody, len(body))
-	mutation := bytesField(commonBody, inner)
-	common := bytesField(bodyCommon, mutation)
-	buf := rpc.Buffers.Get(bytesField(outResponseBody, common))
-	b := (*buf)[:0]
-	b = appendHead(b, outResponseBody, common)
-	b = appendHead(b, bodyCommon, mutation)
-	b = appendHead(b, commonBody, inner)
-	b = appendHead(b, mutationBody, len(body))
-	b = append(b, body...)
-	*buf = b
-	return mem.NewBuffer(buf, rpc.Buffers)
-}
-
-// requestPrefix encodes everything before the bytes of a new request body, the
-// mended content-length included: without it Envoy answers 500.
-func requestPrefix(body []byte) []byte {
-	length := contentLengthMutation(len(body))
-	inner := bytesField(mutationBody, len(body))
-	common := bytesField(commonHeaders, len(length)) + bytesField(commonBody, inner)
-	b := make([]byte, 0, smallestPrefix+len(length))
-	b = appendHead(b, outRequestBody, bytesField(bodyCommon, common))
-	b = appendHead(b, bodyCommon, common)
-	b = append(appendHead(b, commonHeaders, len(length)), length...)
-	b = appendHead(b, commonBody, inner)
-	return appendHead(b, mutationBody, len(body))
-}
-
-// bytesField is the size of a field of n bytes, its tag and length included.
-func bytesField(num protowire.Number, n int) int {
-	return protowire.SizeTag(num) + protowire.SizeBytes(n)
-}
-
-func appendHead(b []byte, num protowire.Number, n int) []byte {
-	return protowire.AppendVarint(protowire.AppendTag(b, num, protowire.BytesType), uint64(n)) //nolint:gosec // a length
 }
 
 // prepare encodes an answer that never differs.

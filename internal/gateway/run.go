@@ -6,13 +6,13 @@ import (
 	"net/http"
 	"time"
 
-	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/oklog/run"
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
+	"tollgate/accesslog"
+	"tollgate/extauthz"
 	"tollgate/extproc"
 	"tollgate/internal/admin"
 	"tollgate/internal/rpc"
@@ -80,9 +80,9 @@ func (g *Gateway) grpcServer() *grpc.Server {
 		// with GOAWAY.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)...)
-	authv3.RegisterAuthorizationServer(s, g.check)
+	extauthz.Register(s, g.check)
 	extproc.Register(s, g.proc)
-	alsv3.RegisterAccessLogServiceServer(s, g.als)
+	accesslog.Register(s, g.als)
 	healthpb.RegisterHealthServer(s, g.health)
 	return s
 }

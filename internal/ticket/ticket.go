@@ -3,12 +3,7 @@
 // carries. It holds the lease id and the key id, nothing secret.
 package ticket
 
-import (
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"google.golang.org/protobuf/types/known/structpb"
-
-	"tollgate/internal/wire"
-)
+import "tollgate/internal/wire"
 
 // Namespace is where Envoy keeps the dynamic metadata of ext_authz: the name
 // of the filter in envoy.yaml.
@@ -22,33 +17,27 @@ const (
 	Reason = "reason"
 )
 
-// Struct is the metadata of a ticket; nil when there is nothing to say.
-func Struct(leaseID, keyID string) *structpb.Struct {
-	if leaseID == "" && keyID == "" {
-		return nil
-	}
-	return &structpb.Struct{Fields: map[string]*structpb.Value{
-		lease: structpb.NewStringValue(leaseID),
-		key:   structpb.NewStringValue(keyID),
-	}}
-}
-
 // Ticket is what the metadata says; fields are empty where it says nothing.
 type Ticket struct {
 	LeaseID, KeyID, Reason string
 }
 
-// Read finds the ticket in the metadata of a message or a log entry.
-func Read(m *corev3.Metadata) Ticket {
-	f := m.GetFilterMetadata()[Namespace].GetFields()
-	return Ticket{LeaseID: f[lease].GetStringValue(), KeyID: f[key].GetStringValue(), Reason: f[Reason].GetStringValue()}
+// Append appends the metadata of a ticket, an encoded google.protobuf.Struct;
+// nothing when there is nothing to say.
+func (t Ticket) Append(b []byte) []byte {
+	for _, f := range []struct{ name, value string }{{lease, t.LeaseID}, {key, t.KeyID}, {Reason, t.Reason}} {
+		if f.value != "" {
+			b = wire.AppendText(b, f.name, f.value)
+		}
+	}
+	return b
 }
 
-// filterMetadata is the field of envoy.config.core.v3.Metadata that [Read] reads.
+// filterMetadata is the field of envoy.config.core.v3.Metadata that [Decode] reads.
 const filterMetadata = 1
 
-// Decode is [Read] of an encoded envoy.config.core.v3.Metadata. Error:
-// [wire.ErrMalformed].
+// Decode finds the ticket in an encoded envoy.config.core.v3.Metadata: that of a
+// message or a log entry. Error: [wire.ErrMalformed].
 func Decode(metadata []byte) (Ticket, error) {
 	var t Ticket
 	err := wire.Each(metadata, func(f wire.Field) error {

@@ -1,5 +1,5 @@
-// Package wire reads protobuf messages without building them: Envoy repeats
-// much that nobody here wants, and a generated decoder allocates all of it.
+// Package wire reads and writes protobuf messages without building them: Envoy
+// repeats much that nobody here wants, and a generated decoder allocates all of it.
 package wire
 
 import (
@@ -66,9 +66,9 @@ func Entry(entry []byte) (key, value []byte, err error) {
 			return nil, nil, err
 		}
 		switch f.Num {
-		case 1:
+		case entryKey:
 			key = f.Bytes
-		case 2:
+		case entryValue:
 			value = f.Bytes
 		}
 	}
@@ -91,6 +91,8 @@ func Strings(message []byte, each func(name, value []byte)) error {
 }
 
 const (
+	entryKey     = 1
+	entryValue   = 2
 	structFields = 1 // google.protobuf.Struct.fields
 	valueString  = 3 // google.protobuf.Value.string_value
 	valueLast    = 6 // the last of a Value's kinds

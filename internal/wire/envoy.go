@@ -1,0 +1,57 @@
+package wire
+
+// Messages that several of Envoy's services have in common.
+
+// Field numbers of envoy.config.core.v3.
+const (
+	headerKey   = 1 // HeaderValue
+	headerText  = 2
+	headerRaw   = 3
+	socketWhere = 1 // Address.socket_address
+	addressLast = 3 // the last of an Address's kinds
+	socketHost  = 2 // SocketAddress.address
+)
+
+// Header reads an envoy.config.core.v3.HeaderValue: the raw value where there is
+// one.
+func Header(message []byte) (name, value []byte, err error) {
+	var raw []byte
+	for len(message) > 0 {
+		var f Field
+		if f, message, err = Next(message); err != nil {
+			return nil, nil, err
+		}
+		switch f.Num {
+		case headerKey:
+			name = f.Bytes
+		case headerText:
+			value = f.Bytes
+		case headerRaw:
+			raw = f.Bytes
+		}
+	}
+	if len(raw) > 0 {
+		value = raw
+	}
+	return name, value, nil
+}
+
+// SocketAddress reads the host of an envoy.config.core.v3.Address; empty where
+// the address is of another kind (a Unix socket).
+func SocketAddress(message []byte) (host []byte, err error) {
+	err = Each(message, func(f Field) error {
+		switch {
+		case f.Num == socketWhere:
+			return Each(f.Bytes, func(f Field) error {
+				if f.Num == socketHost {
+					host = f.Bytes
+				}
+				return nil
+			})
+		case f.Num <= addressLast: // of the kinds the last counts
+			host = nil
+		}
+		return nil
+	})
+	return host, err
+}
