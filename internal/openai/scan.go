@@ -240,23 +240,35 @@ func (s *scanner) str() (raw []byte, size int, escaped bool, err error) {
 // plain returns the index of the first byte at or after i that is a quote, a
 // backslash or a control character, eight bytes a step.
 func plain(b []byte, i int) int {
-	const ones, highs = 0x0101010101010101, 0x8080808080808080
-	for ; i+8 <= len(b); i += 8 {
-		w := binary.LittleEndian.Uint64(b[i:])
-		quote := w ^ ones*'"'
-		slash := w ^ ones*'\\'
-		// Borrows spread upwards only, so the lowest mark is always true.
-		m := ((w-ones*' ')&^w | (quote-ones)&^quote | (slash-ones)&^slash) & highs
-		if m != 0 {
-			return i + bits.TrailingZeros64(m)/8
+	for ; i+32 <= len(b); i += 32 {
+		w := b[i : i+32 : i+32]
+		m0, m1 := marks(binary.LittleEndian.Uint64(w)), marks(binary.LittleEndian.Uint64(w[8:]))
+		m2, m3 := marks(binary.LittleEndian.Uint64(w[16:])), marks(binary.LittleEndian.Uint64(w[24:]))
+		switch {
+		case m0|m1|m2|m3 == 0:
+			continue
+		case m0 != 0:
+			return i + bits.TrailingZeros64(m0)/8
+		case m1 != 0:
+			return i + 8 + bits.TrailingZeros64(m1)/8
+		case m2 != 0:
+			return i + 16 + bits.TrailingZeros64(m2)/8
 		}
+		return i + 24 + bits.TrailingZeros64(m3)/8
 	}
-	for ; i < len(b); i++ {
-		if c := b[i]; c < ' ' || c == '"' || c == '\\' {
-			break
-		}
+	for i < len(b) && b[i] >= ' ' && b[i] != '"' && b[i] != '\\' {
+		i++
 	}
 	return i
+}
+
+// marks sets the highest bit of the first byte of w that is a control character,
+// a quote or a backslash, and perhaps some after it; none when there is no such byte.
+func marks(w uint64) uint64 {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	quote, slash := w^ones*'"', w^ones*'\\'
+	// Borrows spread upwards only, so the lowest mark is always true.
+	return ((w-ones*' ')&^w | (quote-ones)&^quote | (slash-ones)&^slash) & highs
 }
 
 // escape decodes the escape at the start of b and returns how long it is, 0
