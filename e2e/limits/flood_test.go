@@ -72,6 +72,12 @@ func TestGuessingKeysMeetsTheRateOfTheAddress(t *testing.T) {
 	guessers.Wait()
 	took := time.Since(began)
 	good := s.Do(guesser, "GET", "/v1/models", "", "Authorization", "Bearer "+secret("ann"))
+	for range 4 { // twenty times a second there is one that may pass
+		if good.StatusCode != http.StatusOK {
+			break
+		}
+		good = s.Do(guesser, "GET", "/v1/models", "", "Authorization", "Bearer "+secret("ann"))
+	}
 	cancel()
 	others.Wait()
 	most := qps + qps*took.Seconds() + 1
