@@ -29,7 +29,9 @@ const (
 	mapHeader       = 1 // HeaderMap
 )
 
-// check is what a decision needs of a CheckRequest: everything is a copy.
+// check is what a decision needs of a CheckRequest: everything is a copy, byte by
+// byte as Envoy sent it. It need not be UTF-8, which the generated code would ask
+// for: routes, names of hosts and addresses are compared whole.
 type check struct {
 	method, path, host string
 	peer               string // the address that the client connects from

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"tollgate/internal/admission"
 	"tollgate/internal/openai"
@@ -18,21 +17,27 @@ import (
 	"tollgate/internal/wire"
 )
 
-// answer is a CheckResponse: the one that lets a request go on is encoded
-// without building it, a refusal is built.
+// answer is a CheckResponse. The ticket goes into the dynamic metadata: clients
+// can forge headers, not metadata.
 type answer struct {
-	pass   []byte
-	refuse *authv3.CheckResponse
+	refuse *authv3.CheckResponse // nil lets the request go on
+	ticket ticket.Ticket
 }
 
 // Encode implements [rpc.Encoder].
 func (a *answer) Encode() (mem.BufferSlice, error) {
-	b := a.pass
+	said := passed
 	if a.refuse != nil {
 		var err error
-		if b, err = proto.Marshal(a.refuse); err != nil {
+		if said, err = proto.Marshal(a.refuse); err != nil {
 			return nil, fmt.Errorf("encode refusal: %w", err)
 		}
+	}
+	const usual = 128 // bytes
+	metadata := a.ticket.Append(make([]byte, 0, usual))
+	b := make([]byte, 0, len(said)+wire.SizeBytes(responseMetadata, len(metadata)))
+	if b = append(b, said...); len(metadata) > 0 {
+		b = append(wire.AppendHead(b, responseMetadata, len(metadata)), metadata...)
 	}
 	return mem.BufferSlice{mem.SliceBuffer(b)}, nil
 }
@@ -55,14 +60,9 @@ var passed = func() []byte {
 	return b
 }()
 
-// pass lets a request go on, with its ticket in the dynamic metadata: clients
-// can forge headers, not metadata.
+// pass lets a request go on.
 func pass(t admission.Ticket) *answer {
-	const usual = 128 // bytes
-	metadata := ticket.Ticket{LeaseID: t.LeaseID, KeyID: t.KeyID}.Append(make([]byte, 0, usual))
-	b := make([]byte, 0, len(passed)+wire.SizeBytes(responseMetadata, len(metadata)))
-	b = append(b, passed...)
-	return &answer{pass: append(wire.AppendHead(b, responseMetadata, len(metadata)), metadata...)}
+	return &answer{ticket: ticket.Ticket{LeaseID: t.LeaseID, KeyID: t.KeyID}}
 }
 
 // refusal answers the client itself. A non-empty body and a content type are
@@ -76,15 +76,12 @@ func refusal(endpoint string, d *admission.DenialError) *answer {
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 		})
 	}
-	return &answer{refuse: &authv3.CheckResponse{
+	return &answer{ticket: ticket.Ticket{Reason: string(d.Reason)}, refuse: &authv3.CheckResponse{
 		Status: &rpcstatus.Status{Code: int32(codes.PermissionDenied)},
 		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
 			Status:  &typev3.HttpStatus{Code: typev3.StatusCode(code)}, //nolint:gosec // an HTTP status
 			Headers: set,
 			Body:    string(body),
-		}},
-		DynamicMetadata: &structpb.Struct{Fields: map[string]*structpb.Value{
-			ticket.Reason: structpb.NewStringValue(string(d.Reason)),
 		}},
 	}}
 }

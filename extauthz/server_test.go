@@ -22,7 +22,6 @@ import (
 	"tollgate/internal/admission"
 	"tollgate/internal/limit"
 	"tollgate/internal/rpc"
-	"tollgate/internal/ticket"
 )
 
 // gate answers as told and remembers what it was asked.
@@ -168,7 +167,7 @@ func TestARefusalIsWhole(t *testing.T) {
 		have["x-ratelimit-limit-requests"] != "60" || have["x-ratelimit-limit-tokens"] != "" || d.GetBody() == "" {
 		t.Errorf("got %d %v %s", d.GetStatus().GetCode(), have, d.GetBody())
 	}
-	if got := out.GetDynamicMetadata().GetFields()[ticket.Reason].GetStringValue(); got != "requests" {
+	if got := out.GetDynamicMetadata().GetFields()["reason"].GetStringValue(); got != "requests" {
 		t.Errorf("the log would hear %q", got)
 	}
 }

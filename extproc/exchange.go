@@ -19,6 +19,8 @@ import (
 // exchange is the state of one stream, of one goroutine.
 type exchange struct {
 	o         *Options
+	stream    rpc.Stream
+	cuttable  bool     // the session knows how to end the stream
 	in        inbound  // the message being answered
 	out       outbound // the answer, where it is not a prepared one
 	requestID string
@@ -47,9 +49,14 @@ func (x *exchange) close(ctx context.Context) {
 	}
 }
 
-// sent is called after each answer has been handed to gRPC.
+// sent is called after each answer has been handed to gRPC. From the first one on
+// the stream may be cut, see [rpc.Stream].
 func (x *exchange) sent() {
 	x.in.free()
+	if x.session != nil && !x.cuttable {
+		x.cuttable = true
+		x.session.OnCut(func() { _ = x.stream.WriteStatus(errCut) }) // it fails where the connection is gone
+	}
 	if x.request != nil && x.request.Body != nil {
 		x.request.Body = nil
 		x.freeBody()
@@ -114,7 +121,6 @@ func (x *exchange) requestHeaders(ctx context.Context, h *head, end bool) (*outb
 		return nil, fmt.Errorf("claim: %w", err)
 	}
 	x.session = session
-	session.OnCut(func() { rpc.Cut(ctx, errCut) })
 	if x.models {
 		return wantModelList, nil
 	}

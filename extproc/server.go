@@ -18,6 +18,7 @@ import (
 
 	"tollgate/internal/admission"
 	"tollgate/internal/openai"
+	"tollgate/internal/rpc"
 )
 
 // Claimer turns a ticket into the session of one stream;
@@ -49,11 +50,17 @@ func NewServer(o Options) *Server { return &Server{o: o} }
 var errCut = status.New(codes.Unavailable, "request was cut")
 
 // process is one stream: the loop and the one place where the session is
-// closed. It returns nil only when Envoy has ended the stream: a clean end by us
-// would let the rest of the answer flow unmetered, whatever failure_mode_allow
-// says. Every other end is an error status, which cuts the client.
+// closed. It returns nil only when the stream has ended, by Envoy or by a cut: a
+// clean end by us would let the rest of the answer flow unmetered, whatever
+// failure_mode_allow says. Every other end is an error status, which cuts the
+// client.
 func (s *Server) process(stream grpc.ServerStream) (err error) {
-	x := &exchange{o: &s.o}
+	own, err := rpc.StreamOf(stream.Context())
+	if err != nil {
+		s.o.Log.Error("cannot process a stream", "error", err)
+		return status.Error(codes.Unavailable, "cannot process")
+	}
+	x := &exchange{o: &s.o, stream: own}
 	// However the stream ends - half-close, reset, our own error - the session
 	// goes back here and nowhere else. Whether the answer was complete is
 	// another question, which only the answer's own bytes decide.

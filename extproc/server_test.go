@@ -73,9 +73,16 @@ func newBench(t *testing.T) *bench {
 		Keys: keys{ring}, Limits: b.limits, Ledger: b.book, Catalog: catalog{}, Estimator: limit.NewEstimator(16),
 		Metrics: admission.NewMetrics(reg, reg), Caps: limit.Caps{Global: u, Concurrent: u, Requests: 600, Tokens: u, Quota: u},
 	})
+	t.Cleanup(func() { _ = b.limits.Close() })
+	b.serve(b.gate, reg)
+	return b
+}
+
+// serve puts the adapter before what claims.
+func (b *bench) serve(claim extproc.Claimer, reg prometheus.Registerer) {
 	server := grpc.NewServer(rpc.ServerOptions()...)
 	extproc.Register(server, extproc.NewServer(extproc.Options{
-		Claim: b.gate, Limits: openai.Limits{MaxN: 4, MaxPrompts: 4}, Bodies: b.bodies,
+		Claim: claim, Limits: openai.Limits{MaxN: 4, MaxPrompts: 4}, Bodies: b.bodies,
 		Metrics: extproc.NewMetrics(reg), Log: hclog.NewNullLogger(),
 	}))
 	lis := bufconn.Listen(1 << 20)
@@ -83,15 +90,13 @@ func newBench(t *testing.T) *bench {
 	conn, err := grpc.NewClient("passthrough:bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
 	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
 	b.client = extprocv3.NewExternalProcessorClient(conn)
-	t.Cleanup(func() {
+	b.t.Cleanup(func() {
 		_ = conn.Close()
 		server.Stop()
-		_ = b.limits.Close()
 	})
-	return b
 }
 
 // stream is one HTTP request as Envoy tells of it.
@@ -128,8 +133,7 @@ func (b *bench) ticket() string {
 // the answer.
 func (s *stream) say(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingResponse {
 	s.t.Helper()
-	m.MetadataContext = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{ticket.Namespace: {Fields: map[string]*structpb.Value{"lease": structpb.NewStringValue(s.lease)}}}}
-	if err := s.Send(m); err != nil {
+	if err := s.Send(s.with(m)); err != nil {
 		s.t.Fatal(err)
 	}
 	out, err := s.Recv()
@@ -137,6 +141,12 @@ func (s *stream) say(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRespon
 		s.t.Fatalf("no answer to %T: %v", m.Request, err)
 	}
 	return out
+}
+
+// with adds the metadata to a message.
+func (s *stream) with(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRequest {
+	m.MetadataContext = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{ticket.Namespace: {Fields: map[string]*structpb.Value{"lease": structpb.NewStringValue(s.lease)}}}}
+	return m
 }
 
 func head(pairs ...string) *extprocv3.HttpHeaders {
@@ -332,6 +342,78 @@ func TestACutEndsASilentStreamWithAnError(t *testing.T) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+func TestACutThatComesBeforeTheStream(t *testing.T) {
+	b := newBench(t)
+	s := b.open(b.ticket())
+	b.gate.Cancel("r1")
+	if err := s.Send(s.with(requestHeaders())); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		out, err := s.Recv()
+		if err == nil && out.GetImmediateResponse() == nil {
+			continue // to the headers, before the cut could be written
+		}
+		if err != nil && status.Code(err) != codes.Unavailable {
+			t.Errorf("got %v, want UNAVAILABLE", err)
+		}
+		break
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for got, _ := b.limits.Totals(t.Context()); got.Leases != 0; got, _ = b.limits.Totals(t.Context()) {
+		if time.Now().After(deadline) {
+			t.Fatalf("leases: %d", got.Leases)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// broken is a claimer with a fault, once.
+type broken struct {
+	extproc.Claimer
+	left int
+}
+
+func (c *broken) Claim(ctx context.Context, leaseID string) (*admission.Session, error) {
+	if c.left--; c.left >= 0 {
+		panic("a fault of ours, " + leaseID)
+	}
+	return c.Claimer.Claim(ctx, leaseID)
+}
+
+func panics(t *testing.T, reg prometheus.Gatherer) float64 {
+	t.Helper()
+	all, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all {
+		if m.GetName() == "stream_panics_total" {
+			return m.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	return -1
+}
+
+func TestAPanicEndsOneStreamOnly(t *testing.T) {
+	b := newBench(t)
+	reg := prometheus.NewRegistry()
+	b.serve(&broken{b.gate, 1}, reg)
+	s := b.open(b.ticket())
+	if err := s.Send(s.with(requestHeaders())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Recv(); status.Code(err) != codes.Internal || strings.Contains(err.Error(), s.lease) {
+		t.Errorf("got %v, want INTERNAL without a word of why", err)
+	}
+	if n := panics(t, reg); n != 1 {
+		t.Errorf("panics counted: %v", n)
+	}
+	s = b.upTo()
+	s.say(responseHeaders("200", "text/event-stream", "via_upstream"))
+	s.say(responseBody(event("5"), true))
 }
 
 func TestWhatIsRefusedHere(t *testing.T) {

@@ -14,8 +14,9 @@ import (
 
 // The wire of ext_proc: one message each way per chunk. Envoy repeats the
 // metadata on every message, and the answer to most chunks is the same few
-// bytes, so what comes is read without building a message, and an answer that
-// never differs is encoded once. Other answers go through the generated code.
+// bytes, so what comes is read without building a message, an answer that never
+// differs is encoded once, and those that every request needs are encoded by
+// hand. Refusals and the model list go through the generated code.
 
 // inbound is one message from Envoy.
 type inbound struct {
@@ -37,7 +38,7 @@ func (in *inbound) free() {
 
 // outbound is one answer. Exactly one field is set.
 type outbound struct {
-	prepared []byte  // encoded once, never changed
+	prepared []byte  // encoded already, never changed
 	chunk    []byte  // replaces a chunk of the answer; copied when it is sent
 	clear    bool    // removes a chunk of the answer
 	request  *[]byte // of rpc.Buffers: replaces the request's body; given back by the transport

@@ -305,7 +305,7 @@ func document(t *rapid.T) []byte {
 		switch k := rapid.IntRange(0, 9).Draw(t, "kind"); {
 		case k < 6 || depth > 4:
 			return rapid.SampledFrom([]string{
-				`"m"`, `"é\n\u00e9\ud83d\ude00"`, "true", "false", "null", "1", "2", "-0", "1.5e3", `""`, `"long enough for the eight-byte loop \\ "`,
+				`"m"`, `"é\n\u00e9\ud83d\ude00"`, "true", "false", "null", "1", "2", "-0", "1.5e3", `""`, `"long enough for the loop of 32 bytes \\ "`,
 			}).Draw(t, "scalar")
 		case k < 8:
 			var parts []string

@@ -238,7 +238,7 @@ func (s *scanner) str() (raw []byte, size int, escaped bool, err error) {
 }
 
 // plain returns the index of the first byte at or after i that is a quote, a
-// backslash or a control character, eight bytes a step.
+// backslash or a control character, 32 bytes a step.
 func plain(b []byte, i int) int {
 	for ; i+32 <= len(b); i += 32 {
 		w := b[i : i+32 : i+32]

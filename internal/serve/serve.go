@@ -15,7 +15,8 @@ import (
 
 // GRPC returns the two halves for a gRPC server. The second one first calls
 // drain, which lets streams end by themselves and cuts what does not; then it
-// stops the server within grace.
+// stops the server: connections are closed after grace, and handlers that are
+// still at work are waited for, each of which bounds its own work (a settlement).
 func GRPC(s *grpc.Server, lis net.Listener, drain func(), grace time.Duration) (execute func() error, interrupt func(error)) {
 	execute = func() error {
 		if err := s.Serve(lis); err != nil {

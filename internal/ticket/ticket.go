@@ -13,8 +13,8 @@ const Namespace = "envoy.filters.http.ext_authz"
 const (
 	lease = "lease"
 	key   = "key"
-	// Reason is set on a refusal, for the access log.
-	Reason = "reason"
+	// reason is set on a refusal, for the access log.
+	reason = "reason"
 )
 
 // Ticket is what the metadata says; fields are empty where it says nothing.
@@ -25,7 +25,7 @@ type Ticket struct {
 // Append appends the metadata of a ticket, an encoded google.protobuf.Struct;
 // nothing when there is nothing to say.
 func (t Ticket) Append(b []byte) []byte {
-	for _, f := range []struct{ name, value string }{{lease, t.LeaseID}, {key, t.KeyID}, {Reason, t.Reason}} {
+	for _, f := range []struct{ name, value string }{{lease, t.LeaseID}, {key, t.KeyID}, {reason, t.Reason}} {
 		if f.value != "" {
 			b = wire.AppendText(b, f.name, f.value)
 		}
@@ -60,7 +60,7 @@ func (t *Ticket) set(name, value []byte) {
 		t.LeaseID = string(value)
 	case key:
 		t.KeyID = string(value)
-	case Reason:
+	case reason:
 		t.Reason = string(value)
 	}
 }
