@@ -47,15 +47,22 @@ func (s *safeBuffer) String() string {
 	return s.b.String()
 }
 
+// ports are those that freePort has returned: the kernel may well give one again.
+var ports sync.Map
+
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		l.Close()
+		if _, given := ports.LoadOrStore(port, true); !given {
+			return port
+		}
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
 }
 
 // newStack writes the configuration, with more of it added.

@@ -239,8 +239,22 @@ func moduleRoot(tb testing.TB) string {
 	return ""
 }
 
-// FreePort returns a loopback TCP port that is free now.
+// ports are those that FreePort has returned.
+var ports sync.Map
+
+// FreePort returns a loopback TCP port that is free now, another one each time:
+// the kernel may well give the one that it has just got back.
 func FreePort(tb testing.TB) int {
+	tb.Helper()
+	for {
+		port := freePort(tb)
+		if _, given := ports.LoadOrStore(port, true); !given {
+			return port
+		}
+	}
+}
+
+func freePort(tb testing.TB) int {
 	tb.Helper()
 	lis, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {

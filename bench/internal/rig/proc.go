@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -101,8 +102,21 @@ func (p *Proc) until(ctx context.Context, ok func() bool) error {
 	return nil
 }
 
-// FreePort is a loopback TCP port that is free now.
+// ports are those that FreePort has returned.
+var ports sync.Map
+
+// FreePort is a loopback TCP port that is free now, another one each time: the
+// kernel may well give the one that it has just got back.
 func FreePort(ctx context.Context) (int, error) {
+	for {
+		port, err := freePort(ctx)
+		if _, given := ports.LoadOrStore(port, true); err != nil || !given {
+			return port, err
+		}
+	}
+}
+
+func freePort(ctx context.Context) (int, error) {
 	lis, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, fmt.Errorf("find a port: %w", err)
