@@ -26,7 +26,6 @@ const (
 	httpPath        = 4
 	httpHost        = 5
 	httpHeaders     = 13
-	mapHeader       = 1 // HeaderMap
 )
 
 // check is what a decision needs of a CheckRequest: everything is a copy, byte by
@@ -94,16 +93,7 @@ func (c *check) http(f wire.Field) error {
 	case httpHost:
 		c.host = string(f.Bytes)
 	case httpHeaders:
-		return wire.Each(f.Bytes, func(f wire.Field) error {
-			if f.Num != mapHeader {
-				return nil
-			}
-			name, value, err := wire.Header(f.Bytes)
-			if err == nil {
-				c.headers.add(name, value)
-			}
-			return err
-		})
+		return wire.Headers(f.Bytes, c.headers.add)
 	}
 	return nil
 }

@@ -25,7 +25,6 @@ const (
 
 	headersMap = 1 // HttpHeaders
 	headersEnd = 3
-	mapHeader  = 1 // HeaderMap
 	bodyBytes  = 1 // HttpBody
 	bodyEnd    = 2
 )
@@ -71,25 +70,12 @@ func (in *inbound) headers(raw []byte) error {
 	return wire.Each(raw, func(f wire.Field) error {
 		switch f.Num {
 		case headersMap:
-			return wire.Each(f.Bytes, in.header)
+			return wire.Headers(f.Bytes, in.head.set)
 		case headersEnd:
 			in.end = f.Varint != 0
 		}
 		return nil
 	})
-}
-
-// header reads a field of a HeaderMap.
-func (in *inbound) header(header wire.Field) error {
-	if header.Num != mapHeader {
-		return nil
-	}
-	name, value, err := wire.Header(header.Bytes)
-	if err != nil {
-		return err
-	}
-	in.head.set(name, value)
-	return nil
 }
 
 func (h *head) set(key, value []byte) {

@@ -4,6 +4,7 @@ package wire
 
 // Field numbers of envoy.config.core.v3.
 const (
+	mapHeader   = 1 // HeaderMap
 	headerKey   = 1 // HeaderValue
 	headerText  = 2
 	headerRaw   = 3
@@ -12,9 +13,23 @@ const (
 	socketHost  = 2 // SocketAddress.address
 )
 
-// Header reads an envoy.config.core.v3.HeaderValue: the raw value where there is
-// one.
-func Header(message []byte) (name, value []byte, err error) {
+// Headers calls each for every header of an envoy.config.core.v3.HeaderMap, with
+// the raw value where there is one.
+func Headers(message []byte, each func(name, value []byte)) error {
+	return Each(message, func(f Field) error {
+		if f.Num != mapHeader {
+			return nil
+		}
+		name, value, err := header(f.Bytes)
+		if err == nil {
+			each(name, value)
+		}
+		return err
+	})
+}
+
+// header reads a HeaderValue.
+func header(message []byte) (name, value []byte, err error) {
 	var raw []byte
 	for len(message) > 0 {
 		var f Field
