@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -28,6 +27,8 @@ type commands struct {
 	Usage  usageCmd  `cmd:"" help:"Report the tokens and requests of the ledger."`
 	Ledger ledgerCmd `cmd:"" help:"Check, reconcile and export the ledger."`
 	Envoy  envoyCmd  `cmd:"" help:"Print Envoy's configuration."`
+	// The name is taken by the flag's field.
+	Versions versionCmd `cmd:"" name:"version" help:"Print the versions of this build, of Go, of Envoy and of the ledger."`
 	// The name is taken by the flag's field.
 	Conf configCmd `cmd:"" name:"config" help:"Check the configuration and the key file."`
 }
@@ -80,7 +81,7 @@ func parse(args []string, stdout, stderr io.Writer) (parsed *kong.Context, flags
 	parser, err := kong.New(flags,
 		kong.Name("tollgate"),
 		kong.Description("The front door of vLLM: API keys, limits, and an exact account of every token."),
-		kong.Vars{"version": versionText()},
+		kong.Vars{"version": "tollgate " + buildVersion()},
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { panic(leave(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
@@ -97,15 +98,3 @@ type leave int
 
 // Error is never shown.
 func (l leave) Error() string { return fmt.Sprintf("exit status %d", int(l)) }
-
-// versionText is the version of this build.
-func versionText() string {
-	if version != "" {
-		return "tollgate " + version
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "tollgate (unknown)"
-	}
-	return "tollgate " + info.Main.Version + " " + info.GoVersion
-}

@@ -30,8 +30,8 @@ func OpenReadOnly(ctx context.Context, path string) (*Reader, error) {
 	}
 	db.SetMaxOpenConns(4)
 	version, err := readVersion(ctx, db)
-	if err == nil && version < schemaVersion() {
-		err = fmt.Errorf("%w: it has version %d, start the service once to bring it to %d", ErrSchema, version, schemaVersion())
+	if err == nil && version < SchemaVersion() {
+		err = fmt.Errorf("%w: it has version %d, start the service once to bring it to %d", ErrSchema, version, SchemaVersion())
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), db.Close())

@@ -75,8 +75,8 @@ const (
 	isOpen = ended + " = " + never + " AND end_reason IS NULL"
 )
 
-// schemaVersion is the version that this code reads and writes.
-func schemaVersion() int { return len(migrations) }
+// SchemaVersion is the version of the ledger that this code reads and writes.
+func SchemaVersion() int { return len(migrations) }
 
 // migrate brings the ledger to the current version, each step in a transaction
 // of its own.
@@ -85,7 +85,7 @@ func migrate(ctx context.Context, c *sql.Conn) error {
 	if err != nil {
 		return err
 	}
-	for ; version < schemaVersion(); version++ {
+	for ; version < SchemaVersion(); version++ {
 		// A script of several statements runs as one call; the version is part
 		// of the same transaction, so that a crash repeats the whole step or none.
 		script := fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; COMMIT", migrations[version], version+1)
@@ -111,8 +111,8 @@ func readVersion(ctx context.Context, q queryer) (int, error) {
 		return 0, fmt.Errorf("read ledger schema: %w", err)
 	}
 	switch {
-	case version > schemaVersion():
-		return 0, fmt.Errorf("%w: it has version %d, this program knows up to %d", ErrSchema, version, schemaVersion())
+	case version > SchemaVersion():
+		return 0, fmt.Errorf("%w: it has version %d, this program knows up to %d", ErrSchema, version, SchemaVersion())
 	case version == 0 && tables > 0:
 		return 0, fmt.Errorf("%w: the file holds another database", ErrSchema)
 	}
