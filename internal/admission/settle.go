@@ -53,7 +53,7 @@ func (s *Session) Settle(ctx context.Context, o Outcome) error {
 		return fmt.Errorf("settle: %w", err)
 	}
 	s.settledAs(rec)
-	s.gate.learn(s, order, reserved, rec)
+	s.gate.learn(s, order, reserved, rec, o.Report.TextBytes)
 	if o.Reason != ledger.Aborted {
 		s.count(rec)
 	}
@@ -117,18 +117,13 @@ func (s *Session) account(o Outcome, order Order) (usage.Counts, ledger.Quality)
 	// the output from the text that was delivered.
 	c := zero
 	if c.Prompt = r.Counts.Prompt; c.Prompt < 0 {
-		c.Prompt = s.gate.textTokens(order.Model, order.PromptBytes)
+		c.Prompt = s.gate.estimate.Estimate(s.sample(order, 0)).Prompt
 	}
 	c.Completion = max(0, r.Counts.Completion)
 	if r.TextBytes > 0 || r.Deltas > 0 {
-		c.Completion = max(1, r.Deltas, c.Completion, s.gate.textTokens(order.Model, r.TextBytes))
+		c.Completion = max(1, r.Deltas, c.Completion, s.gate.estimate.Text(s.sample(order, 0), r.TextBytes))
 	}
 	return c, ledger.Estimated
-}
-
-// textTokens estimates how many tokens of a model so many bytes of text are.
-func (g *Gate) textTokens(model string, bytes int64) int64 {
-	return g.estimate.Estimate(limit.Sample{Model: model, PromptBytes: bytes}).Prompt
 }
 
 // exact tells whether what was said is an account: the final usage, or the
@@ -142,12 +137,19 @@ func exact(r usage.Report, o Order) bool {
 
 func total(c usage.Counts) int64 { return max(0, c.Prompt) + max(0, c.Completion) }
 
-// learn teaches the estimator from exact and whole answers only.
-func (g *Gate) learn(s *Session, o Order, reserved int64, rec ledger.Record) {
-	if rec.Reason != ledger.Complete || rec.Quality != ledger.Exact || o.Format == usage.Free {
+// learn teaches the estimator from exact answers only; one that was cut shows
+// no more than that it was wanted so long.
+func (g *Gate) learn(s *Session, o Order, reserved int64, rec ledger.Record, textBytes int64) {
+	if rec.Quality != ledger.Exact || o.Format == usage.Free {
 		return
 	}
-	g.estimate.Learn(s.sample(o, 0), rec.Counts.Prompt, rec.Counts.Completion)
+	sample := s.sample(o, 0)
+	if rec.Reason != ledger.Complete {
+		g.estimate.Raise(sample, rec.Counts.Completion)
+		return
+	}
+	g.estimate.Learn(sample, rec.Counts.Prompt, rec.Counts.Completion)
+	g.estimate.LearnText(sample, textBytes, rec.Counts.Completion)
 	if used := total(rec.Counts); used > 0 && reserved > 0 {
 		g.metrics.estimateError.Observe(float64(reserved) / float64(used))
 	}

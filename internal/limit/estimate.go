@@ -9,23 +9,24 @@ import (
 )
 
 const (
-	// modelsKept and pairsKept bound what an [Estimator] remembers: about 100
+	// modelsKept and pairsKept bound what an [Estimator] remembers: about 150
 	// bytes a model and 1 KiB a pair of key and model.
 	modelsKept = 1024
 	pairsKept  = 4096
 
-	startRatio         = 0.25 // tokens a prompt byte, before anything was learned
+	startRatio         = 0.25 // tokens a byte, before anything was learned
 	minRatio, maxRatio = 1.0 / 256, 16.0
-	// priorBytes is the weight of startRatio, bytesCap that of the longest
-	// prompt: a ratio is settled after some prompts, and no single one sets it.
-	priorBytes = 4096
-	bytesCap   = 64 << 10
-	ratioDecay = 0.98 // per settled request: the last 50 or so count
+	// minText and maxText bound the ratio of output text: no token of text is
+	// shorter than a byte.
+	minText, maxText = 1.0 / 16, 1.0
 
 	outputQuantile = 0.9
-	// outputsNeeded is how many outputs of a pair must be known before they
-	// count for more than the default.
+	// outputsNeeded is how many outputs of a pair must be known before their
+	// percentile counts.
 	outputsNeeded = 10
+	// leastDeclared is reserved for a choice that may be longer, whatever was
+	// learned: a client's max_tokens says what it allows, not what it expects.
+	leastDeclared = 1024
 )
 
 // Sample is what is known of a request before it is sent.
@@ -62,50 +63,67 @@ func (e Estimate) Total() int64 { return min(e.Prompt+e.Output, maxTokens) }
 // Estimator guesses how many tokens a request will use, from those that were
 // settled before. It is safe for concurrent use; its memory is bounded (the
 // models and pairs used last).
+//
+// What it guesses for a key comes from that key's own requests. Other keys of the
+// same model only shift what a key begins with, each by one vote: the most
+// that one of them can change by it is 7 % (see [votes]).
 type Estimator struct {
 	defaultOutput int64
 
 	mu     sync.Mutex
-	models *simplelru.LRU[string, *ratio] // guarded by mu
-	pairs  *simplelru.LRU[pair, *outputs] // guarded by mu
+	models *simplelru.LRU[string, *voters] // guarded by mu
+	pairs  *simplelru.LRU[pair, *habits]   // guarded by mu
 }
 
 type pair struct{ key, model string }
 
+// voters are what the keys of one model agree on.
+type voters struct{ prompt, text votes }
+
+// habits are what was learned of one key with one model.
+type habits struct {
+	outputs outputs
+	prompt  line  // tokens of a prompt by its bytes
+	text    share // tokens of output by the bytes of its text
+	of      *voters
+}
+
 // NewEstimator returns an estimator that has learned nothing. defaultOutput is
-// the output per choice that it assumes until it has learned a key's habit
-// with a model (request.default_output_estimate); below 0 counts as 0.
+// the output per choice that it assumes at least where the client gives no
+// bound (request.default_output_estimate); below 0 counts as 0.
 func NewEstimator(defaultOutput int64) *Estimator {
-	models, err := simplelru.NewLRU[string, *ratio](modelsKept, nil)
+	models, err := simplelru.NewLRU[string, *voters](modelsKept, nil)
 	if err != nil {
 		panic(err) // only a size below 1 is refused
 	}
-	pairs, err := simplelru.NewLRU[pair, *outputs](pairsKept, nil)
+	pairs, err := simplelru.NewLRU(pairsKept, func(_ pair, h *habits) { h.silence() })
 	if err != nil {
 		panic(err)
 	}
 	return &Estimator{defaultOutput: bounded(defaultOutput), models: models, pairs: pairs}
 }
 
-// Estimate guesses the use of a request. The prompt is its bytes by the ratio
-// of the model (0.25 tokens a byte at first), rounded up. The output is
-// MaxTokens for each choice when given, otherwise the 90th percentile of what
-// this key's choices of this model came to, otherwise the default. Neither is
-// above Context per prompt and per choice.
+// Estimate guesses the use of a request. A prompt is an overhead and its bytes
+// by a ratio (at first none and 0.25 tokens a byte), rounded up. The output of
+// a choice is the 90th percentile of what this key's choices of this model came
+// to, or the last much longer one, but never less than the default. With
+// MaxTokens it is half as much again, 1,024 at least, and MaxTokens at most.
+// Neither is above Context per prompt and per choice.
 func (e *Estimator) Estimate(s Sample) Estimate {
-	tokensPerByte, perChoice := float64(startRatio), e.defaultOutput
+	fit, learned := start, int64(0)
 	e.mu.Lock()
-	if r, ok := e.models.Get(s.Model); ok {
-		tokensPerByte = r.value()
-	}
-	if s.MaxTokens >= 0 {
-		perChoice = bounded(s.MaxTokens)
-	} else if o, ok := e.pairs.Get(pair{s.KeyID, s.Model}); ok && o.seen >= outputsNeeded {
-		perChoice = o.quantile(outputQuantile)
+	if h, ok := e.pairs.Get(pair{s.KeyID, s.Model}); ok {
+		fit, learned = h.prompt.fit(h.of.prompt.center(startRatio)), h.outputs.expected()
+	} else if v, ok := e.models.Get(s.Model); ok {
+		fit.ratio = v.prompt.center(startRatio)
 	}
 	e.mu.Unlock()
 
-	prompt := int64(math.Ceil(float64(bounded(s.PromptBytes)) * tokensPerByte))
+	perChoice := max(e.defaultOutput, learned)
+	if s.MaxTokens >= 0 {
+		perChoice = min(bounded(s.MaxTokens), max(leastDeclared, learned+learned/2))
+	}
+	prompt := fit.tokens(bounded(s.PromptBytes), s.prompts())
 	if s.Context > 0 {
 		perChoice = min(perChoice, s.Context)
 		prompt = min(prompt, saturatingMul(s.Context, s.prompts()))
@@ -113,43 +131,92 @@ func (e *Estimator) Estimate(s Sample) Estimate {
 	return Estimate{Prompt: bounded(prompt), Output: saturatingMul(perChoice, s.choices())}
 }
 
+// Text guesses how many tokens of output so many bytes of delivered text are:
+// never more than the bytes.
+func (e *Estimator) Text(s Sample, textBytes int64) int64 {
+	e.mu.Lock()
+	ratio := startRatio
+	if h, ok := e.pairs.Get(pair{s.KeyID, s.Model}); ok {
+		ratio = h.text.value(h.of.text.center(startRatio))
+	} else if v, ok := e.models.Get(s.Model); ok {
+		ratio = v.text.center(startRatio)
+	}
+	e.mu.Unlock()
+	textBytes = bounded(textBytes)
+	return min(textBytes, int64(math.Ceil(float64(textBytes)*min(max(ratio, minText), maxText))))
+}
+
 // Learn takes in a request that ended by itself with the counts the engine
 // reported: promptTokens of each prompt once, outputTokens over all choices. A
 // count below 0 is not known and teaches nothing. Outputs that MaxTokens cut
-// off teach nothing either: they say what was allowed, not what was wanted.
+// off say what was allowed, not what was wanted: they can only raise.
 func (e *Estimator) Learn(s Sample, promptTokens, outputTokens int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	h := e.habits(s)
 	if promptTokens > 0 && s.PromptBytes > 0 {
-		r, ok := e.models.Get(s.Model)
-		if !ok {
-			r = &ratio{tokens: startRatio * priorBytes, bytes: priorBytes}
-			e.models.Add(strings.Clone(s.Model), r) // not the request body that it may lie in
-		}
-		r.learn(float64(s.PromptBytes), float64(promptTokens))
+		h.prompt.learn(float64(bounded(s.PromptBytes))/float64(s.prompts()), float64(bounded(promptTokens))/float64(s.prompts()))
+		h.of.prompt.cast(&h.prompt.vote, h.prompt.fit(startRatio).ratio, h.prompt.seen)
 	}
 	choices := s.choices()
-	if outputTokens < 0 || (s.MaxTokens >= 0 && outputTokens >= saturatingMul(s.MaxTokens, choices)) {
+	switch {
+	case outputTokens < 0:
+	case s.MaxTokens >= 0 && outputTokens >= saturatingMul(s.MaxTokens, choices):
+		h.outputs.raise(perChoice(outputTokens, choices))
+	default:
+		h.outputs.learn(perChoice(outputTokens, choices))
+	}
+}
+
+// LearnText takes in the output of a whole answer whose text was delivered.
+func (e *Estimator) LearnText(s Sample, textBytes, outputTokens int64) {
+	if textBytes <= 0 || outputTokens <= 0 {
 		return
 	}
-	o, ok := e.pairs.Get(pair{s.KeyID, s.Model})
-	if !ok {
-		o = &outputs{weight: 1}
-		e.pairs.Add(pair{strings.Clone(s.KeyID), strings.Clone(s.Model)}, o)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h := e.habits(s)
+	h.text.learn(float64(bounded(textBytes)), float64(bounded(outputTokens)))
+	h.of.text.cast(&h.text.vote, h.text.value(startRatio), h.text.seen)
+}
+
+// Raise takes in the output of an answer that was cut: at least so many tokens
+// were wanted.
+func (e *Estimator) Raise(s Sample, outputTokens int64) {
+	if outputTokens <= 0 {
+		return
 	}
-	o.learn((bounded(outputTokens) + choices - 1) / choices)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.habits(s).outputs.raise(perChoice(outputTokens, s.choices()))
 }
 
-// ratio is tokens over bytes, of sums that fade.
-type ratio struct{ tokens, bytes float64 }
+func perChoice(tokens, choices int64) int64 { return (bounded(tokens) + choices - 1) / choices }
 
-func (r *ratio) learn(bytes, tokens float64) {
-	weight := min(bytes, bytesCap)
-	r.tokens = r.tokens*ratioDecay + min(tokens/bytes, maxRatio)*weight
-	r.bytes = r.bytes*ratioDecay + weight
+// habits returns those of a key and a model, new ones if need be.
+// REQUIRES: mu held.
+func (e *Estimator) habits(s Sample) *habits {
+	v, ok := e.models.Get(s.Model)
+	if !ok {
+		v = &voters{}
+		e.models.Add(strings.Clone(s.Model), v) // not the request body that it may lie in
+	}
+	h, ok := e.pairs.Get(pair{s.KeyID, s.Model})
+	if !ok {
+		h = &habits{outputs: outputs{weight: 1}, of: v}
+		e.pairs.Add(pair{strings.Clone(s.KeyID), strings.Clone(s.Model)}, h)
+	}
+	if h.of != v { // its model was forgotten meanwhile
+		h.of, h.prompt.vote, h.text.vote = v, vote{}, vote{}
+	}
+	return h
 }
 
-func (r *ratio) value() float64 { return min(max(r.tokens/r.bytes, minRatio), maxRatio) }
+// silence takes the votes of a forgotten pair back.
+func (h *habits) silence() {
+	h.of.prompt.take(&h.prompt.vote)
+	h.of.text.take(&h.text.vote)
+}
 
 // saturatingMul multiplies two counts; the product stays within maxTokens.
 func saturatingMul(a, b int64) int64 {

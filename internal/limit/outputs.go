@@ -18,11 +18,41 @@ type outputs struct {
 	weight  float64 // of the next output, grows instead of all buckets shrinking
 	total   float64
 	seen    int64
+	peak    int64 // the last output much above what was learned; fades
+}
+
+const (
+	// peakFactor is how much longer than learned an output is that raises the
+	// estimate at once.
+	peakFactor = 1.5
+	// peakDecay lowers a peak for each output that does not reach it.
+	peakDecay = 0.8
+)
+
+// expected is what to reserve for the next output: 0 when nothing is known.
+func (o *outputs) expected() int64 { return max(o.learned(), o.peak) }
+
+func (o *outputs) learned() int64 {
+	if o.seen < outputsNeeded {
+		return 0
+	}
+	return o.quantile(outputQuantile)
+}
+
+// raise takes in an output that may have been cut: at least so much was wanted.
+func (o *outputs) raise(tokens int64) {
+	if tokens > o.peak && float64(tokens) > peakFactor*float64(o.learned()) {
+		o.peak = tokens
+	}
 }
 
 // learn adds one output in constant time, but for a rescaling every few
 // thousand.
 func (o *outputs) learn(tokens int64) {
+	if o.peak = int64(float64(o.peak) * peakDecay); o.peak <= o.learned() {
+		o.peak = 0
+	}
+	o.raise(tokens)
 	o.buckets[bucketOf(tokens)] += float32(o.weight)
 	o.total += o.weight
 	o.seen++
