@@ -81,6 +81,21 @@ func (p *Process) PID() int {
 	return p.cmd.Process.Pid
 }
 
+// Running tells that the program was started and has not ended.
+func (p *Process) Running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done == nil {
+		return false
+	}
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
 // Signal sends a signal to the program.
 func (p *Process) Signal(sig syscall.Signal) {
 	p.tb.Helper()

@@ -4,6 +4,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -54,6 +55,8 @@ type Options struct {
 	// Engine is the host:port of an engine that is there already; then no
 	// simulator is started.
 	Engine string
+	// Workers is Envoy's concurrency; 0: two.
+	Workers int
 	// Dir is the working folder; empty: one of the test's own.
 	Dir string
 	// NoStart leaves tollgate and Envoy to the test.
@@ -135,13 +138,13 @@ metrics_listen: 127.0.0.1:%d
 state_dir: %q
 log: {dir: %q, level: debug}
 auth: {api_keys_file: %q}
-envoy: {concurrency: 2}
+envoy: {concurrency: %d}
 %s
 vllm:
   host: %s
   port: %s
 %s
-`, edge, scrape, s.Path("state"), s.Path("logs"), s.Path("keys.json"), o.Config, host, port, o.VLLM)
+`, edge, scrape, s.Path("state"), s.Path("logs"), s.Path("keys.json"), cmp.Or(o.Workers, 2), o.Config, host, port, o.VLLM)
 	keys := o.Keys
 	if keys == "" {
 		keys = defaultKeys

@@ -1,0 +1,110 @@
+package lifetimes_test
+
+import (
+	"fmt"
+	"net/http"
+	"syscall"
+	"time"
+
+	"tollgate/e2e/stack"
+	"tollgate/internal/ledger"
+)
+
+// end is one way in which a request ends when it has reached its age.
+type end struct {
+	name string
+	// stream and whole: it is tried with a streamed answer, with one that is not.
+	stream, whole bool
+	// config is YAML beside the stack's own; %s is the age.
+	config string
+	// sim scripts the engine; %d is the time per token, in ms, at which
+	// [tokens] of them take as long as the age.
+	sim string
+	// uploads: the request's body does not come to its end by itself.
+	uploads bool
+	// at ends the request at its age; nil: something else ends it then.
+	at func(c *cell, o *open)
+	// after puts the gateway back in order.
+	after func(c *cell)
+	// status is what the client sees, with and without streaming; 0 is no answer.
+	status [2]int
+	// reason is how the ledger calls it, with and without streaming; empty: there is no row.
+	reason [2]ledger.EndReason
+}
+
+// tokens is the length of an answer that lasts as long as the request.
+const tokens = 20
+
+// The scripts of the engine.
+const (
+	talks  = `"tokens":1000,"delay_ms":%d`
+	silent = `"hang":true`
+)
+
+func both(r ledger.EndReason) [2]ledger.EndReason { return [2]ledger.EndReason{r, r} }
+
+// ends are all ways in which a request has been seen to end. Whoever finds
+// another one adds it here.
+func ends() []end {
+	// gone: the client has left before it could see an answer that is not streamed; cut: somebody else has ended the request.
+	ok, gone, cut, quiet := [2]int{200, 200}, [2]int{200, 0}, [2]int{200, 503}, [2]int{}
+	leave := func(_ *cell, o *open) { o.leave() }
+	return []end{
+		{name: "complete", stream: true, whole: true, sim: fmt.Sprintf(`"tokens":%d,"delay_ms":%%d`, tokens), status: ok, reason: both(ledger.Complete)},
+		{name: "complete after a slow upload", stream: true, whole: true, sim: `"tokens":3`, uploads: true, at: func(_ *cell, o *open) { o.finishBody() }, status: ok, reason: both(ledger.Complete)},
+		{name: "complete for a slow reader", stream: true, sim: `"tokens":3,"big_event":24000000`, at: func(_ *cell, o *open) { o.read() }, status: ok, reason: both(ledger.Complete)},
+		{name: "client leaves in its answer", stream: true, sim: talks, at: leave, status: ok, reason: both(ledger.ClientAbort)},
+		{name: "client leaves in silence", stream: true, whole: true, sim: silent, at: leave, status: quiet, reason: both(ledger.ClientAbort)},
+		{name: "client leaves in its upload", stream: true, uploads: true, at: leave, status: quiet},
+		{name: "client's connection is lost", stream: true, whole: true, sim: talks, at: func(_ *cell, o *open) { o.reset() }, status: gone, reason: both(ledger.ClientAbort)},
+		{name: "engine resets", stream: true, whole: true, sim: fmt.Sprintf(`"tokens":1000,"cut":"rst","cut_after":%d,"delay_ms":%%d`, tokens), status: cut, reason: both(ledger.UpstreamAbort)},
+		{name: "engine closes", stream: true, whole: true, sim: fmt.Sprintf(`"tokens":1000,"cut":"fin","cut_after":%d,"delay_ms":%%d`, tokens), status: cut, reason: both(ledger.UpstreamAbort)},
+		{name: "engine reports an error", stream: true, whole: true, sim: fmt.Sprintf(`"tokens":1000,"error_after":%d,"delay_ms":%%d`, tokens), status: [2]int{200, 500}, reason: [2]ledger.EndReason{ledger.UpstreamError, ledger.Refused}},
+		{name: "engine stops", stream: true, whole: true, sim: fmt.Sprintf(`"tokens":1000,"engine_abort_after":%d,"delay_ms":%%d`, tokens), status: ok, reason: both(ledger.EngineAbort)},
+		{name: "engine is silent", stream: true, whole: true, config: "request: {idle_timeout: %s}", sim: silent, status: [2]int{504, 504}, reason: both(ledger.Timeout)},
+		{name: "engine falls silent", stream: true, config: "request: {idle_timeout: %s}", sim: `"pause_after":3`, status: ok, reason: both(ledger.Timeout)},
+		{name: "body is too slow", stream: true, config: "request: {body_timeout: %s}", uploads: true, status: [2]int{408, 408}},
+		{name: "body is too large", stream: true, config: "request: {max_body_mb: 1, body_timeout: 10m}", uploads: true, at: func(_ *cell, o *open) { o.tooMuch() }, status: [2]int{413, 413}},
+		{name: "body is wrong", stream: true, uploads: true, at: func(_ *cell, o *open) { o.wrongBody() }, status: [2]int{400, 400}},
+		{name: "cancelled", stream: true, whole: true, sim: talks, at: cancel, status: cut, reason: both(ledger.Cancelled)},
+		{name: "cancelled in silence", stream: true, sim: silent, at: cancel, status: [2]int{503, 503}, reason: both(ledger.Cancelled)},
+		{name: "key is revoked", stream: true, whole: true, sim: talks, at: switchKey(false), after: func(c *cell) { switchKey(true)(c, nil) }, status: cut, reason: both(ledger.Revoked)},
+		{name: "tollgate drains", stream: true, whole: true, config: "drain_timeout: 100ms", sim: talks, at: drain, after: again, status: cut, reason: both(ledger.Drained)},
+		{name: "tollgate dies", stream: true, whole: true, sim: talks, at: kill, after: again, status: cut, reason: both(ledger.GatewayCrash)},
+	}
+}
+
+// cancel ends the live requests as an administrator does.
+func cancel(c *cell, _ *open) {
+	for id := range c.s.Records() {
+		if !c.known[id] {
+			c.s.Admin(http.MethodDelete, "/admin/requests/"+id, "")
+		}
+	}
+}
+
+// switchKey enables or disables the client's key.
+func switchKey(on bool) func(*cell, *open) {
+	return func(c *cell, _ *open) {
+		c.s.Admin(http.MethodPatch, "/admin/keys/ann", fmt.Sprintf(`{"enabled":%t}`, on))
+	}
+}
+
+func drain(c *cell, _ *open) {
+	c.s.Tollgate.Signal(syscall.SIGTERM)
+	c.s.Tollgate.Wait(20 * time.Second)
+}
+
+func kill(c *cell, _ *open) { c.s.Tollgate.Kill() }
+
+func again(c *cell) {
+	c.s.Tollgate.Start()
+	stack.Eventually(c.s.TB(), 20*time.Second, "tollgate to be back", func() bool {
+		resp, err := c.s.HTTP1.Get(c.s.URL + "/health")
+		if err != nil {
+			return false
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+}
