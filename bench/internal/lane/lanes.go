@@ -17,6 +17,7 @@ const (
 	Streams   = "streams"
 	Two       = "two"
 	Short     = "short"
+	Burst     = "burst"
 	Scale1    = "scale-1"
 	Scale64   = "scale-64"
 	Scale1000 = "scale-1000"
@@ -38,6 +39,7 @@ var lanes = []Lane{
 	{Streams, "20 streams at a time, 300 chunks, 5 ms apart", true, atLeast(5*time.Second, closed(20, 300, 5*time.Millisecond))},
 	{Two, "60 streams per second, 2 chunks, 5 ms apart", false, open(60, 2, promptBytes)},
 	{Short, "60 streams per second, 1 chunk", false, open(60, 1, promptBytes)},
+	{Burst, "20 streams in the same moment, 2 times a second, 2 chunks, 5 ms apart", false, atLeast(5*time.Second, burst(20, 2, 2))},
 	{Scale1, "1 stream, 20 chunks, 5 ms apart", true, closed(1, 20, 5*time.Millisecond)},
 	{Scale64, "64 streams at a time, 100 chunks, 20 ms apart", true, closed(64, 100, 20*time.Millisecond)},
 	{Scale1000, "1,000 streams at a time, 24 chunks, 250 ms apart", true, atLeast(12*time.Second, closed(1000, 24, 250*time.Millisecond))},
@@ -52,6 +54,13 @@ func closed(n, chunks int, every time.Duration) load.Job {
 
 func open(rate float64, chunks, body int) load.Job {
 	return load.Job{Rate: rate, Stream: true, Body: body, Script: script.Script{Chunks: chunks, Every: 5 * time.Millisecond}}
+}
+
+// burst is n requests in the same moment, times a second.
+func burst(n int, times float64, chunks int) load.Job {
+	j := open(float64(n)*times, chunks, promptBytes)
+	j.Burst = n
+	return j
 }
 
 // atLeast is a job that needs so much time to say anything: thousands of

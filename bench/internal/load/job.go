@@ -18,6 +18,7 @@ type Job struct {
 
 	Closed   int           // workers, each with one request at a time; their starts are spread
 	Rate     float64       // requests begun per second, whether or not earlier ones have ended
+	Burst    int           // with Rate: so many of them begin at the same moment; 0 or 1 = evenly
 	Duration time.Duration // requests begin for so long; those that run are waited for
 	Hold     bool          // Closed streams are opened and held until the context ends
 

@@ -82,7 +82,7 @@ func (r *runner) closed(ctx context.Context) {
 	workers.Wait()
 }
 
-// open begins requests at a steady rate. A request's time counts from when it
+// open begins requests at a steady rate, or as many in bursts. A request's time counts from when it
 // should have begun: a driver that falls behind does not hide it.
 func (r *runner) open(ctx context.Context) {
 	// A timer of the runtime would be late by up to a millisecond, and each
@@ -90,7 +90,8 @@ func (r *runner) open(ctx context.Context) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	start := clock.Now()
-	gap := float64(time.Second) / r.job.Rate
+	burst := max(r.job.Burst, 1)
+	gap := float64(time.Second) / r.job.Rate * float64(burst)
 	var running sync.WaitGroup
 	for i := 0; ; i++ {
 		due := start + int64(float64(i)*gap)
@@ -98,7 +99,9 @@ func (r *runner) open(ctx context.Context) {
 			break
 		}
 		clock.WaitUntil(due)
-		running.Go(func() { r.request(ctx, due) })
+		for range burst {
+			running.Go(func() { r.request(ctx, due) })
+		}
 	}
 	running.Wait()
 }
