@@ -13,6 +13,7 @@ import (
 
 	"tollgate/internal/admission"
 	"tollgate/internal/openai"
+	"tollgate/internal/route"
 	"tollgate/internal/ticket"
 	"tollgate/internal/wire"
 )
@@ -21,12 +22,16 @@ import (
 // can forge headers, not metadata.
 type answer struct {
 	refuse *authv3.CheckResponse // nil lets the request go on
+	passed []byte                // of an open route; nil is [passed]
 	ticket ticket.Ticket
 }
 
 // Encode implements [rpc.Encoder].
 func (a *answer) Encode() (mem.BufferSlice, error) {
 	said := passed
+	if a.passed != nil {
+		said = a.passed
+	}
 	if a.refuse != nil {
 		var err error
 		if said, err = proto.Marshal(a.refuse); err != nil {
@@ -47,21 +52,37 @@ const responseMetadata = 4
 
 // passed is what does not differ between answers that let a request go on:
 // credentials never reach vLLM.
-var passed = func() []byte {
+var passed = letPass()
+
+// openTo are the answers on open routes, for strangers and for insiders: the
+// header is set in both, over whatever the client sent.
+var openTo = map[bool][]byte{false: letPass(insider("no")), true: letPass(insider("yes"))}
+
+func insider(value string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: route.InsiderHeader, Value: value},
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
+}
+
+func letPass(headers ...*corev3.HeaderValueOption) []byte {
 	b, err := proto.Marshal(&authv3.CheckResponse{
 		Status: &rpcstatus.Status{Code: int32(codes.OK)},
 		HttpResponse: &authv3.CheckResponse_OkResponse{
-			OkResponse: &authv3.OkHttpResponse{HeadersToRemove: []string{"authorization", "x-api-key"}},
+			OkResponse: &authv3.OkHttpResponse{Headers: headers, HeadersToRemove: []string{"authorization", "x-api-key"}},
 		},
 	})
 	if err != nil {
 		panic(err) // a message of ours, built at start
 	}
 	return b
-}()
+}
 
 // pass lets a request go on.
-func pass(t admission.Ticket) *answer {
+func pass(class admission.Class, t admission.Ticket) *answer {
+	if class == admission.Open {
+		return &answer{passed: openTo[t.Insider]}
+	}
 	return &answer{ticket: ticket.Ticket{LeaseID: t.LeaseID, KeyID: t.KeyID}}
 }
 

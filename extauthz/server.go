@@ -78,5 +78,5 @@ func (s *Server) check(ctx context.Context, c *check) (*answer, error) {
 		s.log.Error("cannot decide", "request_id", a.RequestID, "error", err)
 		return nil, status.Error(codes.Unavailable, "cannot decide")
 	}
-	return pass(ticket), nil
+	return pass(a.Class, ticket), nil
 }

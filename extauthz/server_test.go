@@ -21,6 +21,7 @@ import (
 	"tollgate/extauthz"
 	"tollgate/internal/admission"
 	"tollgate/internal/limit"
+	"tollgate/internal/route"
 	"tollgate/internal/rpc"
 )
 
@@ -149,6 +150,25 @@ func TestATicketTravelsInMetadataAndCredentialsDoNotTravel(t *testing.T) {
 	}
 	if got := strings.Join(out.GetOkResponse().GetHeadersToRemove(), ","); got != "authorization,x-api-key" {
 		t.Errorf("removed: %s", got)
+	}
+}
+
+// The page of /health is open, and tells an insider more. What a client says of
+// itself is overwritten either way.
+func TestAnOpenPageHearsWhoAsks(t *testing.T) {
+	for insider, want := range map[bool]string{true: "yes", false: "no"} {
+		in := local()
+		in.method, in.path = http.MethodGet, "/health"
+		in.headers = append(in.headers, route.InsiderHeader, "yes")
+		out, err := ask(t, &gate{ticket: admission.Ticket{Insider: insider}}, 0, in)
+		if err != nil || codes.Code(out.GetStatus().GetCode()) != codes.OK {
+			t.Fatalf("got %v, %v", out, err)
+		}
+		set := out.GetOkResponse().GetHeaders()
+		if len(set) != 1 || set[0].GetHeader().GetKey() != route.InsiderHeader || set[0].GetHeader().GetValue() != want ||
+			set[0].GetAppendAction() != corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD {
+			t.Errorf("insider %v: set %v", insider, set)
+		}
 	}
 }
 

@@ -125,7 +125,7 @@ func TestWhoMayReadWhat(t *testing.T) {
 
 func healthShape(t *testing.T, s *stack.Stack) {
 	t.Helper()
-	a := s.Do(s.HTTP1, "GET", "/health", "")
+	a := s.Admin("GET", "/health", "")
 	engine, _ := a.JSON()["vllm"].([]any)
 	if a.StatusCode != http.StatusOK || a.JSON()["status"] != "ok" || a.JSON()["default_key"] != false || len(engine) != 1 || len(a.JSON()) != 3 {
 		t.Fatalf("health: %d %s", a.StatusCode, a.Bytes)

@@ -17,13 +17,13 @@ import (
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
 	"tollgate/internal/openai"
+	"tollgate/internal/route"
 )
 
 // Ledger is what the API reads of the ledger.
 type Ledger interface {
 	Usage(ctx context.Context, q ledger.Query) ([]ledger.Group, error)
 	Used(ctx context.Context, keyID string, since, until time.Time) (int64, error)
-	Ping(ctx context.Context) error
 }
 
 // Host is one launcher: this host's or another's.
@@ -36,14 +36,16 @@ type Host interface {
 
 // Options are what the API serves. All must be set but Hosts.
 type Options struct {
-	Gate    *admission.Gate
-	Keys    *apikey.Keyring
-	Limits  limit.Store
-	Caps    limit.Caps // global limits
-	Ledger  Ledger
-	Engines *engine.Pool
-	Metrics http.Handler
-	Hosts   []Host
+	Gate   *admission.Gate
+	Keys   *apikey.Keyring
+	Limits limit.Store
+	Caps   limit.Caps // global limits
+	Ledger Ledger
+	// Recording reports, from memory, whether the ledger can be written.
+	Recording func() bool
+	Engines   *engine.Pool
+	Metrics   http.Handler
+	Hosts     []Host
 	// LogDir is cleaned and counted here when no launcher answers.
 	LogDir string
 	Log    hclog.Logger
@@ -120,22 +122,33 @@ func Healthz(w http.ResponseWriter, _ *http.Request) {
 type Health struct {
 	Status     string         `json:"status"` // ok, degraded, unavailable
 	VLLM       []engineHealth `json:"vllm"`
-	DefaultKey bool           `json:"default_key"`
+	DefaultKey *bool          `json:"default_key,omitempty"` // for insiders
 }
 
 type engineHealth struct {
-	Target string `json:"target"`
+	Target string `json:"target,omitempty"` // for insiders
 	Ready  bool   `json:"ready"`
 }
 
 // health is degraded while something is wrong but requests pass, unavailable
-// when none can: no engine, no ledger, no keys (design §4).
+// when none can: no engine, no ledger, no keys (design §4). It is answered from
+// memory, so that asking costs and changes nothing. Addresses of engines and the
+// default key are nobody's business but an insider's.
 func (a *API) health(w http.ResponseWriter, r *http.Request) {
 	ring := a.o.Keys.Current()
-	h := Health{Status: "ok", VLLM: []engineHealth{}, DefaultKey: ring.HasDefault()}
+	insider := r.Header.Get(route.InsiderHeader) == "yes"
+	h := Health{Status: "ok", VLLM: []engineHealth{}}
+	if insider {
+		byDefault := ring.HasDefault()
+		h.DefaultKey = &byDefault
+	}
 	ready := 0
 	for _, s := range a.o.Engines.States() {
-		h.VLLM = append(h.VLLM, engineHealth{Target: s.Target, Ready: s.Ready})
+		e := engineHealth{Ready: s.Ready}
+		if insider {
+			e.Target = s.Target
+		}
+		h.VLLM = append(h.VLLM, e)
 		if s.Ready {
 			ready++
 		}
@@ -143,10 +156,8 @@ func (a *API) health(w http.ResponseWriter, r *http.Request) {
 	if ready < len(h.VLLM) || !a.o.Keys.LastReloadOK() || a.o.Gate.Pending() > 0 {
 		h.Status = "degraded"
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
-	defer cancel()
 	code := http.StatusOK
-	if ready == 0 || ring.Len() == 0 || a.o.Ledger.Ping(ctx) != nil {
+	if ready == 0 || ring.Len() == 0 || !a.o.Recording() {
 		h.Status, code = "unavailable", http.StatusServiceUnavailable
 	}
 	w.Header().Set("Cache-Control", "no-store")
@@ -204,15 +215,17 @@ func shown(n int64) *int64 {
 }
 
 func (a *API) usage(w http.ResponseWriter, r *http.Request) {
-	groups, format, err := a.report(r)
+	groups, by, format, err := a.report(r)
 	var bad *queryError
 	switch {
 	case errors.As(err, &bad):
 		fail(w, http.StatusBadRequest, "invalid_request", bad.param, bad.message)
 	case err != nil:
 		a.broken(w, "cannot read the ledger", err)
-	case format == "csv":
-		writeCSV(w, groups)
+	case format == ledger.CSV:
+		// The same bytes as those of "tollgate usage --format csv".
+		w.Header().Set("Content-Type", "text/csv; charset=utf-8")
+		_ = ledger.WriteUsage(w, format, by, groups) // a client that has gone needs no answer
 	default:
 		writeJSON(w, http.StatusOK, groups)
 	}

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -113,8 +115,8 @@ func (a *API) rotateKey(w http.ResponseWriter, r *http.Request) {
 	grace := rotateGrace
 	if v := r.URL.Query().Get("grace"); v != "" {
 		d, err := time.ParseDuration(v)
-		if err != nil || d < 0 {
-			fail(w, http.StatusBadRequest, "invalid_request", "grace", "grace is a duration as in ?grace=24h.")
+		if err != nil || d < 0 || d > apikey.MaxGrace {
+			fail(w, http.StatusBadRequest, "invalid_request", "grace", "grace is a duration from 0s to 720h (30 days), as in ?grace=24h.")
 			return
 		}
 		grace = d
@@ -140,6 +142,8 @@ func (a *API) edited(w http.ResponseWriter, err error) bool {
 		noKey(w)
 	case errors.Is(err, apikey.ErrExists):
 		fail(w, http.StatusConflict, "already_exists", "id", "A key with this id exists already.")
+	case errors.Is(err, apikey.ErrLastAdmin):
+		fail(w, http.StatusConflict, "last_admin", "id", "This is the last key that opens /admin, and nothing was changed. Make another one first: POST /admin/keys with the user admin.")
 	case errors.Is(err, apikey.ErrInvalid):
 		fail(w, http.StatusBadRequest, "invalid_request", "", "Key: "+err.Error()+".")
 	default:
@@ -218,7 +222,8 @@ func readKey(body io.Reader) (*keyInput, error) {
 	}
 	in := &keyInput{}
 	p := &in.patch
-	for name, raw := range fields {
+	for _, name := range slices.Sorted(maps.Keys(fields)) { // so that of two mistakes the same one is told
+		raw := fields[name]
 		var err error
 		null := raw.Kind() == 'n'
 		switch name {
@@ -252,18 +257,36 @@ func readKey(body io.Reader) (*keyInput, error) {
 			return nil, fmt.Errorf("unknown field %q", name)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s has the wrong type or form", name)
+			return nil, wrongField(name, err)
 		}
 	}
 	return in, nil
 }
+
+// wrongField says what is wrong with a field, never in the words of a parser,
+// which may quote the value.
+func wrongField(name string, err error) error {
+	if errors.Is(err, errCount) || errors.Is(err, errUnknownLimit) {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return fmt.Errorf("%s has the wrong type or form", name)
+}
+
+// errCount is a limit or quota that is no number of things. Below 0 there is
+// nothing to mean: what lifts a limit is null.
+var errCount = errors.New("want a whole number from 0, or null for no limit")
+
+var errUnknownLimit = errors.New("unknown limit")
 
 func count(raw jsontext.Value, null bool) (*int64, error) {
 	n := limit.Unlimited
 	if null {
 		return &n, nil
 	}
-	return &n, json.Unmarshal(raw, &n)
+	if err := json.Unmarshal(raw, &n); err != nil || n < 0 {
+		return nil, errCount
+	}
+	return &n, nil
 }
 
 func orZero(raw jsontext.Value, null bool, to *time.Time) error {
@@ -282,10 +305,11 @@ func readLimits(raw jsontext.Value, null bool) (*apikey.Limits, error) {
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return nil, err
 	}
-	for name, v := range fields {
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		v := fields[name]
 		n, err := count(v, v.Kind() == 'n')
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		switch name {
 		case "concurrent":
@@ -295,7 +319,7 @@ func readLimits(raw jsontext.Value, null bool) (*apikey.Limits, error) {
 		case "tokens_per_minute":
 			l.TokensPerMinute = n
 		default:
-			return nil, fmt.Errorf("unknown limit %q", name)
+			return nil, fmt.Errorf("%w %q; known: concurrent, requests_per_minute, tokens_per_minute", errUnknownLimit, name)
 		}
 	}
 	return l, nil

@@ -1,12 +1,10 @@
 package admin
 
 import (
-	"encoding/csv"
 	"encoding/json"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"time"
 
 	"tollgate/internal/ledger"
@@ -29,14 +27,17 @@ func onlyKnown(q url.Values, known ...string) error {
 }
 
 // report reads by, since, until and format, and asks the ledger.
-func (a *API) report(r *http.Request) (groups []ledger.Group, format string, err error) {
+func (a *API) report(r *http.Request) (groups []ledger.Group, by ledger.By, format ledger.Format, err error) {
 	q := r.URL.Query()
 	if err := onlyKnown(q, "by", "since", "until", "format"); err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
-	format = q.Get("format")
-	if format != "" && format != "json" && format != "csv" {
-		return nil, "", &queryError{"format", "format is json or csv"}
+	format = ledger.JSON
+	if f := q.Get("format"); f != "" {
+		format = ledger.Format(f)
+	}
+	if format != ledger.JSON && format != ledger.CSV {
+		return nil, "", "", &queryError{"format", "format is json or csv"}
 	}
 	query := ledger.Query{By: ledger.ByKey}
 	if by := q.Get("by"); by != "" {
@@ -45,31 +46,18 @@ func (a *API) report(r *http.Request) (groups []ledger.Group, format string, err
 	for name, to := range map[string]*time.Time{"since": &query.Since, "until": &query.Until} {
 		if v := q.Get(name); v != "" {
 			if *to, err = ledger.ParseTime(v, time.Now()); err != nil {
-				return nil, "", &queryError{name, err.Error()}
+				return nil, "", "", &queryError{name, err.Error()}
 			}
 		}
 	}
 	if err := query.Validate(); err != nil {
-		return nil, "", &queryError{"by", err.Error()}
+		return nil, "", "", &queryError{"by", err.Error()}
 	}
 	groups, err = a.o.Ledger.Usage(r.Context(), query)
 	if groups == nil {
 		groups = []ledger.Group{}
 	}
-	return groups, format, err
-}
-
-func writeCSV(w http.ResponseWriter, groups []ledger.Group) {
-	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
-	out := csv.NewWriter(w)
-	_ = out.Write([]string{"group", "requests", "prompt_tokens", "completion_tokens", "total_tokens"})
-	for _, g := range groups {
-		_ = out.Write([]string{
-			g.Group, strconv.FormatInt(g.Requests, 10), strconv.FormatInt(g.PromptTokens, 10),
-			strconv.FormatInt(g.CompletionTokens, 10), strconv.FormatInt(g.TotalTokens, 10),
-		})
-	}
-	out.Flush()
+	return groups, query.By, format, err
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -56,6 +56,9 @@ type Ticket struct {
 	// [limit.ProvisionalLife]; "" on routes that open no stream.
 	LeaseID string
 	KeyID   string // "" on open routes
+	// Insider, on open routes: the client is on this machine ([Arrival.Local]) or
+	// has an admin key, and may see what the page hides from strangers.
+	Insider bool
 }
 
 // ErrGone ends an admission whose answer nobody would use.
@@ -174,7 +177,7 @@ func (g *Gate) admit(ctx context.Context, a Arrival) (Ticket, error) {
 		}
 	}
 	if a.Class == Open {
-		return Ticket{}, nil
+		return Ticket{Insider: g.insider(a)}, nil
 	}
 	key, err := g.identify(a)
 	if err != nil {
@@ -188,6 +191,16 @@ func (g *Gate) admit(ctx context.Context, a Arrival) (Ticket, error) {
 		return Ticket{KeyID: key.ID}, nil
 	}
 	return g.issue(ctx, a, key)
+}
+
+// insider reports whether an open route may tell the client all it knows. No
+// credential is needed there, so a bad one is only no reason.
+func (g *Gate) insider(a Arrival) bool {
+	if a.Local {
+		return true
+	}
+	key, err := g.identify(a)
+	return err == nil && key.Admin()
 }
 
 // identify turns the credential into a key. Unknown, disabled and expired keys

@@ -147,11 +147,16 @@ func (f *File) Remove(id string) error {
 	return nil
 }
 
+// MaxGrace is how long an old secret may outlive its rotation: longer ones are
+// two keys in fact, of which one is forgotten.
+const MaxGrace = 30 * 24 * time.Hour
+
 // Rotate gives the key a new secret under the same id. The old one stays valid
-// for the grace (0: not at all, negative is [ErrInvalid]). Errors: [ErrNoKey].
+// for the grace, 0 (not at all) to [MaxGrace]; any other is [ErrInvalid].
+// Errors: [ErrNoKey].
 func (f *File) Rotate(id string, grace time.Duration) (string, error) {
-	if grace < 0 {
-		return "", fmt.Errorf("rotate key: grace: %w", ErrInvalid)
+	if grace < 0 || grace > MaxGrace {
+		return "", fmt.Errorf("rotate key: grace %w: it must be between 0s and %v, 30 days", ErrInvalid, MaxGrace)
 	}
 	sec := NewSecret()
 	now := time.Now()

@@ -88,7 +88,7 @@ func (f *fields) field(m *member, e *entry) {
 	case "key_sha256":
 		f.digest(m, "key_sha256", m.value, &e.record.digest)
 	case "user":
-		key.User, _ = f.text(m, "user")
+		f.user(m, key)
 	case "note":
 		key.Note, _ = f.text(m, "note")
 	case "quota", "quota_period":
@@ -134,6 +134,15 @@ func (f *fields) text(m *member, field string) (string, bool) {
 		return "", false
 	}
 	return s, true
+}
+
+func (f *fields) user(m *member, key *Key) {
+	name, ok := f.text(m, "user")
+	if wrong := badUser(name); ok && wrong != "" {
+		f.bad(m, "user", wrong)
+		return
+	}
+	key.User = name
 }
 
 func (f *fields) secret(m *member, to *[32]byte) {

@@ -41,7 +41,7 @@ var (
 // are gone, and .NAME.lock is what edits lock.
 //
 // Errors: [*FileError] for a file that is wrong or missing, what fn returned,
-// [ErrBusy].
+// [ErrLastAdmin], [ErrBusy].
 func Edit(path string, fn func(*File) error) error {
 	path, err := resolve(path)
 	if err != nil {
@@ -60,11 +60,15 @@ func Edit(path string, fn func(*File) error) error {
 	if err != nil {
 		return err
 	}
+	opened := f.hasAdmin(time.Now())
 	if err := fn(f); err != nil {
 		return err
 	}
 	if f.edited == 0 {
 		return nil
+	}
+	if opened && !f.hasAdmin(time.Now()) {
+		return ErrLastAdmin
 	}
 	out, err := f.marshal()
 	if err != nil {

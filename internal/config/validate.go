@@ -5,10 +5,11 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"tollgate/internal/adapter"
 )
 
 // LoRARanks are the values of max_lora_rank that vLLM accepts.
@@ -164,8 +165,6 @@ func (d *decoder) supervision(v *VLLM) {
 	d.lasting("vllm.restart.within", r.Within, "write for example 10m")
 }
 
-var adapterName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-
 func (d *decoder) lora(l *LoRA) {
 	within(d, "vllm.lora.max_loras", l.MaxLoRAs, 1, 10000, "adapters in one batch, as 4")
 	if !slices.Contains(LoRARanks(), l.MaxLoRARank) {
@@ -176,8 +175,8 @@ func (d *decoder) lora(l *LoRA) {
 	for i, a := range l.Preload {
 		key := fmt.Sprintf("vllm.lora.preload[%d]", i)
 		switch {
-		case !adapterName.MatchString(a.Name) || strings.Contains(a.Name, ".."):
-			d.bad(join(key, "name"), "must be letters, digits, dots, dashes and underscores", "write for example {name: support, path: adapters/support}")
+		case !adapter.Valid(a.Name):
+			d.bad(join(key, "name"), "must be "+adapter.Rule, "write for example {name: support, path: adapters/support}")
 		case names[a.Name]:
 			d.bad(join(key, "name"), "is used twice", "give each adapter its own name")
 		}

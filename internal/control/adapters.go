@@ -11,7 +11,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +18,8 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/google/renameio/v2"
 	"github.com/hashicorp/go-hclog"
+
+	"tollgate/internal/adapter"
 )
 
 // ErrEngine means that the engine does not answer.
@@ -51,11 +52,9 @@ func decodeRequest(r io.Reader) (Request, error) {
 	return req, checkName(req.Name)
 }
 
-var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-
 func checkName(name string) error {
-	if !nameRule.MatchString(name) || strings.Contains(name, "..") || len(name) > 200 {
-		return refuse("lora_name must be letters, digits, '.', '_' and '-', begin with a letter or digit, and have no '..'")
+	if !adapter.Valid(name) {
+		return refuse("lora_name must be %s", adapter.Rule)
 	}
 	return nil
 }

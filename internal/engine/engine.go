@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net/http"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tollgate/internal/adapter"
 	"tollgate/internal/openai"
 )
 
@@ -33,10 +33,6 @@ const (
 	// maxModels bounds the bytes of one model list.
 	maxModels = 4 << 20
 )
-
-// adapterName is what a model name may look like where vLLM resolves unknown
-// names by itself (design §5): no path can be built from it.
-var adapterName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
 // Options are what a [Pool] watches.
 type Options struct {
@@ -145,7 +141,7 @@ func (p *Pool) Model(name string) (int64, bool) {
 	if n, ok := v.lens[name]; ok {
 		return n, true
 	}
-	if p.o.Resolve && len(name) <= 256 && !strings.Contains(name, "..") && adapterName.MatchString(name) {
+	if p.o.Resolve && adapter.Valid(name) {
 		return 0, true
 	}
 	return 0, false

@@ -72,6 +72,7 @@ type Gateway struct {
 	api     *admin.API
 	drift   *reconcile.Watcher
 	metrics http.Handler
+	writes  *ledgerWatch
 
 	grpcLis, httpLis, metricsLis net.Listener
 }
@@ -160,7 +161,7 @@ func (g *Gateway) openLedger(ctx context.Context, own prometheus.Registerer) err
 	if err != nil {
 		return fmt.Errorf("open ledger: %w", err)
 	}
-	g.ledger = store
+	g.ledger, g.writes = store, newLedgerWatch(store.Ping)
 	n, err := store.Recover(ctx, ledger.GatewayCrash, time.Now())
 	if err != nil {
 		return fmt.Errorf("recover ledger: %w", err)
@@ -239,7 +240,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 		Log: log.Named("reconcile"), Reg: own,
 	})
 	g.api = admin.New(admin.Options{
-		Gate: g.gate, Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: g.ledger, Engines: g.engines,
+		Gate: g.gate, Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: g.ledger, Recording: g.writes.OK, Engines: g.engines,
 		Metrics: g.metrics, Hosts: g.hosts(), LogDir: g.cfg.Log.Dir, Log: log.Named("admin"),
 	})
 }

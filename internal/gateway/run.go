@@ -50,6 +50,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Add(serve.Loop(ctx, g.reloadOnSignal))
 	group.Add(serve.Loop(ctx, g.engines.Run))
 	group.Add(serve.Loop(ctx, g.retain))
+	group.Add(serve.Loop(ctx, g.writes.Run))
 	group.Add(serve.Loop(ctx, g.drift.Run))
 	group.Add(serve.HTTP(ctx, g.scrapePage(), g.metricsLis, stopGrace))
 
@@ -122,7 +123,7 @@ func (g *Gateway) scrapePage() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", g.metrics)
 	mux.HandleFunc("GET /healthz", admin.Healthz)
-	return mux
+	return serve.SameHost(mux, g.metricsLis.Addr())
 }
 
 // reloadOnSignal reads the key file again when asked from outside.

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"tollgate/internal/usage"
 )
@@ -79,7 +81,8 @@ func (e jsonLines) Row(r *Record) error {
 func (jsonLines) Close() error { return nil }
 
 // NewCSV exports rows as CSV under a line of column names, which is there even
-// without rows. What is null in JSON is an empty field.
+// without rows. What is null in JSON is an empty field. Text that a spreadsheet
+// would compute begins with an apostrophe, see [WriteUsage].
 func NewCSV(w io.Writer) Exporter { return &csvRows{w: csv.NewWriter(w)} }
 
 type csvRows struct {
@@ -105,11 +108,11 @@ func (e *csvRows) Row(r *Record) error {
 	}
 	l := lineOf(r)
 	if err := e.w.Write([]string{
-		l.LeaseID, l.RequestID, l.KeyID, l.User, l.Model, l.Endpoint, l.Engine,
+		inert(l.LeaseID), inert(l.RequestID), inert(l.KeyID), inert(l.User), inert(l.Model), inert(l.Endpoint), inert(l.Engine),
 		strconv.FormatBool(l.Stream), strconv.Itoa(l.N), strconv.Itoa(l.Prompts), strconv.Itoa(l.Status),
 		field(l.StartedAt), field(l.FirstByteAt), field(l.EndedAt), field(l.EndReason), field(l.Quality),
 		field(l.PromptTokens), field(l.CompletionTokens), field(l.CachedTokens), field(l.ReasoningTokens),
-		strconv.FormatInt(l.ReservedTokens, 10), l.ClientAddr,
+		strconv.FormatInt(l.ReservedTokens, 10), inert(l.ClientAddr),
 	}); err != nil {
 		return fmt.Errorf("write row: %w", err)
 	}
@@ -126,6 +129,17 @@ func (e *csvRows) Close() error {
 		return fmt.Errorf("write rows: %w", err)
 	}
 	return nil
+}
+
+// inert is text as a cell of CSV that no spreadsheet computes: one that begins
+// with =, +, -, @, a tab or a line end (their full-width forms too) gets an
+// apostrophe in front, which spreadsheets hide. Users and models are named by
+// people, and a report is opened by somebody else.
+func inert(s string) string {
+	if r, _ := utf8.DecodeRuneInString(s); strings.ContainsRune("=+-@\t\r\n＝＋－＠", r) {
+		return "'" + s
+	}
+	return s
 }
 
 func field[T any](v *T) string {

@@ -22,7 +22,8 @@ const (
 )
 
 // WriteUsage writes a usage report. An empty one is a table without groups, a
-// line of names, or []. An unknown format is an [ErrQuery].
+// line of names, or []. In CSV a name that a spreadsheet would take for a formula
+// begins with an apostrophe. An unknown format is an [ErrQuery].
 func WriteUsage(w io.Writer, f Format, by By, groups []Group) error {
 	switch f {
 	case Table:
@@ -50,7 +51,7 @@ func writeJSON(w io.Writer, groups []Group) error {
 func writeCSV(w io.Writer, by By, groups []Group) error {
 	lines := [][]string{{string(by), "requests", "prompt_tokens", "completion_tokens", "total_tokens"}}
 	for _, g := range groups {
-		lines = append(lines, append([]string{g.Group}, numbers(g)...))
+		lines = append(lines, append([]string{inert(g.Group)}, numbers(g)...))
 	}
 	if err := csv.NewWriter(w).WriteAll(lines); err != nil {
 		return fmt.Errorf("write usage: %w", err)

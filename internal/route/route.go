@@ -22,6 +22,11 @@ const (
 	Other = "other"
 )
 
+// InsiderHeader tells the page of /health, with the value "yes", that the client
+// may see all of it. Only the answer to a check sets it: what a client sends under
+// that name is overwritten there.
+const InsiderHeader = "x-tollgate-insider"
+
 // Route is one row.
 type Route struct {
 	Endpoint string // canonical path

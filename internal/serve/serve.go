@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -63,4 +65,38 @@ func HTTP(ctx context.Context, h http.Handler, lis net.Listener, grace time.Dura
 func Loop(ctx context.Context, run func(context.Context) error) (execute func() error, interrupt func(error)) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	return func() error { return run(ctx) }, func(error) { cancel() }
+}
+
+// SameHost refuses (403) requests under a name that is none of this machine's,
+// while the listener's address is a loopback one. A page of somebody else's that
+// a browser here has open can point its own name to this machine (DNS rebinding)
+// and read what needs no key; it cannot choose the Host that the browser sends.
+// On any other address every name passes: whose it is cannot be known.
+func SameHost(h http.Handler, lis net.Addr) http.Handler {
+	tcp, ok := lis.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsLoopback() {
+		return h
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !loopbackName(r.Host) {
+			http.Error(w, "This page listens on loopback and answers only there: ask for it as 127.0.0.1, [::1] or localhost.", http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// loopbackName reports whether a Host, with or without a port, is a name of this
+// machine.
+func loopbackName(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
+	if strings.EqualFold(strings.TrimSuffix(name, "."), "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(name)
+	return err == nil && addr.Unmap().IsLoopback()
 }

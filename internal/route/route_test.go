@@ -1,0 +1,50 @@
+package route_test
+
+import (
+	"testing"
+
+	"tollgate/internal/admission"
+	"tollgate/internal/route"
+)
+
+func TestFind(t *testing.T) {
+	for _, c := range []struct {
+		method, path string
+		endpoint     string
+		class        admission.Class
+		ok           bool
+	}{
+		{"POST", "/v1/chat/completions", "/v1/chat/completions", admission.Inference, true},
+		{"POST", "/chat/completions", "/v1/chat/completions", admission.Inference, true},
+		{"POST", "/v1/chat/completions?x=1", "/v1/chat/completions", admission.Inference, true},
+		{"GET", "/v1/chat/completions", "/v1/chat/completions", admission.Inference, false},
+		{"GET", "/v1/models", "/v1/models", admission.Listing, true},
+		{"GET", "/models", "/v1/models", admission.Listing, true},
+		{"POST", "/v1/models", "/v1/models", admission.Listing, false},
+		{"GET", "/health", "/health", admission.Open, true},
+		{"HEAD", "/health", "/health", admission.Open, true},
+		{"POST", "/health", "/health", admission.Open, false},
+		{"GET", "/metrics", "/metrics", admission.Admin, true},
+		{"HEAD", "/metrics", "/metrics", admission.Admin, false},
+		{"DELETE", "/admin/keys/x", "/admin", admission.Admin, true},
+	} {
+		r, ok := route.Find(c.method, c.path)
+		if ok != c.ok || r.Endpoint != c.endpoint || r.Class != c.class {
+			t.Errorf("%s %s: %+v %v", c.method, c.path, r, ok)
+		}
+	}
+}
+
+// What the gateway does not have needs a key that nobody but an administrator
+// has, and is one label, however it is spelt.
+func TestWhatIsNotThereIsOneLabel(t *testing.T) {
+	for _, path := range []string{"/adminx", "//health", "/healthz", "/v1", "/v1/chat/completions/x", "/metrics/", "*"} {
+		r, ok := route.Find("GET", path)
+		if ok || r.Endpoint != route.Other || r.Class != admission.Admin || route.Label(path) != route.Other {
+			t.Errorf("%s: %+v %v", path, r, ok)
+		}
+	}
+	if got := route.Label("/v1/embeddings?a=b"); got != "/v1/embeddings" {
+		t.Errorf("label %s", got)
+	}
+}
