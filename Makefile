@@ -45,8 +45,11 @@ else
 	@$(REAL) python3 scripts/go_test.py -race -shuffle=on -count=1 -timeout 15m $(PKG)
 endif
 
-lint: ## golangci-lint, pinned; the first run builds it
+lint: ## golangci-lint, pinned; the first run builds it. rustfmt and clippy where cargo is
 	GOLANGCI_LINT_CACHE="$(CURDIR)/.cache/lint" go run $(GOLANGCI_LINT) run --build-tags vllm $(PKG)
+	@if command -v cargo >/dev/null; then cd meter && cargo fmt --check && \
+		cargo clippy --quiet --locked --offline --all-targets --target-dir "$(CURDIR)/.cache/meter-target" -- -D warnings; \
+	else echo 'lint: no cargo, so meter/ was not checked'; fi
 
 fmt: ## format all Go files
 	go run $(GOLANGCI_LINT) fmt ./...
