@@ -22,6 +22,9 @@ import (
 // hostTimeout bounds one call of a launcher: loading an adapter reads weights.
 const hostTimeout = 25 * time.Second
 
+// localHost is the name of this host's launcher.
+const localHost = "local"
+
 // launcherHost is a launcher by its control address.
 type launcherHost struct {
 	name, base, tokenFile string
@@ -32,7 +35,7 @@ type launcherHost struct {
 // Unix socket, or host:port with the bearer token in tokenFile.
 func LauncherHost(address, tokenFile string) Host {
 	if strings.Contains(address, "/") || !strings.Contains(address, ":") {
-		return &launcherHost{name: "local", base: "http://launcher", client: unixsock.HTTPClient(address, hostTimeout)}
+		return &launcherHost{name: localHost, base: "http://launcher", client: unixsock.HTTPClient(address, hostTimeout)}
 	}
 	return &launcherHost{
 		name: address, base: "http://" + address, tokenFile: tokenFile, client: &http.Client{Timeout: hostTimeout},

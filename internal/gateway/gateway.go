@@ -239,9 +239,11 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 		Engines: g.cfg.EngineAddresses(), Book: g.ledger, Path: g.cfg.BaselinePath(),
 		Log: log.Named("reconcile"), Reg: own,
 	})
+	hosts := g.hosts()
+	own.MustRegister(admin.NewChildren(hosts))
 	g.api = admin.New(admin.Options{
 		Gate: g.gate, Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: g.ledger, Recording: g.writes.OK, Engines: g.engines,
-		Metrics: g.metrics, Hosts: g.hosts(), LogDir: g.cfg.Log.Dir, Log: log.Named("admin"),
+		Metrics: g.metrics, Hosts: hosts, LogDir: g.cfg.Log.Dir, Log: log.Named("admin"),
 	})
 }
 

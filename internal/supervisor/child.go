@@ -184,6 +184,7 @@ func (c *Child) Run(ctx context.Context) (err error) {
 		case stopped:
 			return nil
 		case restarted:
+			c.set(func(st *Status) { st.By.add(Asked) })
 			continue
 		case crashed:
 		}
@@ -198,7 +199,7 @@ func (c *Child) Run(ctx context.Context) (err error) {
 		if !c.pause(ctx, wait) {
 			return nil
 		}
-		c.set(func(st *Status) { st.Restarts++ })
+		c.set(func(st *Status) { st.Restarts++; st.By.add(exit.Cause) })
 	}
 }
 
@@ -240,7 +241,7 @@ func (c *Child) live(ctx context.Context) (why end, exit Exit, wasReady bool) {
 	}
 	p, err := c.launch()
 	if err != nil {
-		exit := Exit{Code: -1, Reason: err.Error(), At: time.Now()}
+		exit := Exit{Code: -1, Reason: err.Error(), Cause: Crash, At: time.Now()}
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, exec.ErrNotFound) {
 			exit.Reason = cannotStart + ": " + exit.Reason
 		}
@@ -254,11 +255,11 @@ func (c *Child) live(ctx context.Context) (why end, exit Exit, wasReady bool) {
 	c.set(func(st *Status) { st.State, st.PID = Starting, p.pid() })
 	c.spec.Log.Info("child started", "child", c.spec.Name, "pid", p.pid())
 
-	events := make(chan error)
+	events := make(chan *deadError)
 	monitorCtx, cancel := context.WithCancel(ctx)
 	var monitor sync.WaitGroup
 	monitor.Go(func() { c.monitor(monitorCtx, events) })
-	why, reason, wasReady := c.attend(ctx, p, events)
+	why, dead, wasReady := c.attend(ctx, p, events)
 	cancel()
 	monitor.Wait()
 
@@ -268,8 +269,11 @@ func (c *Child) live(ctx context.Context) (why end, exit Exit, wasReady bool) {
 	default: // attend gave up waiting
 		exit = Exit{Code: -1, Reason: "could not be killed", At: time.Now(), Left: 1}
 	}
-	if reason != "" {
-		exit.Reason = reason
+	if why == crashed {
+		exit.Cause = Crash
+	}
+	if dead != nil {
+		exit.Reason, exit.Cause = dead.Error(), dead.cause
 	}
 	if c.spec.PID != nil {
 		if err := c.spec.PID.Clear(); err != nil {
@@ -291,24 +295,24 @@ func (c *Child) launch() (process, error) {
 }
 
 // attend waits for whatever ends the process and sees to it that it ends.
-func (c *Child) attend(ctx context.Context, p process, events <-chan error) (why end, reason string, wasReady bool) {
+func (c *Child) attend(ctx context.Context, p process, events <-chan *deadError) (why end, dead *deadError, wasReady bool) {
 	for {
 		select {
 		case <-p.done():
-			return crashed, "", wasReady
+			return crashed, nil, wasReady
 		case <-ctx.Done():
 			c.stop(p, wasReady)
-			return stopped, "", wasReady
+			return stopped, nil, wasReady
 		case <-c.killed:
 			c.slay(p)
-			return stopped, "", wasReady
+			return stopped, nil, wasReady
 		case <-c.restart:
 			c.stop(p, wasReady)
-			return restarted, "", wasReady
-		case err := <-events:
-			if err != nil {
+			return restarted, nil, wasReady
+		case dead := <-events:
+			if dead != nil {
 				c.slay(p)
-				return crashed, err.Error(), wasReady
+				return crashed, dead, wasReady
 			}
 			wasReady = true
 			c.state(Ready)

@@ -36,7 +36,10 @@ func TestEveryUnaskedExitIsACrash(t *testing.T) {
 				t.Fatalf("got %v, want *GaveUpError", err)
 			}
 			got := gaveUp.Exit
-			got.At = time.Time{}
+			if got.Cause != supervisor.Crash {
+				t.Errorf("cause: got %q", got.Cause)
+			}
+			got.At, got.Cause = time.Time{}, ""
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("exit (-want +got):\n%s", diff)
 			}
@@ -187,8 +190,8 @@ func TestARestartThatWasAskedForIsNoCrash(t *testing.T) {
 	if first == second || alive(first) {
 		t.Errorf("first %d (alive %v), second %d", first, alive(first), second)
 	}
-	if got := c.Status().Restarts; got != 0 {
-		t.Errorf("restarts after a crash: got %d, want 0", got)
+	if got := c.Status(); got.Restarts != 0 || got.By != (supervisor.Restarts{Asked: 1}) {
+		t.Errorf("restarts: got %d unasked, %+v", got.Restarts, got.By)
 	}
 }
 

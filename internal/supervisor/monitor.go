@@ -9,12 +9,20 @@ import (
 // minProbe is the least that a readiness probe may take.
 const minProbe = 5 * time.Second
 
+// deadError is why a process that runs is taken for dead.
+type deadError struct {
+	cause Cause
+	error
+}
+
+func (d *deadError) Unwrap() error { return d.error }
+
 // monitor sends nil when the child is ready, and an error when it is not in
 // time or no longer alive. Nothing is sent after ctx has ended.
-func (c *Child) monitor(ctx context.Context, events chan<- error) {
-	send := func(err error) bool {
+func (c *Child) monitor(ctx context.Context, events chan<- *deadError) {
+	send := func(dead *deadError) bool {
 		select {
-		case events <- err:
+		case events <- dead:
 			return true
 		case <-ctx.Done():
 			return false
@@ -24,14 +32,18 @@ func (c *Child) monitor(ctx context.Context, events chan<- error) {
 	if ctx.Err() != nil {
 		return
 	}
-	if err == nil && c.spec.OnReady != nil {
+	if err != nil {
+		send(&deadError{NotReady, err})
+		return
+	}
+	if c.spec.OnReady != nil {
 		c.spec.OnReady(ctx)
 	}
-	if !send(err) || err != nil || c.spec.Live == nil {
+	if !send(nil) || c.spec.Live == nil {
 		return
 	}
 	if err := c.awaitDeath(ctx); err != nil {
-		send(err)
+		send(&deadError{Hung, err})
 	}
 }
 

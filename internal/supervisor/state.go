@@ -19,6 +19,42 @@ const (
 	Failed   State = "failed"   // given up
 )
 
+// Cause is why a child was started again. The set is closed: it is the label of
+// a metric.
+type Cause string
+
+// The causes.
+const (
+	Crash    Cause = "crash"     // it ended by itself, or could not be started again
+	Hung     Cause = "hung"      // it missed its probes, or its work stood still
+	NotReady Cause = "not_ready" // it was not ready in time
+	Asked    Cause = "asked"     // somebody asked for it
+)
+
+// Causes lists every cause once.
+func Causes() []Cause { return []Cause{Crash, Hung, NotReady, Asked} }
+
+// Restarts counts the starts after the first, by cause.
+type Restarts struct {
+	Crash    int `json:"crash"`
+	Hung     int `json:"hung"`
+	NotReady int `json:"not_ready"`
+	Asked    int `json:"asked"`
+}
+
+func (r *Restarts) add(c Cause) {
+	switch c {
+	case Crash:
+		r.Crash++
+	case Hung:
+		r.Hung++
+	case NotReady:
+		r.NotReady++
+	case Asked:
+		r.Asked++
+	}
+}
+
 // Exit is how a process ended.
 type Exit struct {
 	// Code is the exit status, -1 when a signal ended the process or it could
@@ -27,8 +63,10 @@ type Exit struct {
 	Signal string `json:"signal,omitempty"`
 	// Reason is what the supervisor knows beyond that: it was hung, not ready in
 	// time, could not be started.
-	Reason string    `json:"reason,omitempty"`
-	At     time.Time `json:"at"`
+	Reason string `json:"reason,omitempty"`
+	// Cause is why the supervisor took the process for dead; empty after a stop.
+	Cause Cause     `json:"cause,omitempty"`
+	At    time.Time `json:"at"`
 	// Left is how many processes of the group could not be killed.
 	Left int `json:"left,omitempty"`
 }
@@ -55,9 +93,10 @@ func (e Exit) String() string {
 type Status struct {
 	Name     string    `json:"name"`
 	State    State     `json:"state"`
-	PID      int       `json:"pid,omitempty"` // zero when none runs
-	Since    time.Time `json:"since"`         // of the state
-	Restarts int       `json:"restarts"`      // after a crash
+	PID      int       `json:"pid,omitempty"`        // zero when none runs
+	Since    time.Time `json:"since"`                // of the state
+	Restarts int       `json:"restarts"`             // unasked ones
+	By       Restarts  `json:"restarts_by,omitzero"` // all of them; absent while there was none
 	LastExit *Exit     `json:"last_exit,omitempty"`
 }
 

@@ -162,6 +162,9 @@ func TestAChildThatIsNotReadyInTimeIsStartedAgain(t *testing.T) {
 		if diff := cmp.Diff([]time.Duration{0, 11 * time.Second}, *starts); diff != "" {
 			t.Errorf("starts (-want +got):\n%s", diff)
 		}
+		if st := c.Status(); st.By != (Restarts{NotReady: 1}) {
+			t.Errorf("status: got %+v", st)
+		}
 		c.Kill()
 		cancel()
 		<-done
@@ -197,7 +200,7 @@ func TestThreeMissedProbesInARowKillAChildWithinFiveSeconds(t *testing.T) {
 			t.Fatalf("a hung child was started %d times", len(*starts))
 		}
 		st := c.Status()
-		if took := st.LastExit; took.Reason == "" || st.Restarts != 1 {
+		if took := st.LastExit; took.Reason == "" || st.Restarts != 1 || st.By != (Restarts{Hung: 1}) {
 			t.Errorf("status: got %+v", st)
 		}
 		if wait := (*starts)[1] - time.Hour - time.Second; wait > 6*time.Second {
