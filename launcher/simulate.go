@@ -16,7 +16,7 @@ import (
 type simulateCmd struct {
 	Listen          string            `default:"127.0.0.1:8000" placeholder:"HOST:PORT" help:"Where to listen (default ${default})."`
 	Model           []string          `default:"simulated" placeholder:"NAME" help:"Served names; answers carry the first (default ${default})."`
-	MaxModelLen     int               `default:"32768" placeholder:"N" help:"Context in tokens (default ${default})."`
+	MaxModelLen     int               `default:"131072" placeholder:"N" help:"Context in tokens (default ${default})."`
 	FirstDelay      time.Duration     `placeholder:"TIME" help:"Pass before the first token, as 200ms."`
 	Delay           time.Duration     `placeholder:"TIME" help:"Pass before each further token."`
 	StartDelay      time.Duration     `placeholder:"TIME" help:"Refuse connections for so long first, as a server that loads its model."`
@@ -28,7 +28,7 @@ type simulateCmd struct {
 	Adapter         map[string]string `placeholder:"NAME=PATH" help:"An adapter that is loaded from the start."`
 	ResolverDir     string            `name:"lora-resolver-dir" placeholder:"DIR" help:"Load an unknown model name from the folder of that name."`
 	GenerateOnly    bool              `help:"No embedding, score and rerank routes."`
-	ToolParser      bool              `help:"Allow tools, and suppress chunks without text as a tool parser does."`
+	ToolParser      bool              `default:"true" negatable:"" help:"Take tools, and suppress chunks without text as a tool parser does. A vLLM without --enable-auto-tool-choice is --no-tool-parser."`
 	TokenDetails    bool              `name:"enable-prompt-tokens-details" help:"Say how many prompt tokens were cached."`
 	ForceUsage      bool              `name:"enable-force-include-usage" help:"Usage in every chunk of every stream."`
 	RequestIDHeader bool              `name:"enable-request-id-headers" help:"Answer with x-request-id."`

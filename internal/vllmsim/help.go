@@ -6,7 +6,8 @@ filler instead of a model's words. The same request always gets the same text.
 
 Tokens: a run of up to 12 letters and digits with one space before it, or any
 other single character. A chat adds 5 tokens a message and 3 for the answer. An
-answer has max_tokens tokens (finish_reason "length"), or 32 ("stop").
+answer has max_tokens tokens (finish_reason "length"), or 32 ("stop") where none
+are named or more than 16384.
 
 Routes: /v1/chat/completions /v1/completions /v1/responses /v1/messages
   /v1/messages/count_tokens /v1/embeddings /v1/score /v1/rerank /tokenize

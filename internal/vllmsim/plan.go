@@ -155,6 +155,10 @@ func (x *exchange) readStream(p *plan) *problem {
 // choose makes the choices: how long each is and what ends it.
 func (x *exchange) choose(p *plan, s sampling) *problem {
 	p.n = s.n
+	format, bad := x.structured()
+	if bad != nil {
+		return bad
+	}
 	length := int64(x.sim.opts.MaxModelLen)
 	if s.max > length {
 		return badRequest("max_tokens", "max_tokens=%d cannot be greater than max_model_len=%d. Please request fewer output tokens. (parameter=max_tokens, value=%d)", s.max, length, s.max)
@@ -169,7 +173,7 @@ func (x *exchange) choose(p *plan, s sampling) *problem {
 		}
 		for j := range s.n {
 			c := &choice{index: i*s.n + j, prompt: q}
-			x.shape(c, s, int(room))
+			x.shape(c, s, int(room), format)
 			p.choices = append(p.choices, c)
 		}
 	}
@@ -184,16 +188,25 @@ func (x *exchange) choose(p *plan, s sampling) *problem {
 	return nil
 }
 
-// shape decides the words and the length of a choice.
-func (x *exchange) shape(c *choice, s sampling, room int) {
+// longestAsked is the largest max_tokens that is taken for a wish. What coding
+// agents send (32,000) is only a bound: an answer that went to it would make them
+// ask for its continuation, without end.
+const longestAsked = 16384
+
+// shape decides the words and the length of a choice; format is the structured
+// output that was asked for, "" for none.
+func (x *exchange) shape(c *choice, s sampling, room int, format string) {
 	sc := x.script
 	c.prose = prose{seed: hash64(x.model, c.prompt.text, strconv.Itoa(c.index)), emptyEvery: sc.EmptyEvery}
 	natural := defaultTokens
-	if s.max >= 0 {
+	if s.max >= 0 && s.max <= longestAsked {
 		natural = int(s.max) // as the recorded model, which never ends by itself
 	}
 	if sc.Text != "" {
-		c.prose.given = split(sc.Text)
+		format = sc.Text
+	}
+	if format != "" {
+		c.prose.given = split(format)
 		natural = len(c.prose.given)
 	}
 	if sc.Tokens != nil {

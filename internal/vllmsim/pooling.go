@@ -1,9 +1,11 @@
 package vllmsim
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 )
 
@@ -59,12 +61,16 @@ func (x *exchange) score() {
 	x.pooled(p, append(x.appendWhole(append(b, ']'), p), '}'))
 }
 
-// rerank answers /v1/rerank, results in the order of the documents.
+// rerank answers /v1/rerank: the most relevant first, top_n of them (0: all).
 func (x *exchange) rerank() {
 	queries, documents, bad := x.pairs([]string{"query"}, []string{"documents"})
 	prompts := make([]*prompt, 0, len(documents))
 	for _, text := range documents {
 		prompts = append(prompts, &prompt{text: queries[0] + "\n" + text, tokens: CountTokens(queries[0]) + CountTokens(text)})
+	}
+	top, _, late := x.f.integer("top_n")
+	if bad == nil {
+		bad = late
 	}
 	p, bad := x.pool(prompts, bad)
 	if bad != nil {
@@ -74,12 +80,28 @@ func (x *exchange) rerank() {
 	b := appendString([]byte(`{"id":`), "rerank-"+x.id)
 	b = appendString(append(b, `,"model":`...), x.model)
 	b = append(x.appendWhole(b, p), `,"results":[`...)
-	for i, text := range documents {
-		b = appendInt(separate(b, i), `{"index":`, i)
-		b = appendString(append(b, `,"document":{"text":`...), text)
+	for n, i := range ranked(p.prompts, top) {
+		b = appendInt(separate(b, n), `{"index":`, i)
+		b = appendString(append(b, `,"document":{"text":`...), documents[i])
 		b = append(b, `,"multi_modal":null},"relevance_score":`+pythonFloat(similarity(p.prompts[i].text))+"}"...)
 	}
 	x.pooled(p, append(b, "]}"...))
+}
+
+// ranked are the numbers of the prompts by falling similarity, the first top of
+// them; below 1: all.
+func ranked(prompts []*prompt, top int64) []int {
+	order := make([]int, len(prompts))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int {
+		return cmp.Compare(similarity(prompts[j].text), similarity(prompts[i].text))
+	})
+	if top > 0 {
+		order = order[:min(int64(len(order)), top)]
+	}
+	return order
 }
 
 // pairs reads the two sides of a comparison under the first name that is there.

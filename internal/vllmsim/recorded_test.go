@@ -110,7 +110,7 @@ func adapters(t *testing.T) (dir string, opts vllmsim.Options) {
 	write("resolver/dynbig", base, 32)
 	write("resolver/badbase", "/other", 8)
 	return dir, vllmsim.Options{
-		Models: []string{"tiny"}, Root: base, APIKey: "sk-test", EnableLoRA: true, ToolParser: true,
+		Models: []string{"tiny"}, Root: base, MaxModelLen: 32768, APIKey: "sk-test", EnableLoRA: true, ToolParser: true,
 		Adapters: map[string]string{"boot": dir + "/tiny/lora/a"}, ResolverDir: dir + "/resolver",
 		TokenDetails: true, ForceUsage: true, RequestIDHeader: true, RequestMetrics: true, NoFingerprint: true,
 	}

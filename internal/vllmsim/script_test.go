@@ -3,6 +3,7 @@ package vllmsim_test
 import (
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"runtime"
@@ -246,5 +247,15 @@ func TestACrashEndsEverything(t *testing.T) {
 	if resp, err := srv.Client().Get(srv.URL + "/health"); err == nil {
 		resp.Body.Close()
 		t.Errorf("health: got %d, want no answer", resp.StatusCode)
+	}
+}
+
+func TestAnAnswerDoesNotGoToAnAgentsBound(t *testing.T) {
+	_, srv := start(t, vllmsim.Options{})
+	for bound, finish := range map[int]string{20: "length", 32000: "stop"} {
+		r := send(t, srv, "/v1/chat/completions", fmt.Sprintf(`{"model": "simulated", "max_tokens": %d, "messages": [{"role": "user", "content": "hi"}]}`, bound))
+		if want := `"finish_reason":"` + finish + `"`; !strings.Contains(r.body(), want) {
+			t.Errorf("max_tokens %d: no %s in %s", bound, want, r.body())
+		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // Options are what the command line of a vLLM would say. The zero value is a
-// server called "simulated" with a context of 32768 tokens that answers
+// server called "simulated" with a context of 131072 tokens that answers
 // without any delay and without a key.
 type Options struct {
 	// Models are the served names, --served-model-name; answers carry the
@@ -24,7 +24,7 @@ type Options struct {
 	Models []string
 	// Root is the model's path as /v1/models shows it. Empty: the first name.
 	Root string
-	// MaxModelLen is the context in tokens. 0: 32768.
+	// MaxModelLen is the context in tokens. 0: 131072.
 	MaxModelLen int
 	// APIKey guards /v1, /v2 and /inference. Empty: no key.
 	APIKey string
@@ -79,7 +79,7 @@ func (o Options) withDefaults() Options {
 	if o.Root == "" {
 		o.Root = o.Models[0]
 	}
-	o.MaxModelLen = orDefault(o.MaxModelLen, 32768)
+	o.MaxModelLen = orDefault(o.MaxModelLen, 131072)
 	o.MaxLoRARank = orDefault(o.MaxLoRARank, 16)
 	o.MaxTruths = orDefault(o.MaxTruths, 20000)
 	o.IdleTimeout = orDefault(o.IdleTimeout, 5*time.Second)

@@ -65,50 +65,21 @@ type toolDefinition struct {
 	} `json:"function"`
 }
 
-// schema is as much of a JSON schema as arguments are made from.
-type schema struct {
-	Type       string            `json:"type"`
-	Enum       []json.RawMessage `json:"enum"`
-	Required   []string          `json:"required"`
-	Properties map[string]schema `json:"properties"`
-}
-
-// sample is the least value that fits, in compact JSON.
-func (s schema) sample() string {
-	if len(s.Enum) > 0 {
-		return string(s.Enum[0])
-	}
-	switch s.Type {
-	case "object":
-		parts := make([]string, 0, len(s.Required))
-		for _, name := range s.Required {
-			parts = append(parts, string(appendString(nil, name))+": "+s.Properties[name].sample())
-		}
-		return "{" + strings.Join(parts, ", ") + "}"
-	case "array":
-		return "[]"
-	case "integer", "number":
-		return "1"
-	case "boolean":
-		return "true"
-	case "null":
-		return "null"
-	}
-	return `"simulated"`
-}
-
 // planTools turns the choices into calls where the request forces one.
 func (x *exchange) planTools(p *plan) *problem {
 	raw, tools := x.f.get("tools")
 	if !tools {
 		return nil
 	}
+	choice, _ := x.f.get("tool_choice")
 	var defined []toolDefinition
-	if json.Unmarshal(raw, &defined) != nil || len(defined) == 0 {
+	if json.Unmarshal(raw, &defined) != nil {
 		return invalid("body.tools", "list_type", "Input should be a valid list", repr(raw))
 	}
+	if len(defined) == 0 {
+		return nil // no tools: clients send an empty list
+	}
 	tool := defined[0]
-	choice, _ := x.f.get("tool_choice")
 	switch string(choice) {
 	case "", `"auto"`:
 		if !x.script.ToolCall {
