@@ -1,8 +1,6 @@
 package extproc
 
 import (
-	"strconv"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc/mem"
 
@@ -96,16 +94,13 @@ func chunkAnswer(body []byte) mem.Buffer {
 	return mem.NewBuffer(buf, rpc.Buffers)
 }
 
-// requestPrefix encodes everything before the bytes of a new request body, the
-// mended content-length included: without it Envoy answers 500.
+// requestPrefix encodes everything before the bytes of a new request body.
 func requestPrefix(body []byte) []byte {
-	length := appendSet(make([]byte, 0, smallestPrefix), openai.Header{Name: "content-length", Value: strconv.Itoa(len(body))})
 	inner := wire.SizeBytes(mutationBody, len(body))
-	common := wire.SizeBytes(commonHeaders, len(length)) + wire.SizeBytes(commonBody, inner)
-	b := make([]byte, 0, smallestPrefix+len(length))
+	common := wire.SizeBytes(commonBody, inner)
+	b := make([]byte, 0, smallestPrefix)
 	b = wire.AppendHead(b, outRequestBody, wire.SizeBytes(responseCommon, common))
 	b = wire.AppendHead(b, responseCommon, common)
-	b = append(wire.AppendHead(b, commonHeaders, len(length)), length...)
 	b = wire.AppendHead(b, commonBody, inner)
 	return wire.AppendHead(b, mutationBody, len(body))
 }

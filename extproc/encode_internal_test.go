@@ -69,8 +69,7 @@ func TestAnswersAreWhatTheGeneratedCodeReads(t *testing.T) {
 		}},
 		"a prompt": {&outbound{request: prompt}, &extprocv3.ProcessingResponse{
 			Response: &extprocv3.ProcessingResponse_RequestBody{RequestBody: &extprocv3.BodyResponse{Response: &extprocv3.CommonResponse{
-				HeaderMutation: &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{setting("content-length", "70000")}},
-				BodyMutation:   &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: bytes.Repeat([]byte("p"), 70000)}},
+				BodyMutation: &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: bytes.Repeat([]byte("p"), 70000)}},
 			}}},
 		}},
 	} {

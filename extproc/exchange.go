@@ -20,16 +20,21 @@ import (
 type exchange struct {
 	o         *Options
 	stream    rpc.Stream
-	cuttable  bool     // the session knows how to end the stream
-	in        inbound  // the message being answered
-	out       outbound // the answer, where it is not a prepared one
+	send      func(any) error // sends an answer; the loop's, lent to the watch over the body
+	cuttable  bool            // the session knows how to end the stream
+	in        inbound         // the message being answered
+	out       outbound        // the answer, where it is not a prepared one
 	requestID string
 	session   *admission.Session // nil on a stream that starts with a response: a local reply
 	endpoint  openai.Endpoint
 	models    bool // the model list
 	request   *openai.Request
-	bodyBytes int64   // held of Options.Bodies
+	body      arrival
+	joined    *[]byte // of rpc.Buffers: a body that came in pieces
 	rewritten *[]byte // of rpc.Buffers: the body for vLLM until it is handed to gRPC
+	wantsBody bool    // the answer that asks for the body is about to be sent
+	whole     bool    // Envoy has the end of the body too
+	refused   bool    // answered in place of the engine: what comes now gets no answer
 	status    int     // of the answer
 	engine    string
 	meter     *usage.Meter // nil until an answer is metered
@@ -39,6 +44,9 @@ type exchange struct {
 
 // close ends the session: the one deferred call of the stream.
 func (x *exchange) close(ctx context.Context) {
+	x.body.mu.Lock()
+	x.body.stop()
+	x.body.mu.Unlock()
 	x.freeBody()
 	if x.session != nil {
 		x.session.Close(ctx, x.outcome(ledger.Aborted))
@@ -57,9 +65,16 @@ func (x *exchange) sent() {
 		x.cuttable = true
 		x.session.OnCut(func() { _ = x.stream.WriteStatus(errCut) }) // it fails where the connection is gone
 	}
+	if x.wantsBody {
+		x.wantsBody = false
+		x.body.watch(x.tooSlow)
+	}
 	if x.request != nil && x.request.Body != nil {
 		x.request.Body = nil
-		x.freeBody()
+		x.freeBuffers()
+		if x.whole {
+			x.freeBody()
+		}
 	}
 }
 
@@ -69,22 +84,33 @@ func (x *exchange) bodyBuffer(size int) []byte {
 	return (*x.rewritten)[:0]
 }
 
+// freeBody gives back all that the request's body holds.
 func (x *exchange) freeBody() {
-	if x.rewritten != nil {
-		rpc.Buffers.Put(x.rewritten)
-		x.rewritten = nil
+	x.freeBuffers()
+	x.body.drop()
+	if x.body.held > 0 {
+		x.o.Bodies.Free(x.session.Key().ID, x.body.held)
+		x.body.held = 0
 	}
-	if x.bodyBytes > 0 {
-		x.o.Bodies.Free(x.bodyBytes)
-		x.bodyBytes = 0
+}
+
+func (x *exchange) freeBuffers() {
+	for _, b := range []**[]byte{&x.joined, &x.rewritten} {
+		if *b != nil {
+			rpc.Buffers.Put(*b)
+			*b = nil
+		}
 	}
 }
 
 // meters are reused: a meter owns the buffers of one stream.
 var meters = sync.Pool{New: func() any { return usage.NewMeter(usage.Options{}) }}
 
-// step answers the message that came in.
+// step answers the message that came in; nil is no answer.
 func (x *exchange) step(ctx context.Context) (*outbound, error) {
+	if x.refused {
+		return nil, nil // sent before Envoy had our refusal
+	}
 	switch x.in.field {
 	case inResponseBody: // first: one per chunk
 		return x.responseBody(ctx, x.in.body, x.in.end)
@@ -97,7 +123,7 @@ func (x *exchange) step(ctx context.Context) (*outbound, error) {
 	case inResponseTrailers:
 		return x.responseTrailers(ctx)
 	case inRequestTrailers:
-		return requestTrailersGoOn, nil
+		return x.requestTrailers()
 	}
 	return nil, errors.New("a message of an unknown kind")
 }
@@ -127,60 +153,8 @@ func (x *exchange) requestHeaders(ctx context.Context, h *head, end bool) (*outb
 	if end {
 		return x.refuseSelf(badBody("the request has no body", "")), nil
 	}
-	if !x.holdBody(h.contentLength) {
-		return x.refuseSelf(admission.Deny(admission.Unavailable)), nil
-	}
+	x.body.announced, x.wantsBody = h.contentLength, true
 	return wantRequestBody, nil
-}
-
-// holdBody takes room for a body of n bytes.
-func (x *exchange) holdBody(n int64) bool {
-	if x.o.Bodies == nil || n <= x.bodyBytes {
-		return true
-	}
-	if !x.o.Bodies.Take(n - x.bodyBytes) {
-		return false
-	}
-	x.bodyBytes = n
-	return true
-}
-
-// requestBody checks, reserves, records and rewrites: what vLLM receives is
-// what was checked.
-func (x *exchange) requestBody(ctx context.Context, body []byte, end bool) (*outbound, error) {
-	if x.session == nil || x.request != nil || !end {
-		return nil, errors.New("request body out of turn")
-	}
-	if !x.holdBody(int64(len(body))) {
-		return x.refuseSelf(admission.Deny(admission.Unavailable)), nil
-	}
-	limits := x.o.Limits
-	limits.Buffer = x.bodyBuffer
-	if x.o.IsolateCache {
-		limits.CacheSalt = "tollgate-" + x.session.Key().ID
-	}
-	parsed, err := openai.Parse(x.endpoint, body, limits)
-	var bad *openai.BadRequestError
-	switch {
-	case errors.As(err, &bad):
-		return x.refuseSelf(badBody(bad.Message, bad.Param)), nil
-	case err != nil:
-		return nil, fmt.Errorf("parse request: %w", err)
-	}
-	x.request = parsed
-	err = x.session.Reserve(ctx, admission.Order{
-		Model: parsed.Model, Format: parsed.Format, Stream: parsed.Stream,
-		N: parsed.N, Prompts: parsed.Prompts, PromptBytes: parsed.PromptBytes, MaxTokens: parsed.MaxTokens,
-	})
-	var denied *admission.DenialError
-	switch {
-	case errors.As(err, &denied):
-		return x.refuse(denied), nil
-	case err != nil:
-		x.o.Log.Error("cannot record a request, refused", "request_id", x.requestID, "error", err)
-		return x.refuse(admission.Deny(admission.Unavailable)), nil
-	}
-	return x.replaceRequest(body), nil
 }
 
 // responseHeaders decides what the answer's body costs: metered when it is a
@@ -189,6 +163,7 @@ func (x *exchange) responseHeaders(ctx context.Context, h *head, end bool) (*out
 	if x.session == nil {
 		return responseHeadersGoOn, nil // a local reply to a request that never came here
 	}
+	x.freeBody() // where the body ended with trailers
 	x.status, x.engine = h.status, h.engine
 	rates := x.rateHeaders()
 	if h.details != envoycode.ViaUpstream {
@@ -345,10 +320,11 @@ func (x *exchange) refuseSelf(d *admission.DenialError) *outbound {
 // over a limit.
 func (x *exchange) refuse(d *admission.DenialError) *outbound {
 	answer := *d
-	if x.session != nil && d.Requests.Limit == limit.Unlimited && d.Tokens.Limit == limit.Unlimited && d.Quota.Limit == limit.Unlimited {
-		answer.Standing = x.session.Standing()
+	if x.session != nil && d.Requests.Limit == limit.Unlimited && d.Tokens.Limit == limit.Unlimited {
+		answer.Requests, answer.Tokens = x.session.Rates()
 	}
 	x.freeBody()
+	x.refused = true
 	return immediate(x.endpoint, &answer)
 }
 
@@ -359,5 +335,6 @@ func badBody(message, param string) *admission.DenialError {
 }
 
 func (x *exchange) rateHeaders() []openai.Header {
-	return openai.LimitHeaders(x.session.Standing())
+	requests, tokens := x.session.Rates()
+	return openai.RateHeaders(requests, tokens)
 }

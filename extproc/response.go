@@ -16,15 +16,29 @@ import (
 
 // Answers that never differ are encoded once.
 var (
-	// wantRequestBody asks for the whole body and the headers of the answer.
+	// wantRequestBody asks for the body in the pieces in which it comes, and for
+	// the headers of the answer. BUFFERED would save nothing (a body that is here by now
+	// comes as one message either way), and Envoy would hold bodies that nobody counts.
+	// The client's content-length goes: it is not that of the checked body, whose
+	// own the buffer filter writes when it has all of it.
 	// Nothing is asked of the answer's body yet: chosen here, Envoy would drop
 	// content-length even from errors.
 	wantRequestBody = prepare(&extprocv3.ProcessingResponse{
-		Response: &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{}},
+		Response: &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{
+			Response: &extprocv3.CommonResponse{HeaderMutation: &extprocv3.HeaderMutation{RemoveHeaders: []string{"content-length"}}},
+		}},
 		ModeOverride: &filterv3.ProcessingMode{
-			RequestBodyMode:    filterv3.ProcessingMode_BUFFERED,
+			RequestBodyMode:    filterv3.ProcessingMode_STREAMED,
 			ResponseHeaderMode: filterv3.ProcessingMode_SEND,
 		},
+	})
+	// requestPieceHeld takes a piece of the request's body away from Envoy.
+	requestPieceHeld = prepare(&extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_RequestBody{RequestBody: &extprocv3.BodyResponse{
+			Response: &extprocv3.CommonResponse{BodyMutation: &extprocv3.BodyMutation{
+				Mutation: &extprocv3.BodyMutation_ClearBody{ClearBody: true},
+			}},
+		}},
 	})
 	// wantModelList asks for the whole answer at once. A body that gets another
 	// length must be asked for here: chosen at the response headers, Envoy has
@@ -87,15 +101,18 @@ func mutation(set []openai.Header) *extprocv3.HeaderMutation {
 }
 
 // replaceRequest sends vLLM the checked body, or the client's own bytes where
-// nothing was changed: then there is nothing to send.
+// nothing was changed and Envoy still has them: then there is nothing to send.
 func (x *exchange) replaceRequest(original []byte) *outbound {
-	body := x.request.Body
+	body, buffer := x.request.Body, &x.rewritten
 	if len(body) == len(original) && len(body) > 0 && &body[0] == &original[0] {
-		return requestBodyGoesOn
+		if x.joined == nil {
+			return requestBodyGoesOn
+		}
+		buffer = &x.joined
 	}
-	*x.rewritten = body
-	x.out = outbound{request: x.rewritten}
-	x.rewritten = nil // gRPC gives it back
+	**buffer = body
+	x.out = outbound{request: *buffer}
+	*buffer = nil // gRPC gives it back
 	return &x.out
 }
 

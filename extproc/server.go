@@ -60,7 +60,7 @@ func (s *Server) process(stream grpc.ServerStream) (err error) {
 		s.o.Log.Error("cannot process a stream", "error", err)
 		return status.Error(codes.Unavailable, "cannot process")
 	}
-	x := &exchange{o: &s.o, stream: own}
+	x := &exchange{o: &s.o, stream: own, send: stream.SendMsg}
 	// However the stream ends - half-close, reset, our own error - the session
 	// goes back here and nowhere else. Whether the answer was complete is
 	// another question, which only the answer's own bytes decide.
@@ -81,17 +81,36 @@ func (s *Server) process(stream grpc.ServerStream) (err error) {
 		case err != nil:
 			return fmt.Errorf("receive: %w", err)
 		}
-		out, err := x.step(ctx)
-		if err != nil {
-			if ctx.Err() == nil { // else the client has gone, or the request was cut
-				s.o.Log.Error("cannot process message", "request_id", x.requestID, "error", err)
-			}
-			return status.Error(codes.Unavailable, "cannot process")
-		}
-		err = stream.SendMsg(out)
-		x.sent()
-		if err != nil {
-			return fmt.Errorf("send: %w", err)
+		if err := s.answer(ctx, stream, x); err != nil {
+			return err
 		}
 	}
+}
+
+// answer takes the step that a message asks for. While a body arrives, the watch
+// over its rate may answer instead, so the two take turns.
+func (s *Server) answer(ctx context.Context, stream grpc.ServerStream, x *exchange) error {
+	if x.body.on {
+		x.body.mu.Lock()
+		defer x.body.mu.Unlock()
+		if x.body.expired {
+			x.in.free()
+			return nil
+		}
+	}
+	out, err := x.step(ctx)
+	if err != nil {
+		if ctx.Err() == nil { // else the client has gone, or the request was cut
+			s.o.Log.Error("cannot process message", "request_id", x.requestID, "error", err)
+		}
+		return status.Error(codes.Unavailable, "cannot process")
+	}
+	if out != nil {
+		err = stream.SendMsg(out)
+	}
+	x.sent()
+	if err != nil {
+		return fmt.Errorf("send: %w", err)
+	}
+	return nil
 }

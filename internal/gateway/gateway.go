@@ -227,11 +227,13 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	})
 	g.keys.OnChange(func(_, ring *apikey.Ring) { g.gate.Revoke(ring) })
 	g.check = extauthz.NewServer(g.gate, g.cfg.TrustedProxies, log.Named("extauthz"))
+	bodies := extproc.NewBudget(int64(g.cfg.Request.MaxInflightBodyMB)<<20, int64(g.cfg.Request.MaxBodyMB)<<20)
+	bodies.Register(own)
 	g.proc = extproc.NewServer(extproc.Options{
 		Claim:        g.gate,
 		Limits:       openai.Limits{MaxN: g.cfg.Request.MaxN, MaxPrompts: g.cfg.Request.MaxPrompts},
 		IsolateCache: g.cfg.Request.IsolatePrefixCache,
-		Bodies:       extproc.NewBudget(int64(g.cfg.Request.MaxInflightBodyMB) << 20),
+		Bodies:       bodies,
 		Metrics:      extproc.NewMetrics(own), Log: log.Named("extproc"),
 	})
 	g.als = accesslog.NewServer(g.gate)

@@ -1,0 +1,135 @@
+package extproc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"tollgate/internal/admission"
+	"tollgate/internal/ledger"
+	"tollgate/internal/openai"
+)
+
+// requestBody takes one piece of the body. Envoy keeps none of the pieces and,
+// by its buffer filter, lets nothing of the request through to the engine before
+// the body's end; the last piece is answered with the whole body as it was checked.
+func (x *exchange) requestBody(ctx context.Context, piece []byte, end bool) (*outbound, error) {
+	switch {
+	case x.session == nil || x.models:
+		return nil, errors.New("request body out of turn")
+	case x.request != nil:
+		return x.afterBody(ctx, piece, end)
+	}
+	x.whole = end
+	if d := x.hold(piece); d != nil {
+		return x.refuseSelf(d), nil
+	}
+	body, joined, complete := x.body.add(piece, end)
+	if !complete {
+		return requestPieceHeld, nil
+	}
+	x.body.stop()
+	x.joined = joined
+	return x.check(ctx, body)
+}
+
+// hold takes the memory that a piece needs.
+func (x *exchange) hold(piece []byte) *admission.DenialError {
+	if x.o.Bodies == nil {
+		return nil
+	}
+	n := x.body.room(len(piece))
+	if x.whole && len(x.body.pieces) == 0 {
+		n = int64(len(piece)) // it is not kept in pieces
+	}
+	if n == 0 {
+		return nil
+	}
+	room := x.o.Bodies.Take(x.session.Key().ID, n)
+	switch room {
+	case Granted:
+		x.body.held += n
+		return nil
+	case KeyIsFull:
+		x.o.Bodies.ended(room)
+		return admission.Deny(admission.KeyBodies)
+	case AllIsFull, TooSlow:
+	}
+	x.o.Bodies.ended(room)
+	return admission.Deny(admission.Unavailable)
+}
+
+// check parses, reserves, records and rewrites: what vLLM receives is what was
+// checked.
+func (x *exchange) check(ctx context.Context, body []byte) (*outbound, error) {
+	limits := x.o.Limits
+	limits.Buffer = x.bodyBuffer
+	if x.o.IsolateCache {
+		limits.CacheSalt = "tollgate-" + x.session.Key().ID
+	}
+	parsed, err := openai.Parse(x.endpoint, body, limits)
+	var bad *openai.BadRequestError
+	switch {
+	case errors.As(err, &bad):
+		return x.refuseSelf(badBody(bad.Message, bad.Param)), nil
+	case err != nil:
+		return nil, fmt.Errorf("parse request: %w", err)
+	}
+	x.request = parsed
+	err = x.session.Reserve(ctx, admission.Order{
+		Model: parsed.Model, Format: parsed.Format, Stream: parsed.Stream,
+		N: parsed.N, Prompts: parsed.Prompts, PromptBytes: parsed.PromptBytes, MaxTokens: parsed.MaxTokens,
+	})
+	var denied *admission.DenialError
+	switch {
+	case errors.As(err, &denied):
+		return x.refuse(denied), nil
+	case err != nil:
+		x.o.Log.Error("cannot record a request, refused", "request_id", x.requestID, "error", err)
+		return x.refuse(admission.Deny(admission.Unavailable)), nil
+	}
+	return x.replaceRequest(body), nil
+}
+
+// afterBody answers what comes after the body was complete by its own account:
+// nothing but its end, and white space. Envoy has the checked body but not
+// released it, so anything else can still be refused.
+func (x *exchange) afterBody(ctx context.Context, piece []byte, end bool) (*outbound, error) {
+	if len(bytes.TrimLeft(piece, " \t\r\n")) > 0 {
+		x.status = 400
+		if err := x.settle(ctx, ledger.Refused); err != nil {
+			return nil, err
+		}
+		return x.refuse(badBody("the body goes on after the end of its JSON", "")), nil
+	}
+	if end {
+		x.whole = true
+		x.freeBody() // Envoy passes it on now
+	}
+	if len(piece) > 0 {
+		return requestPieceHeld, nil
+	}
+	return requestBodyGoesOn, nil
+}
+
+// requestTrailers end a body as well as its last piece does; but what was not
+// complete by then was never checked.
+func (x *exchange) requestTrailers() (*outbound, error) {
+	switch {
+	case x.session == nil:
+		return nil, errors.New("request trailers out of turn")
+	case x.request == nil && !x.models:
+		x.body.stop()
+		return x.refuseSelf(badBody("the request has no body, or its JSON does not end before the trailers", "")), nil
+	}
+	x.whole = true
+	x.freeBody()
+	return requestTrailersGoOn, nil
+}
+
+// tooSlow ends a request whose body does not come: the watch's answer.
+func (x *exchange) tooSlow() {
+	x.o.Bodies.ended(TooSlow)
+	_ = x.send(x.refuseSelf(admission.Deny(admission.SlowBody))) // it fails where the connection is gone
+}
