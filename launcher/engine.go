@@ -28,7 +28,7 @@ func engineCommand(v *config.VLLM, self, key string, environ []string) (supervis
 		return supervisor.Command{}, errKeyInArgs
 	}
 	env := engineEnv(v, key, environ)
-	c := supervisor.Command{Env: env}
+	c := supervisor.Command{Env: env, Forks: true}
 	port := strconv.Itoa(v.Port)
 	switch v.LaunchMode {
 	case "simulated":

@@ -10,12 +10,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -145,7 +143,7 @@ func (h *host) engineFlags(cmd supervisor.Command) (flagSet, error) {
 	if isVLLM {
 		timeout = helpTimeout
 	}
-	help, err := output(h.stopping, timeout, helpCommand(&h.cfg.VLLM, cmd))
+	help, err := h.output(timeout, helpCommand(&h.cfg.VLLM, cmd))
 	if h.stopping.Err() != nil {
 		return nil, context.Cause(h.stopping)
 	}
@@ -181,23 +179,20 @@ func helpCommand(v *config.VLLM, cmd supervisor.Command) supervisor.Command {
 
 // output runs a command and returns what it prints. Nothing of it is left
 // behind, whatever happens to it or to us.
-func output(ctx context.Context, timeout time.Duration, c supervisor.Command) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+func (h *host) output(timeout time.Duration, c supervisor.Command) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(h.stopping, timeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, findProgram(c.Path, c.Env), c.Args...) //nolint:gosec // what the configuration names
-	cmd.Env, cmd.Dir = c.Env, c.Dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = time.Second
 	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &limitedWriter{to: &out, left: maxHelp}, &limitedWriter{to: &errs, left: maxHelp}
-	err := cmd.Run()
+	c.Path, c.Stderr = findProgram(c.Path, c.Env), &limitedWriter{to: &errs, left: maxHelp}
+	exit, err := supervisor.Output(ctx, c, &limitedWriter{to: &out, left: maxHelp}, h.guard)
 	switch {
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("no answer in %s", timeout)
 	case err != nil:
+		return nil, err
+	case exit.Code != 0:
 		lines := strings.Split(strings.TrimSpace(errs.String()), "\n")
-		return nil, fmt.Errorf("%w: %s", err, cut(lines[len(lines)-1], 200))
+		return nil, fmt.Errorf("%s: %s", exit, cut(lines[len(lines)-1], 200))
 	}
 	return out.Bytes(), nil
 }
@@ -228,7 +223,7 @@ func (h *host) installed(cmd supervisor.Command) (key string, isVLLM bool) {
 	}
 	env := cmd.Env
 	if v.PythonLauncher.CondaEnv != "" {
-		prefix := condaPrefix(h.stopping, v.PythonLauncher.CondaEnv, cmd)
+		prefix := h.condaPrefix(v.PythonLauncher.CondaEnv, cmd)
 		env = []string{"PATH=" + filepath.Join(prefix, "bin")}
 	}
 	path := findProgram(program, env)
@@ -256,12 +251,12 @@ func (h *host) installed(cmd supervisor.Command) (key string, isVLLM bool) {
 }
 
 // condaPrefix is the folder of a conda environment, empty when there is none.
-func condaPrefix(ctx context.Context, env string, cmd supervisor.Command) string {
+func (h *host) condaPrefix(env string, cmd supervisor.Command) string {
 	if strings.Contains(env, "/") {
 		return env
 	}
-	out, err := output(ctx, helpTimeout, supervisor.Command{
-		Path: cmd.Path, Env: cmd.Env, Args: []string{"run", "--no-capture-output", "-n", env, "printenv", "CONDA_PREFIX"},
+	out, err := h.output(helpTimeout, supervisor.Command{
+		Path: cmd.Path, Env: cmd.Env, Forks: true, Args: []string{"run", "--no-capture-output", "-n", env, "printenv", "CONDA_PREFIX"},
 	})
 	if err != nil {
 		return ""

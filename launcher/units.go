@@ -96,6 +96,7 @@ func (h *host) addEngine() (*control.Adapters, error) {
 			GiveUpAfter: v.Restart.GiveUpAfter, Within: v.Restart.Within,
 		},
 		Permanent: wrongUsage,
+		Lasting:   true, // the gateway answers without it, and keys, usage and health are there
 	}
 	return adapters, h.add(spec, v.LogFile)
 }

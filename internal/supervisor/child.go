@@ -18,7 +18,7 @@ const (
 	// termEvery is how often SIGTERM is repeated to a child that is not ready: an
 	// inference server swallows it between the start of its engine and readiness.
 	termEvery = time.Second
-	// killWait is how long a killed group may take to go before it is left alone.
+	// killWait is how long a killed family may take to go before it is left alone.
 	killWait = 10 * time.Second
 	// crashLines is how many last lines are shown of a crash.
 	crashLines = 20
@@ -34,7 +34,7 @@ type Spec struct {
 	Output io.Writer
 	Tail   func(n int) []string
 	Log    hclog.Logger
-	Guard  *Guard   // nil: groups outlive a killed launcher
+	Guard  *Guard   // nil: it outlives a killed launcher
 	PID    *PIDFile // nil: none is written
 
 	// Ready returns nil when the child is ready. It is tried every ReadyInterval
@@ -51,12 +51,15 @@ type Spec struct {
 	LiveInterval, LiveTimeout time.Duration
 	LiveMisses                int
 
-	// StopTimeout is how long SIGTERM may take before the group is killed.
+	// StopTimeout is how long SIGTERM may take before the family is killed.
 	StopTimeout time.Duration
 	Restart     Restart
 	// Permanent says of an exit before the child was ever ready that another
 	// attempt would end the same. Optional.
 	Permanent func(Exit) bool
+	// Lasting is for a child that is worth waiting for once it was ready: it is
+	// not given up then, but started again every BackoffMax.
+	Lasting bool
 	// OnChange is told of every new status, in order. It must not call back.
 	OnChange func(Status)
 }
@@ -106,7 +109,7 @@ func (c *Child) Restart() {
 	}
 }
 
-// Kill kills the group now and for good; Run then returns nil.
+// Kill kills the family now and for good; Run then returns nil.
 func (c *Child) Kill() { c.killing.Do(func() { close(c.killed) }) }
 
 // ErrEnded is what [Child.WaitReady] returns when Run has ended without an error.
@@ -176,9 +179,10 @@ func (c *Child) Run(ctx context.Context) (err error) {
 			}
 		})
 	}()
-	h := history{policy: c.spec.Restart}
+	h, everReady := history{policy: c.spec.Restart}, false
 	for {
 		why, exit, wasReady := c.live(ctx)
+		everReady = everReady || wasReady
 		c.set(func(st *Status) { st.PID, st.LastExit = 0, &exit })
 		switch why {
 		case stopped:
@@ -191,7 +195,10 @@ func (c *Child) Run(ctx context.Context) (err error) {
 		wait, giveUp := h.crash(time.Now(), wasReady)
 		permanent := !wasReady && c.spec.Permanent != nil && c.spec.Permanent(exit)
 		if giveUp || permanent || strings.HasPrefix(exit.Reason, cannotStart) {
-			return &GaveUpError{Name: c.spec.Name, Exit: exit, Crashes: len(h.crashes), Tail: c.tail()}
+			if !c.spec.Lasting || !everReady {
+				return &GaveUpError{Name: c.spec.Name, Exit: exit, Crashes: len(h.crashes), Tail: c.tail()}
+			}
+			wait = c.spec.Restart.BackoffMax
 		}
 		c.spec.Log.Error("child crashed", "child", c.spec.Name, "exit", exit.String(), "restart_in", wait,
 			"last_lines", strings.Join(c.tail(), "\n"))
@@ -315,6 +322,9 @@ func (c *Child) attend(ctx context.Context, p process, events <-chan *deadError)
 				return crashed, dead, wasReady
 			}
 			wasReady = true
+			if p, ok := p.(observer); ok {
+				p.observe()
+			}
 			c.state(Ready)
 			c.spec.Log.Info("child ready", "child", c.spec.Name, "pid", p.pid())
 		}
@@ -322,7 +332,7 @@ func (c *Child) attend(ctx context.Context, p process, events <-chan *deadError)
 }
 
 // stop is the ladder: SIGTERM to the main process, again every second while the
-// child is still starting, SIGKILL to the group when its time is up.
+// child is still starting, SIGKILL to the family when its time is up.
 func (c *Child) stop(p process, wasReady bool) {
 	c.state(Draining)
 	p.terminate()
@@ -351,7 +361,7 @@ func (c *Child) stop(p process, wasReady bool) {
 	}
 }
 
-// slay kills the group and waits for its end, but not for ever: a process that
+// slay kills the family and waits for its end, but not for ever: a process that
 // hangs in a driver cannot be killed.
 func (c *Child) slay(p process) {
 	p.kill()

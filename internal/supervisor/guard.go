@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,26 +18,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	reapEvery    = 5 * time.Second
-	killRounds   = 100
-	killInterval = 50 * time.Millisecond
-)
+// lookEvery is how often a guard looks who has come to its families, and reaps
+// orphans that have ended.
+const lookEvery = 30 * time.Second
 
-// Guard sees to it that no group outlives this process, however it ends. It
-// runs a small watcher (this binary again, see [Watch]) in a session of its own
-// that holds the other end of a pipe and kills every registered group when the
-// pipe closes. It also makes this process the parent of orphans (sub-reaper)
-// and reaps those of registered groups.
+// Guard sees to it that nothing that was started here outlives this process,
+// however it ends. It runs a small watcher (this binary again, see [Watch]) in a
+// session of its own that holds the other end of a pipe, and kills every
+// registered family when the pipe closes. It also makes this process the parent
+// of orphans (sub-reaper) and reaps them. A nil guard does nothing of that.
 type Guard struct {
 	argv []string
 	log  hclog.Logger
 	quit chan struct{}
 	wg   sync.WaitGroup
 
-	mu     sync.Mutex
-	groups map[int]uint64 // guarded by mu; group → start time of its leader
-	pipe   *os.File       // guarded by mu; nil while there is no watcher
+	// starting is held while a process is started and not yet registered: it
+	// would be taken for an orphan.
+	starting sync.Mutex
+
+	mu       sync.Mutex
+	families []*family // guarded by mu
+	watcher  int       // guarded by mu; its PID
+	pipe     *os.File  // guarded by mu; nil while there is no watcher
 }
 
 // NewGuard starts the watcher: argv is this binary and the arguments that make
@@ -45,24 +49,29 @@ func NewGuard(argv []string, log hclog.Logger) (*Guard, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, fmt.Errorf("become sub-reaper: %w", err)
 	}
-	g := &Guard{argv: argv, log: log, quit: make(chan struct{}), groups: map[int]uint64{}}
+	g := &Guard{argv: argv, log: log, quit: make(chan struct{})}
 	cmd, err := g.start()
 	if err != nil {
 		return nil, fmt.Errorf("start watcher: %w", err)
 	}
 	g.wg.Go(func() { g.keep(cmd) })
-	g.wg.Go(g.reap)
+	g.wg.Go(g.look)
 	return g, nil
 }
 
-// start starts a watcher and tells it of all groups.
+// start starts a watcher and tells it of all families.
 func (g *Guard) start() (*exec.Cmd, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = r.Close() }()
-	cmd := exec.Command(g.argv[0], g.argv[1:]...) //nolint:gosec // our own binary
+	g.starting.Lock()
+	defer g.starting.Unlock()
+	// Under another name than ours: who kills all launchers by name must not
+	// kill those who clean up after them.
+	cmd := exec.Command("/proc/self/exe", g.argv[1:]...) //nolint:gosec // our own binary
+	cmd.Args[0] = "tollgate-watcher"
 	cmd.Stdin = r
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -70,9 +79,9 @@ func (g *Guard) start() (*exec.Cmd, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.pipe = w
-	for group, start := range g.groups {
-		g.tell("+%d %d\n", group, start)
+	g.pipe, g.watcher = w, cmd.Process.Pid
+	for _, f := range g.families {
+		g.introduce(f)
 	}
 	return cmd, nil
 }
@@ -104,38 +113,89 @@ func (g *Guard) keep(cmd *exec.Cmd) {
 	}
 }
 
-// tell is called with mu held. Without a watcher the next one will be told.
-func (g *Guard) tell(format string, args ...any) {
+// introduce tells the watcher of a family. mu is held. Without a watcher the
+// next one will be told.
+func (g *Guard) introduce(f *family) {
+	if g.pipe == nil {
+		return
+	}
+	_, _ = fmt.Fprintf(g.pipe, "+ %d %d %s %s\n", f.leader.pid, f.leader.start, f.mark, f.cgroup)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for k := range f.known {
+		_, _ = fmt.Fprintf(g.pipe, "k %s %d %d\n", f.mark, k.pid, k.start)
+	}
+}
+
+// launch calls start, which starts the leader of the family and says its PID,
+// and registers the family.
+func (g *Guard) launch(f *family, start func() (int, error)) error {
+	if g == nil {
+		pid, err := start()
+		f.lead(pid)
+		return err
+	}
+	g.starting.Lock()
+	defer g.starting.Unlock()
+	pid, err := start()
+	if err != nil {
+		return err
+	}
+	f.lead(pid)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.families = append(g.families, f)
+	g.introduce(f)
+	return nil
+}
+
+func (g *Guard) remove(f *family) {
+	if g == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.families = slices.DeleteFunc(g.families, func(other *family) bool { return other == f })
 	if g.pipe != nil {
-		_, _ = fmt.Fprintf(g.pipe, format, args...)
+		_, _ = fmt.Fprintf(g.pipe, "- %s\n", f.mark)
 	}
 }
 
-func (g *Guard) add(group int) {
+// scan gives all processes of this moment to look, and whose they are.
+func (g *Guard) scan(f *family, look func([]procStat, *claims)) {
 	if g == nil {
+		look(processes(), nil)
 		return
 	}
-	s, _ := readStat(group) // a leader that is gone already has start time 0: any
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.groups[group] = s.start
-	g.tell("+%d %d\n", group, s.start)
+	g.starting.Lock()
+	defer g.starting.Unlock()
+	look(processes(), g.claims(f))
 }
 
-func (g *Guard) remove(group int) {
-	if g == nil {
-		return
+// claims are those of everybody but f.
+func (g *Guard) claims(f *family) *claims {
+	g.mu.Lock()
+	families, watcher := slices.Clone(g.families), g.watcher
+	g.mu.Unlock()
+	c := &claims{adopts: f.adopts, processes: map[int]bool{watcher: true}, marks: map[string]bool{}, known: map[identity]bool{}}
+	for _, other := range families {
+		if other == f {
+			continue
+		}
+		c.processes[other.leader.pid], c.marks[other.mark] = true, true
+		other.mu.Lock()
+		for k := range other.known {
+			c.known[k] = true
+		}
+		other.mu.Unlock()
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.groups, group)
-	g.tell("-%d\n", group)
+	return c
 }
 
-// reap collects zombies that were orphaned within a group. The leaders are left
-// to those who wait for them.
-func (g *Guard) reap() {
-	t := time.NewTicker(reapEvery)
+// look learns who belongs to whom while everybody has parents, and reaps
+// orphans that have ended.
+func (g *Guard) look() {
+	t := time.NewTicker(lookEvery)
 	defer t.Stop()
 	for {
 		select {
@@ -143,17 +203,40 @@ func (g *Guard) reap() {
 			return
 		case <-t.C:
 		}
-		self := os.Getpid()
-		for _, s := range processes() {
-			if s.parent != self || s.state != 'Z' || s.pid == s.group {
-				continue
-			}
-			g.mu.Lock()
-			_, mine := g.groups[s.group]
-			g.mu.Unlock()
-			if mine {
-				_, _ = unix.Wait4(s.pid, nil, unix.WNOHANG, nil)
-			}
+		g.mu.Lock()
+		families := slices.Clone(g.families)
+		g.mu.Unlock()
+		for _, f := range families {
+			g.observe(f)
+		}
+		g.reap()
+	}
+}
+
+// observe learns who is in a family now and passes it on.
+func (g *Guard) observe(f *family) {
+	fresh := 0
+	g.scan(f, func(all []procStat, c *claims) { _, fresh = f.observe(all, true, c) })
+	if g == nil || fresh == 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if slices.Contains(g.families, f) {
+		g.introduce(f)
+	}
+}
+
+// reap collects orphans. The leaders and the watcher are left to those who wait
+// for them.
+func (g *Guard) reap() {
+	g.starting.Lock()
+	defer g.starting.Unlock()
+	ours := g.claims(&family{}).processes
+	self := os.Getpid()
+	for _, s := range processes() {
+		if s.parent == self && s.state == 'Z' && !ours[s.pid] {
+			_, _ = unix.Wait4(s.pid, nil, unix.WNOHANG, nil)
 		}
 	}
 }
@@ -172,49 +255,38 @@ func (g *Guard) Close() {
 }
 
 // Watch is the watcher: it reads what a [Guard] writes until the pipe closes,
-// then kills the groups that are left. Signals from a terminal do not reach it
+// then kills the families that are left. Signals from a terminal do not reach it
 // and others are ignored: it ends with the launcher and not before.
 func Watch(r io.Reader) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
-	groups := map[int]uint64{}
+	families := map[string]*family{}
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
-		var group int
-		var start uint64
 		text := lines.Text()
-		if n, _ := fmt.Sscanf(text, "+%d %d", &group, &start); n == 2 {
-			groups[group] = start
-		} else if n, _ := fmt.Sscanf(text, "-%d", &group); n == 1 && strings.HasPrefix(text, "-") {
-			delete(groups, group)
+		var f family
+		var id identity
+		var mark, group string
+		switch {
+		case strings.HasPrefix(text, "+"):
+			if n, _ := fmt.Sscanf(text, "+ %d %d %s %q", &f.leader.pid, &f.leader.start, &f.mark, &group); n >= 3 && families[f.mark] == nil {
+				families[f.mark] = &family{leader: f.leader, mark: f.mark, cgroup: cgroup(group), known: map[identity]struct{}{}}
+			}
+		case strings.HasPrefix(text, "k"):
+			if n, _ := fmt.Sscanf(text, "k %s %d %d", &mark, &id.pid, &id.start); n == 3 && families[mark] != nil {
+				families[mark].known[id] = struct{}{}
+			}
+		case strings.HasPrefix(text, "-"):
+			if n, _ := fmt.Sscanf(text, "- %s", &mark); n == 1 {
+				delete(families, mark)
+			}
 		}
 	}
 	var errs []error
-	for group, start := range groups {
-		if s, err := readStat(group); err == nil && start != 0 && s.start != start {
-			continue // the number belongs to a stranger by now
+	for _, f := range families {
+		if left := f.sweep(sweepRounds, nil); len(left) > 0 {
+			errs = append(errs, fmt.Errorf("kill what process %d has started: %d processes are left", f.leader.pid, len(left)))
 		}
-		if left := killGroup(group, killRounds); len(left) > 0 {
-			errs = append(errs, fmt.Errorf("kill group %d: %d processes are left", group, len(left)))
-		}
+		f.cgroup.remove()
 	}
 	return errors.Join(append(errs, lines.Err())...)
-}
-
-// killGroup kills a group until nobody of it is alive, at most so many rounds,
-// and returns who still is. It reaps those of its members that are our children,
-// the leader excepted.
-func killGroup(group, rounds int) []procStat {
-	for round := 0; ; round++ {
-		_ = unix.Kill(-group, unix.SIGKILL)
-		live := members(group)
-		for _, s := range processes() {
-			if s.group == group && s.pid != group && s.state == 'Z' && s.parent == os.Getpid() {
-				_, _ = unix.Wait4(s.pid, nil, unix.WNOHANG, nil)
-			}
-		}
-		if len(live) == 0 || round >= rounds {
-			return live
-		}
-		<-time.After(killInterval)
-	}
 }

@@ -78,6 +78,10 @@ func act(role []string) int {
 			return 1
 		}
 		return 0
+	case "away":
+		return actAway(role[1])
+	case "host":
+		return actHost(role[1:])
 	case "launcher": // a launcher with one child that has a grandchild
 		return actLauncher()
 	}

@@ -11,10 +11,13 @@ import (
 
 // procStat is the part of /proc/PID/stat that is needed here.
 type procStat struct {
-	pid, parent, group int
-	state              byte   // 'Z' is a zombie
-	start              uint64 // clock ticks since boot; with the PID, an identity until the next boot
+	pid, parent, group, session int
+	state                       byte   // 'Z' is a zombie
+	start                       uint64 // clock ticks since boot; with the PID, an identity until the next boot
 }
+
+// alive is false for zombies, which hold nothing.
+func (s procStat) alive() bool { return s.state != 'Z' && s.state != 'X' }
 
 var errStat = errors.New("unexpected format of /proc/PID/stat")
 
@@ -33,10 +36,11 @@ func readStat(pid int) (procStat, error) {
 		return procStat{}, errStat
 	}
 	s := procStat{pid: pid, state: f[0][0]}
-	var errs [3]error
+	var errs [4]error
 	s.parent, errs[0] = strconv.Atoi(f[1])
 	s.group, errs[1] = strconv.Atoi(f[2])
-	s.start, errs[2] = strconv.ParseUint(f[19], 10, 64)
+	s.session, errs[2] = strconv.Atoi(f[3])
+	s.start, errs[3] = strconv.ParseUint(f[19], 10, 64)
 	if err := errors.Join(errs[:]...); err != nil {
 		return procStat{}, fmt.Errorf("%w: %w", errStat, err)
 	}
@@ -65,18 +69,6 @@ func processes() []procStat {
 		}
 	}
 	return all
-}
-
-// members are the living processes of a group; zombies hold nothing and do not
-// count.
-func members(group int) []procStat {
-	var live []procStat
-	for _, s := range processes() {
-		if s.group == group && s.state != 'Z' && s.state != 'X' {
-			live = append(live, s)
-		}
-	}
-	return live
 }
 
 // commandLine is a process's arguments joined by spaces, empty when it is gone.

@@ -3,8 +3,9 @@ package supervisor
 import (
 	"errors"
 	"io"
-	"os"
+	"io/fs"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,29 +23,40 @@ type Command struct {
 	// Main is a part of the command line of the process that SIGTERM is meant
 	// for, where the one started is only a wrapper. Empty: the one started.
 	Main string
+	// Forks is for a program that starts processes of its own: orphans of
+	// unknown descent are taken for its. One that does not is killed by the
+	// kernel at once when we are.
+	Forks bool
+	// Stderr takes standard error; nil: it goes where standard output goes.
+	Stderr io.Writer
 }
 
-// process is a running command with its group.
+// process is a running command with its family.
 type process interface {
 	pid() int
 	// terminate asks the main process, and only it, to end.
 	terminate()
-	// kill kills the whole group. It may be called more than once.
+	// kill kills the whole family. It may be called more than once.
 	kill()
-	// done is closed when the leader has ended, the group is killed, and the
+	// done is closed when the leader has ended, the family is killed, and the
 	// output is copied.
 	done() <-chan struct{}
 	// exit is valid after done.
 	exit() Exit
 }
 
-// outputGrace is how long to wait for the end of the output when the group is
-// gone; a process that left the group may still hold the pipe.
+// observer is a process that can learn who has come to its family.
+type observer interface{ observe() }
+
+// outputGrace is how long to wait for the end of the output when the family is
+// gone; a process that could not be killed may still hold the pipe.
 const outputGrace = time.Second
 
 type osProcess struct {
 	cmd    *exec.Cmd
 	main   string
+	family *family
+	guard  *Guard
 	ended  chan struct{}
 	result Exit // written before ended is closed
 
@@ -54,62 +66,80 @@ type osProcess struct {
 
 // start executes the command in a new group, with its output copied to out.
 func start(c Command, out io.Writer, guard *Guard) (process, error) {
-	r, w, err := os.Pipe()
+	cmd := exec.Command(c.Path, c.Args...) //nolint:gosec // what the configuration names
+	p := &osProcess{cmd: cmd, main: c.Main, family: newFamily(c.Forks && guard != nil), guard: guard, ended: make(chan struct{})}
+	cmd.Dir = c.Dir
+	cmd.Env = append(slices.Clone(c.Env), markName+"="+p.family.mark)
+	var pipes pipes
+	defer pipes.closeWriters()
+	var err error
+	if cmd.Stdout, err = pipes.add(out); err == nil {
+		cmd.Stderr = cmd.Stdout
+		if c.Stderr != nil {
+			cmd.Stderr, err = pipes.add(c.Stderr)
+		}
+	}
+	if err == nil {
+		err = p.launch(c.Forks)
+	}
 	if err != nil {
+		p.family.cgroup.remove()
+		pipes.closeReaders()
 		return nil, err
 	}
-	defer func() { _ = w.Close() }()
-	cmd := exec.Command(c.Path, c.Args...) //nolint:gosec // what the configuration names
-	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = c.Env, c.Dir, w, w
-	if cmd.Env == nil {
-		cmd.Env = []string{} // nil would inherit ours
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid: true,
-		// The belt beside the guard's braces: it covers the moment between the
-		// start and the registration. It reaches the leader only.
-		Pdeathsig: syscall.SIGKILL,
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(err, r.Close())
-	}
-	guard.add(cmd.Process.Pid)
-	p := &osProcess{cmd: cmd, main: c.Main, ended: make(chan struct{})}
-	copied := make(chan struct{})
-	go func() {
-		defer close(copied)
-		drain(out, r)
-	}()
+	ending := make(chan struct{})
+	copied := pipes.copy(ending)
 	go func() {
 		defer close(p.ended)
 		p.wait()
+		close(ending)
 		select {
 		case <-copied:
 		case <-time.After(outputGrace):
-			_ = r.SetReadDeadline(time.Now())
+			pipes.expire()
 			<-copied
 		}
-		_ = r.Close()
-		guard.remove(p.pid())
+		pipes.closeReaders()
+		guard.remove(p.family)
+		p.family.cgroup.remove()
 	}()
 	return p, nil
 }
 
-// drain copies until the end. A writer that fails loses output; it must not
-// stop the child on a full pipe.
-func drain(out io.Writer, r io.Reader) {
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := r.Read(buf)
-		_, _ = out.Write(buf[:n])
-		if err != nil {
-			return
-		}
+// launch starts the leader in the cgroup of its family, or where that is refused
+// without one.
+func (p *osProcess) launch(forks bool) error {
+	attr := &syscall.SysProcAttr{Setpgid: true}
+	if !forks {
+		// A program with descendants must be there for the watcher, which
+		// follows them from it.
+		attr.Pdeathsig = syscall.SIGKILL
 	}
+	p.cmd.SysProcAttr = attr
+	if dir := p.family.cgroup.open(); dir != nil {
+		defer func() { _ = dir.Close() }()
+		attr.UseCgroupFD, attr.CgroupFD = true, int(dir.Fd())
+	}
+	return p.guard.launch(p.family, func() (int, error) {
+		err := p.cmd.Start()
+		if err != nil && attr.UseCgroupFD && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			p.family.cgroup.remove()
+			p.family.cgroup = ""
+			again := exec.Command(p.cmd.Path) //nolint:gosec // as before
+			again.Args, again.Env, again.Dir, again.Stdout, again.Stderr = p.cmd.Args, p.cmd.Env, p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr
+			again.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: attr.Pdeathsig}
+			p.cmd = again
+			err = p.cmd.Start()
+		}
+		if err != nil {
+			return 0, err
+		}
+		return p.cmd.Process.Pid, nil
+	})
 }
 
-// wait collects the leader and the group. The leader stays a zombie until the
-// group has been killed: as long as it does, nobody else can have the number.
+// wait collects the leader and the family. The leader stays a zombie until the
+// others have been killed: as long as it does, nobody else can have the number.
 func (p *osProcess) wait() {
 	for {
 		err := unix.Waitid(unix.P_PID, p.pid(), nil, unix.WEXITED|unix.WNOWAIT, nil)
@@ -117,7 +147,7 @@ func (p *osProcess) wait() {
 			break
 		}
 	}
-	left := killGroup(p.pid(), killRounds)
+	left := p.family.sweep(sweepRounds, p.guard)
 	p.mu.Lock()
 	p.reaped = true
 	p.mu.Unlock()
@@ -132,26 +162,42 @@ func (p *osProcess) pid() int              { return p.cmd.Process.Pid }
 func (p *osProcess) done() <-chan struct{} { return p.ended }
 func (p *osProcess) exit() Exit            { return p.result }
 
-func (p *osProcess) terminate() { p.signal(p.target(), unix.SIGTERM) }
-func (p *osProcess) kill()      { p.signal(-p.pid(), unix.SIGKILL) }
+func (p *osProcess) observe() { p.guard.observe(p.family) }
 
-// signal does nothing once the leader's number is free again.
-func (p *osProcess) signal(pid int, sig syscall.Signal) {
+// terminate looks at the family before it may fall apart.
+func (p *osProcess) terminate() {
+	live := p.look()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.reaped {
-		_ = unix.Kill(pid, sig)
+		_ = unix.Kill(p.target(live), unix.SIGTERM)
 	}
 }
 
-// target is the oldest process of the group whose command line holds main. The
+// kill leaves what may be left to wait, which goes on until nobody is.
+func (p *osProcess) kill() {
+	p.mu.Lock()
+	reaped := p.reaped
+	p.mu.Unlock()
+	if !reaped {
+		p.family.strike(p.guard)
+	}
+}
+
+// look is who is alive.
+func (p *osProcess) look() (live []procStat) {
+	p.guard.scan(p.family, func(all []procStat, c *claims) { live, _ = p.family.observe(all, true, c) })
+	return live
+}
+
+// target is the oldest process of the family whose command line holds main. The
 // wrapper's holds it too, so the leader counts only when it is alone.
-func (p *osProcess) target() int {
+func (p *osProcess) target(live []procStat) int {
 	best := procStat{pid: p.pid()}
 	if p.main == "" {
 		return best.pid
 	}
-	for _, s := range members(p.pid()) {
+	for _, s := range live {
 		if s.pid == p.pid() || !strings.Contains(commandLine(s.pid), p.main) {
 			continue
 		}

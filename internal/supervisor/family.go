@@ -1,0 +1,233 @@
+package supervisor
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// markName is the environment variable by which a process is known for one of a
+// family, whatever group, session and parent it has by now.
+const markName = "TOLLGATE_FAMILY"
+
+const (
+	// sweepRounds and sweepInterval bound how long a family may take to be gone.
+	sweepRounds   = 100
+	sweepInterval = 50 * time.Millisecond
+	// freezeRounds bounds how often a family is looked for again while it forks.
+	freezeRounds = 20
+)
+
+// identity is a process until the next boot: numbers are used again.
+type identity struct {
+	pid   int
+	start uint64
+}
+
+// family is everything that came of one start of a child: the process that was
+// started, its leader, and all its descendants. A descendant may be in a group
+// and a session of its own, have lost its parent, and have overwritten its
+// environment for a nicer title in ps, as the workers of inference servers do.
+// So it is known by any of these: its ancestors, its group or session, the mark
+// in its environment, its cgroup, or that it was seen as one before.
+type family struct {
+	leader identity
+	mark   string
+	cgroup cgroup
+	adopts bool // it gets orphans that nobody knows
+
+	mu    sync.Mutex
+	known map[identity]struct{} // guarded by mu; the leader not among them
+}
+
+// newFamily is one without a leader.
+func newFamily(adopts bool) *family {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	mark := hex.EncodeToString(b[:])
+	return &family{mark: mark, cgroup: makeCgroup(mark[:12]), adopts: adopts, known: map[identity]struct{}{}}
+}
+
+// lead names the leader. One that is gone already has start time 0: any.
+func (f *family) lead(pid int) {
+	s, _ := readStat(pid)
+	f.leader = identity{pid, s.start}
+}
+
+// claims are the processes below this one that are nobody's orphans: its own
+// helpers, and what other families are known to have. Nil: orphans do not come
+// to this process.
+type claims struct {
+	adopts    bool // the family that is looked for gets the orphans that nobody knows
+	processes map[int]bool
+	marks     map[string]bool
+	known     map[identity]bool
+}
+
+// orphan says whether a child of this process is one that nobody claims.
+func (c *claims) orphan(s procStat, mark string) bool {
+	return c != nil && c.adopts && s.parent == os.Getpid() &&
+		!c.processes[s.pid] && !c.marks[mark] && !c.known[identity{s.pid, s.start}]
+}
+
+// members are the processes of the family among all of them, zombies included.
+// mu is held. Quick: without a look at the environment of everybody.
+func (f *family) members(all []procStat, quick bool, c *claims) []procStat {
+	in := map[int]bool{}
+	for _, pid := range f.cgroup.processes() {
+		in[pid] = true
+	}
+	self := os.Getpid()
+	stranger := f.recycled(all)
+	for _, s := range all {
+		_, known := f.known[identity{s.pid, s.start}]
+		switch {
+		case s.pid == self || s.pid == 1:
+		case in[s.pid], known, s.pid == f.leader.pid && !stranger[s.pid], f.owns(s.group, stranger), f.owns(s.session, stranger):
+			in[s.pid] = true
+		case stranger[s.pid]:
+		case !quick, c != nil && c.adopts && s.parent == self:
+			mark := markOf(s.pid)
+			in[s.pid] = mark == f.mark || c.orphan(s, mark)
+		}
+	}
+	for grown := true; grown; {
+		grown = false
+		for _, s := range all {
+			if !in[s.pid] && in[s.parent] && s.pid != self {
+				in[s.pid], grown = true, true
+			}
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(s procStat) bool { return !in[s.pid] })
+}
+
+// owns says whether a group or session is that of the leader or of a process
+// that was seen. mu is held.
+func (f *family) owns(id int, stranger map[int]bool) bool {
+	if stranger[id] {
+		return false
+	}
+	if id == f.leader.pid {
+		return true
+	}
+	for k := range f.known {
+		if k.pid == id {
+			return true
+		}
+	}
+	return false
+}
+
+// recycled are the numbers of the family that belong to somebody else by now.
+// mu is held.
+func (f *family) recycled(all []procStat) map[int]bool {
+	out := map[int]bool{}
+	for _, s := range all {
+		if s.pid == f.leader.pid && f.leader.start != 0 && s.start != f.leader.start {
+			out[s.pid] = true
+		}
+		for k := range f.known {
+			if k.pid == s.pid && k.start != s.start {
+				out[s.pid] = true
+			}
+		}
+	}
+	return out
+}
+
+// observe remembers who is in the family now, for the time when their parents
+// are gone, and forgets whose numbers are free again. It returns who is alive,
+// and how many of them were not known before.
+func (f *family) observe(all []procStat, quick bool, c *claims) (live []procStat, fresh int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	inUse := map[int]bool{}
+	for _, s := range all {
+		inUse[s.pid], inUse[s.group], inUse[s.session] = true, true, true
+	}
+	for k := range f.known {
+		if !inUse[k.pid] {
+			delete(f.known, k)
+		}
+	}
+	for _, s := range f.members(all, quick, c) {
+		id := identity{s.pid, s.start}
+		if _, ok := f.known[id]; !ok && s.pid != f.leader.pid {
+			f.known[id] = struct{}{}
+			fresh++
+		}
+		if s.alive() {
+			live = append(live, s)
+		}
+	}
+	return live, fresh
+}
+
+// strike stops everybody first, so that nobody starts another one meanwhile or
+// is orphaned unseen, and then kills them. It returns who was alive.
+func (f *family) strike(g *Guard) (live []procStat) {
+	for range freezeRounds {
+		fresh := 0
+		g.scan(f, func(all []procStat, c *claims) { live, fresh = f.observe(all, false, c) })
+		for _, s := range live {
+			_ = unix.Kill(s.pid, unix.SIGSTOP)
+		}
+		if fresh == 0 {
+			break
+		}
+	}
+	f.cgroup.kill()
+	for _, s := range live {
+		_ = unix.Kill(s.pid, unix.SIGKILL)
+	}
+	return live
+}
+
+// sweep kills until nobody is alive, for at most so many rounds, and returns who
+// still is. It reaps those that have become our children, the leader excepted.
+func (f *family) sweep(rounds int, g *Guard) []procStat {
+	for round := 0; ; round++ {
+		live := f.strike(g)
+		f.reap()
+		if len(live) == 0 || round >= rounds {
+			return live
+		}
+		<-time.After(min(sweepInterval, time.Millisecond<<min(round, 10)))
+	}
+}
+
+// reap collects the zombies of the family that are our children, the leader
+// excepted: whoever waits for it does.
+func (f *family) reap() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	self := os.Getpid()
+	for k := range f.known {
+		if s, err := readStat(k.pid); err == nil && s.start == k.start && s.parent == self && s.state == 'Z' {
+			_, _ = unix.Wait4(k.pid, nil, unix.WNOHANG, nil)
+		}
+	}
+}
+
+// markOf is the mark in the environment of a process; empty when it has none or
+// it cannot be read.
+func markOf(pid int) string {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return ""
+	}
+	for line := range bytes.SplitSeq(b, []byte{0}) {
+		if value, ok := bytes.CutPrefix(line, []byte(markName+"=")); ok {
+			return string(value)
+		}
+	}
+	return ""
+}
