@@ -12,6 +12,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -63,18 +64,25 @@ type Endpoint struct {
 	Port int
 }
 
+// Authority is the engine's name as a client of its own would send it.
+func (e Endpoint) Authority() string { return net.JoinHostPort(e.Host, strconv.Itoa(e.Port)) }
+
 //go:embed envoy.yaml
 var source string
 
 var bootstrap = template.Must(template.New("envoy.yaml").Funcs(template.FuncMap{
-	"q":            quote,
-	"dur":          duration,
-	"own":          func() string { return ownReply },
-	"replies":      func() []reply { return localReplies },
-	"inference":    func() []route { return inferenceRoutes },
-	"models":       func() []route { return modelRoutes },
-	"unrouted":     unroutedPaths,
-	"grpcClusters": func() []string { return []string{"tollgate_authz", "tollgate_proc", "tollgate_als"} },
+	"q":                quote,
+	"dur":              duration,
+	"own":              func() string { return ownReply },
+	"replies":          func() []reply { return localReplies },
+	"inference":        func() []route { return inferenceRoutes },
+	"models":           func() []route { return modelRoutes },
+	"unrouted":         unroutedPaths,
+	"requestHeaders":   func() []string { return requestHeaders },
+	"requestFamilies":  func() []string { return requestFamilies },
+	"responseHeaders":  func() []string { return responseHeaders },
+	"responseFamilies": func() []string { return responseFamilies },
+	"grpcClusters":     func() []string { return []string{"tollgate_authz", "tollgate_proc", "tollgate_als"} },
 }).Parse(source))
 
 // Render fills the bootstrap in. Values that Envoy could not take literally

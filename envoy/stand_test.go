@@ -33,6 +33,7 @@ type engine struct {
 	mu   sync.Mutex
 	last http.Header // guarded by mu
 	path string      // guarded by mu
+	name string      // the host that was asked for; guarded by mu
 	sick bool        // guarded by mu
 }
 
@@ -40,7 +41,7 @@ func (g *engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.mu.Lock()
 	sick := g.sick
 	if r.URL.Path != "/health" {
-		g.last, g.path = r.Header.Clone(), r.URL.RequestURI()
+		g.last, g.path, g.name = r.Header.Clone(), r.URL.RequestURI(), r.Host
 	}
 	g.mu.Unlock()
 	if r.URL.Path == "/health" {
@@ -58,6 +59,13 @@ func (g *engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "busy":
 		w.WriteHeader(http.StatusServiceUnavailable)
 		_, _ = io.WriteString(w, "from vLLM")
+	case "headers":
+		for _, name := range hostile {
+			w.Header().Set(name, "1")
+		}
+		w.Header().Set("x-kept", "yes")
+		w.Header().Set("retry-after", "7")
+		_, _ = io.WriteString(w, "{}")
 	case "stream":
 		w.Header().Set("content-type", "text/event-stream")
 		_, _ = io.WriteString(w, "data: 1\n\n")
@@ -74,6 +82,12 @@ func (g *engine) seen() (http.Header, string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.last, g.path
+}
+
+func (g *engine) host() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.name
 }
 
 func (g *engine) setSick(sick bool) {

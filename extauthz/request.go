@@ -25,6 +25,7 @@ const (
 	httpMethod      = 2 // HttpRequest
 	httpPath        = 4
 	httpHost        = 5
+	httpProtocol    = 10
 	httpHeaders     = 13
 )
 
@@ -33,6 +34,7 @@ const (
 // for: routes, names of hosts and addresses are compared whole.
 type check struct {
 	method, path, host string
+	protocol           string // "HTTP/1.1"
 	peer               string // the address that the client connects from
 	headers            headers
 }
@@ -92,6 +94,8 @@ func (c *check) http(f wire.Field) error {
 		c.path = string(f.Bytes)
 	case httpHost:
 		c.host = string(f.Bytes)
+	case httpProtocol:
+		c.protocol = string(f.Bytes)
 	case httpHeaders:
 		return wire.Headers(f.Bytes, c.headers.add)
 	}
@@ -139,7 +143,8 @@ func (c *check) arrival(hops int) (admission.Arrival, bool) {
 			a.Addr = addr
 		}
 	}
-	a.Local = hops == 0 && len(h.forwarded) == 0 && peer.IsLoopback() &&
+	// HTTP/1.0 is what a proxy speaks that says nothing of whom it speaks for.
+	a.Local = hops == 0 && c.protocol != "HTTP/1.0" && len(h.forwarded) == 0 && peer.IsLoopback() &&
 		loopbackHost(c.host) && loopbackOrigin(h.origin)
 	return a, true
 }

@@ -15,7 +15,7 @@ import (
 func generated(m *authv3.CheckRequest) check {
 	http := m.GetAttributes().GetRequest().GetHttp()
 	c := check{
-		method: http.GetMethod(), path: http.GetPath(), host: http.GetHost(),
+		method: http.GetMethod(), path: http.GetPath(), host: http.GetHost(), protocol: http.GetProtocol(),
 		peer: m.GetAttributes().GetSource().GetAddress().GetSocketAddress().GetAddress(),
 	}
 	for _, v := range http.GetHeaderMap().GetHeaders() {
@@ -64,7 +64,7 @@ func checks() []*authv3.CheckRequest {
 				SocketAddress: &corev3.SocketAddress{Protocol: corev3.SocketAddress_TCP, Address: "2001:db8::7", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 9}},
 			}}},
 			Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
-				Id: "1", Method: "POST", Path: "/v1/completions?x", Host: "gate.example", Scheme: "http", Size: -1,
+				Id: "1", Method: "POST", Path: "/v1/completions?x", Host: "gate.example", Scheme: "http", Size: -1, Protocol: "HTTP/1.1",
 				HeaderMap: &corev3.HeaderMap{Headers: []*corev3.HeaderValue{
 					{Key: "Authorization", RawValue: []byte("Bearer x")},
 					{Key: "x-api-key", Value: "a"},

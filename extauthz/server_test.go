@@ -1,6 +1,7 @@
 package extauthz_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -40,6 +41,7 @@ func (g *gate) Admit(_ context.Context, a admission.Arrival) (admission.Ticket, 
 // check is one request as Envoy tells of it.
 type check struct {
 	method, path, host, peer string
+	protocol                 string   // HTTP/1.1 where it is empty
 	headers                  []string // names and values in turn
 }
 
@@ -77,7 +79,7 @@ func (c check) request() *authv3.CheckRequest {
 			SocketAddress: &corev3.SocketAddress{Address: c.peer},
 		}}},
 		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
-			Method: c.method, Path: c.path, Host: c.host, HeaderMap: h,
+			Method: c.method, Path: c.path, Host: c.host, Protocol: cmp.Or(c.protocol, "HTTP/1.1"), HeaderMap: h,
 		}},
 	}}
 }
@@ -102,6 +104,7 @@ func TestOnlyAClientOfThisMachineIsLocal(t *testing.T) {
 		"another host":        {func(c *check) { c.host = "gate.example" }, 0, false},
 		"a host like ours":    {func(c *check) { c.host = "127.0.0.1.evil.example" }, 0, false},
 		"forwarded":           {func(c *check) { c.headers = append(c.headers, "x-forwarded-for", "127.0.0.1") }, 0, false},
+		"HTTP/1.0":            {func(c *check) { c.protocol = "HTTP/1.0" }, 0, false},
 		"behind a proxy":      {func(*check) {}, 1, false},
 	} {
 		g := &gate{}

@@ -188,8 +188,15 @@ func (x *exchange) responseHeaders(ctx context.Context, h *head, end bool) (*out
 	if end {
 		return responseHeaders(rates, bodyNone), x.settle(ctx, x.ending())
 	}
+	if h.eventStream {
+		rates = append(rates, unbuffered)
+	}
 	return responseHeaders(rates, bodyStreamed), nil
 }
+
+// unbuffered makes nginx, and what has learned it from it, pass an event stream on
+// as it comes.
+var unbuffered = openai.Header{Name: "x-accel-buffering", Value: "no"}
 
 // localEnd is the end of a request that Envoy answered itself.
 func localEnd(c admission.Cause) ledger.EndReason {

@@ -76,8 +76,11 @@ func TestOneCredentialFromOneSource(t *testing.T) {
 		"expired":                    {[]string{"Authorization: Bearer " + expiredKey}, invalidKey},
 		"not yet valid":              {[]string{"Authorization: Bearer " + futureKey}, invalidKey},
 		"unknown in x-api-key":       {[]string{"x-api-key: sk-nobody-0123456789abcdef"}, invalidKey},
-		"two sources":                {[]string{good, "x-api-key: " + stack.Key}, malformed},
+		"two sources, one secret":    {[]string{good, "x-api-key: " + stack.Key}, stack.Problem{}}, // Claude Code
+		"x-api-key empty":            {[]string{good, "x-api-key:"}, stack.Problem{}},              // older Anthropic SDKs
+		"authorization empty":        {[]string{"Authorization: Bearer", "x-api-key: " + stack.Key}, stack.Problem{}},
 		"two sources, one bad":       {[]string{good, "x-api-key: nonsense"}, malformed},
+		"two sources, two good ones": {[]string{good, "x-api-key: " + stack.AdminKey}, malformed},
 		"two equal values":           {[]string{good, good}, malformed},
 		"two values, good first":     {[]string{good, "Authorization: Bearer sk-other-0123456789"}, malformed},
 		"two values, good last":      {[]string{"Authorization: Bearer sk-other-0123456789", good}, malformed},
@@ -92,7 +95,8 @@ func TestOneCredentialFromOneSource(t *testing.T) {
 		"tab inside":                 {[]string{good + "\tx"}, malformed},
 		"key in a cookie only":       {[]string{"Cookie: Authorization=" + stack.Key}, invalidKey},
 		"key as proxy-authorization": {[]string{"Proxy-Authorization: Bearer " + stack.Key}, invalidKey},
-		"twin with an underscore":    {[]string{"x_api_key: " + stack.Key}, malformed},
+		"twin with an underscore":    {[]string{"x_api_key: " + stack.Key}, invalidKey},
+		"a header of Codex":          {[]string{good, "session_id: 1"}, stack.Problem{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := s.Raw(request("POST", stack.ChatPath, hello, c.lines...))
@@ -105,8 +109,8 @@ func TestOneCredentialFromOneSource(t *testing.T) {
 			stack.WantProblem(t, a, c.want)
 		})
 	}
-	if got := s.Sim.Stats().Requests; got != 4 {
-		t.Errorf("the engine saw %d requests, want the 4 good ones", got)
+	if got := s.Sim.Stats().Requests; got != 8 {
+		t.Errorf("the engine saw %d requests, want the 8 good ones", got)
 	}
 	first := s.Raw(request("POST", stack.ChatPath, hello))
 	for _, key := range []string{"sk-nobody-0123456789abcdef", disabledKey, expiredKey, futureKey} {

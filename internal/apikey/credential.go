@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"strings"
@@ -19,36 +20,62 @@ var (
 // ParseCredential takes the secret of a request out of the values of its
 // Authorization and x-api-key headers, one element for each header line.
 //
-// There must be one line of one of them: "Bearer SECRET" (any case of the
-// scheme, one or more spaces) or a bare secret that begins with "sk-" in
-// Authorization, any secret in x-api-key. Spaces around a value do not count,
-// as in HTTP. No line, or nothing in it, is [ErrMissing]. Two lines, a comma or
-// any byte that is not part of a token (RFC 6750, b64token), and more than
-// [MaxCredential] bytes are [ErrMalformed].
+// In Authorization it is "Bearer SECRET" (any case of the scheme, one or more
+// spaces) or a bare secret that begins with "sk-", in x-api-key any secret. Spaces
+// around a value do not count, as in HTTP. A header without a value names none, and
+// the same secret in both headers is one: clients send it so.
+//
+// No secret at all is [ErrMissing]. Two lines of one header, two different secrets,
+// a comma or any byte that is not part of a token (RFC 6750, b64token), and more
+// than [MaxCredential] bytes are [ErrMalformed].
 func ParseCredential(authorization, xAPIKey []string) (string, error) {
-	lines := len(authorization) + len(xAPIKey)
+	bearer, err := only(authorization, bearerValue)
+	if err != nil {
+		return "", err
+	}
+	key, err := only(xAPIKey, trim)
 	switch {
-	case lines == 0:
+	case err != nil:
+		return "", err
+	case bearer == "" && key == "":
 		return "", ErrMissing
-	case lines > 1:
+	case bearer != "" && key != "" && bearer != key:
 		return "", ErrMalformed
 	}
-	if len(xAPIKey) == 1 {
-		return secret(trim(xAPIKey[0]))
-	}
-	value := trim(authorization[0])
-	if strings.HasPrefix(value, "sk-") {
-		return secret(value)
-	}
+	return cmp.Or(bearer, key), nil
+}
+
+// bearerValue is what stands for the secret in a value of Authorization. For
+// another scheme it is a space, which no secret has.
+func bearerValue(value string) string {
+	value = trim(value)
 	scheme, rest, _ := strings.Cut(value, " ")
-	if value != "" && !strings.EqualFold(scheme, "Bearer") {
-		return "", ErrMalformed
+	switch {
+	case strings.EqualFold(scheme, "Bearer"):
+		return trim(rest)
+	case strings.HasPrefix(value, "sk-"), value == "":
+		return value
 	}
-	return secret(trim(rest))
+	return " " // another scheme
 }
 
 // trim removes what HTTP allows around a field value.
 func trim(s string) string { return strings.Trim(s, " \t") }
+
+// only reads the one line of a header; "" where there is none, or no value.
+func only(lines []string, value func(string) string) (string, error) {
+	if len(lines) > 1 {
+		return "", ErrMalformed
+	}
+	if len(lines) == 0 {
+		return "", nil
+	}
+	s, err := secret(value(lines[0]))
+	if errors.Is(err, ErrMissing) {
+		return "", nil
+	}
+	return s, err
+}
 
 func secret(s string) (string, error) {
 	if s == "" {

@@ -35,8 +35,17 @@ func TestOneCredentialFromOneSource(t *testing.T) {
 		{"bare without sk-", []string{"abc"}, nil, "", apikey.ErrMalformed},
 		{"another scheme", []string{"Basic c2stYWJj"}, nil, "", apikey.ErrMalformed},
 		{"scheme twice", []string{"Bearer Bearer sk-abc"}, nil, "", apikey.ErrMalformed},
-		{"both headers", []string{"Bearer sk-abc"}, []string{"sk-abc"}, "", apikey.ErrMalformed},
-		{"both headers, one empty", []string{"Bearer sk-abc"}, []string{""}, "", apikey.ErrMalformed},
+		{"both headers, one secret", []string{"Bearer sk-abc"}, []string{"sk-abc"}, "sk-abc", nil},
+		{"both headers, one secret, bare", []string{"sk-abc"}, []string{" sk-abc "}, "sk-abc", nil},
+		{"both headers, x-api-key empty", []string{"Bearer sk-abc"}, []string{""}, "sk-abc", nil},
+		{"both headers, authorization empty", []string{"Bearer "}, []string{"sk-abc"}, "sk-abc", nil},
+		{"both headers, two secrets", []string{"Bearer sk-abc"}, []string{"sk-abd"}, "", apikey.ErrMalformed},
+		{"both headers, a prefix", []string{"Bearer sk-abc"}, []string{"sk-ab"}, "", apikey.ErrMalformed},
+		{"both headers, one of another scheme", []string{"Basic x"}, []string{"sk-abc"}, "", apikey.ErrMalformed},
+		{"both headers, one malformed", []string{"Bearer sk-abc"}, []string{"a b"}, "", apikey.ErrMalformed},
+		{"both empty", []string{""}, []string{""}, "", apikey.ErrMissing},
+		{"two empty lines", nil, []string{"", ""}, "", apikey.ErrMalformed},
+		{"two lines beside a good one", []string{"Bearer sk-abc"}, []string{"sk-abc", "sk-abc"}, "", apikey.ErrMalformed},
 		{"two lines", []string{"Bearer sk-abc", "Bearer sk-abc"}, nil, "", apikey.ErrMalformed},
 		{"two x-api-key", nil, []string{"sk-abc", "sk-abc"}, "", apikey.ErrMalformed},
 		{"comma", []string{"Bearer sk-abc,sk-def"}, nil, "", apikey.ErrMalformed},
@@ -83,11 +92,21 @@ func FuzzParseCredential(f *testing.F) {
 		if len(got) > apikey.MaxCredential || strings.ContainsFunc(got, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ',' }) {
 			t.Fatalf("got the secret %q", got)
 		}
-		if withA && withX || !strings.Contains(authorization+"\n"+xAPIKey, got) {
-			t.Fatalf("got %q out of two sources or none", got)
-		}
+		checkSource(t, got, authorization, xAPIKey, withA, withX)
 		if again, err := apikey.ParseCredential(nil, []string{got}); again != got || err != nil {
 			t.Fatalf("its own result: got %q, %v", again, err)
 		}
 	})
+}
+
+// checkSource: a secret stands in a header that was sent, and no other one beside it.
+func checkSource(t *testing.T, got, authorization, xAPIKey string, withA, withX bool) {
+	t.Helper()
+	inA, inX := withA && strings.Contains(authorization, got), withX && strings.Contains(xAPIKey, got)
+	if !inA && !inX {
+		t.Fatalf("got %q out of nothing", got)
+	}
+	if key := strings.Trim(xAPIKey, " \t"); withX && key != "" && key != got {
+		t.Fatalf("got %q beside another value of x-api-key", got)
+	}
 }

@@ -74,7 +74,7 @@ func Denied(r admission.Reason) Refusal {
 	case admission.MalformedKey:
 		return Refusal{
 			Status: http.StatusBadRequest, Type: typeInvalid, Code: codeInvalid,
-			Message: "The API key is malformed: send exactly one, in 'Authorization: Bearer sk-...' or in 'x-api-key', without spaces or commas.",
+			Message: "The API key is malformed: send one key, in 'Authorization: Bearer sk-...' or in 'x-api-key', without spaces or commas, and no other key beside it.",
 		}
 	case admission.NotAdmin:
 		return Refusal{
