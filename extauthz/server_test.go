@@ -176,7 +176,7 @@ func TestAnOpenPageHearsWhoAsks(t *testing.T) {
 }
 
 func TestARefusalIsWhole(t *testing.T) {
-	g := &gate{err: &admission.DenialError{Reason: admission.RequestRate, RetryAfter: 1500e6, Requests: limit.Rate{Limit: 60}, Tokens: limit.Rate{Limit: limit.Unlimited}}}
+	g := &gate{err: &admission.DenialError{Reason: admission.RequestRate, RetryAfter: 1500e6, Standing: admission.Standing{Requests: limit.Rate{Limit: 60}, Tokens: limit.Rate{Limit: limit.Unlimited}}}}
 	out, err := ask(t, g, 0, local())
 	if err != nil {
 		t.Fatal(err)

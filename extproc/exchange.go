@@ -327,8 +327,8 @@ func (x *exchange) refuseSelf(d *admission.DenialError) *outbound {
 // over a limit.
 func (x *exchange) refuse(d *admission.DenialError) *outbound {
 	answer := *d
-	if x.session != nil && d.Requests.Limit == limit.Unlimited && d.Tokens.Limit == limit.Unlimited {
-		answer.Requests, answer.Tokens = x.session.Rates()
+	if x.session != nil && d.Requests.Limit == limit.Unlimited && d.Tokens.Limit == limit.Unlimited && d.Quota.Limit == limit.Unlimited {
+		answer.Standing = x.session.Standing()
 	}
 	x.freeBody()
 	x.refused = true
@@ -342,6 +342,5 @@ func badBody(message, param string) *admission.DenialError {
 }
 
 func (x *exchange) rateHeaders() []openai.Header {
-	requests, tokens := x.session.Rates()
-	return openai.RateHeaders(requests, tokens)
+	return openai.LimitHeaders(x.session.Standing())
 }

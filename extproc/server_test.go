@@ -47,6 +47,7 @@ func (k keys) Current() *apikey.Ring { return k.ring }
 type catalog struct{}
 
 func (catalog) Model(name string) (int64, bool) { return 1024, name == "tiny" }
+func (catalog) Names() []string                 { return []string{"tiny"} }
 func (catalog) Ready() bool                     { return true }
 func (catalog) Only() string                    { return "" }
 

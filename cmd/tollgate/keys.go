@@ -11,7 +11,8 @@ import (
 	"tollgate/internal/limit"
 )
 
-// keysCmd edits the key file. A running service takes an edit within seconds.
+// keysCmd edits the key file. A running service has taken an edit when its command
+// returns.
 type keysCmd struct {
 	Add     keysAddCmd     `cmd:"" help:"Make a key and show it once."`
 	List    keysListCmd    `cmd:"" help:"List the keys, without their secrets."`
@@ -51,10 +52,11 @@ func (c *keysAddCmd) Run(env *Env) error {
 	if err != nil {
 		return err
 	}
-	path, err := keyFile(env)
+	cfg, err := env.Config()
 	if err != nil {
 		return err
 	}
+	path := cfg.Auth.APIKeysFile
 	first, created, err := apikey.Ensure(path)
 	if err != nil {
 		return err
@@ -74,6 +76,7 @@ func (c *keysAddCmd) Run(env *Env) error {
 	}); err != nil {
 		return wrongValue(err)
 	}
+	takeKeys(env, cfg)
 	fmt.Fprintf(env.Stderr, "added key %s of user %q to %s; this is the only time that it is shown:\n", key.ID, c.User, path)
 	_, err = fmt.Fprintln(env.Stdout, key.Secret)
 	return err
@@ -121,7 +124,7 @@ type keysDisableCmd struct {
 
 // Help is what --help says beside the flags.
 func (*keysDisableCmd) Help() string {
-	return `A running service refuses the key within seconds and cuts its live streams, which
+	return `A running service refuses the key at once and cuts its live streams, which
 are charged for what they had; with --drain they may finish.
 
   tollgate keys disable alice-laptop
@@ -202,13 +205,15 @@ func change(env *Env, id, done string, fn func(*apikey.File) error) error {
 		// Not repeated: it may be a secret, which does not belong on a command line.
 		return usageError(`this looks like a key; name it by its id, which "tollgate keys list" shows`)
 	}
-	path, err := keyFile(env)
+	cfg, err := env.Config()
 	if err != nil {
 		return err
 	}
+	path := cfg.Auth.APIKeysFile
 	if err := apikey.Edit(path, fn); err != nil {
 		return fmt.Errorf("key %q in %s: %w", id, path, err)
 	}
+	takeKeys(env, cfg)
 	fmt.Fprintf(env.Stderr, "key %s: %s\n", id, done)
 	return nil
 }

@@ -67,14 +67,37 @@ type DenialError struct {
 	Param   string // the parameter at fault, "" where there is none
 	// RetryAfter is when the same request may pass; 0 says nothing.
 	RetryAfter time.Duration
-	// Requests and Tokens are the limits of the key as they stood in the
-	// decision; a Limit of [limit.Unlimited] is not shown.
-	Requests, Tokens limit.Rate
+	Standing
+	// Requested is how many tokens the request asked to reserve, 0 where none
+	// were asked for.
+	Requested int64
+	// Cap is the limit that refused where no rate shows it: requests at once, or
+	// requests a second of a client address. 0: not known.
+	Cap int64
+	// Model and Nearest are of [ModelUnknown]: the name that was asked for, and
+	// the name most like it of those that the key may use, "" where there is none.
+	Model, Nearest string
+	// DefaultKey is of [InvalidKey]: what was sent is the public default key.
+	DefaultKey bool
 }
+
+// Standing is how a key stands with its limits in one decision. A Limit of
+// [limit.Unlimited] is not shown.
+type Standing struct {
+	Requests, Tokens limit.Rate
+	// Quota.Reset is the time until the next period, 0 for a quota of a key's
+	// whole life.
+	Quota limit.Rate
+	// QuotaResets is when that is; zero likewise.
+	QuotaResets time.Time
+}
+
+// nothing is the standing that no header shows.
+var nothing = Standing{Requests: none, Tokens: none, Quota: none}
 
 // Deny returns a refusal that shows no limits.
 func Deny(r Reason) *DenialError {
-	return &DenialError{Reason: r, Requests: none, Tokens: none}
+	return &DenialError{Reason: r, Standing: nothing}
 }
 
 // none is a limit that does not exist: no header shows it.
@@ -82,3 +105,39 @@ var none = limit.Rate{Limit: limit.Unlimited}
 
 // Error names the reason; it carries nothing secret.
 func (e *DenialError) Error() string { return "refused: " + string(e.Reason) }
+
+// denial turns a store's refusal into the gate's; tokens is what was asked for,
+// 0 at the arrival.
+func (s *Session) denial(d limit.Decision, tokens int64) *DenialError {
+	e := &DenialError{RetryAfter: d.RetryAfter, Standing: s.standingOf(d), Requested: tokens}
+	switch d.Denied {
+	case limit.Requests:
+		e.Reason = RequestRate
+	case limit.GlobalSlots:
+		e.Reason, e.Cap = GlobalSlots, s.caps.Global
+	case limit.KeySlots:
+		e.Reason, e.Cap = KeySlots, s.caps.Concurrent
+	case limit.TokensWindow:
+		e.Reason = TokenRate
+	case limit.Quota:
+		e.Reason = QuotaSpent
+		if d.RetryAfter > 0 {
+			// Only reservations stand in the way: not spent yet, so worth a retry.
+			e.Reason, e.Message = TokenRate, "The rest of the quota is reserved by running requests; try again when they end."
+		}
+	case limit.Admitted:
+		e.Reason = Unavailable // unreachable: callers ask only after a refusal
+	}
+	return e
+}
+
+// standingOf is what a decision says of the key's limits. The store knows no
+// wall clock, so the end of the quota's period is filled in here.
+func (s *Session) standingOf(d limit.Decision) Standing {
+	st := Standing{Requests: d.Requests, Tokens: d.Tokens, Quota: d.Quota}
+	now := s.gate.wall()
+	if end := s.key.QuotaPeriod.End(now); st.Quota.Limit != limit.Unlimited && !end.IsZero() {
+		st.Quota.Reset, st.QuotaResets = end.Sub(now), end
+	}
+	return st
+}

@@ -77,6 +77,8 @@ type Catalog interface {
 	// Model returns the context length of a served name in tokens (0 = unknown)
 	// and whether the name may be asked for.
 	Model(name string) (maxLen int64, ok bool)
+	// Names lists the served names, in no order. Only refusals ask for it.
+	Names() []string
 	// Ready reports whether at least one engine can answer.
 	Ready() bool
 	// Only is the address of the engine when there is exactly one, else "".
@@ -171,7 +173,7 @@ func (g *Gate) Admit(ctx context.Context, a Arrival) (Ticket, error) {
 func (g *Gate) admit(ctx context.Context, a Arrival) (Ticket, error) {
 	if g.addresses != nil {
 		if ok, wait := g.addresses.Allow(a.Addr); !ok {
-			return Ticket{}, &DenialError{Reason: AddressRate, RetryAfter: wait, Requests: none, Tokens: none}
+			return Ticket{}, &DenialError{Reason: AddressRate, RetryAfter: wait, Standing: nothing, Cap: g.addresses.Rate()}
 		}
 	}
 	if a.Class == Open {
@@ -213,7 +215,11 @@ func (g *Gate) identify(a Arrival) (*apikey.Key, error) {
 	}
 	key, ok := g.keys.Current().Lookup(secret, g.wall())
 	if !ok || (key.Default && !a.Local) {
-		return nil, Deny(InvalidKey)
+		d := Deny(InvalidKey)
+		// Of what was sent, not of what the key file holds: nobody learns whether
+		// the key exists.
+		d.DefaultKey = secret == apikey.DefaultSecret
+		return nil, d
 	}
 	return key, nil
 }
@@ -223,7 +229,7 @@ func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key) (Ticket, e
 	s := &Session{
 		gate: g, leaseID: newLeaseID(time.Now()), arrival: a, key: key,
 		caps: key.Caps(g.caps, g.wall()), issued: time.Now(), wallStart: g.wall(),
-		requests: none, tokens: none,
+		standing: nothing,
 	}
 	ask := limit.Ask{
 		LeaseID: s.leaseID, KeyID: key.ID, Caps: s.caps,
@@ -234,9 +240,9 @@ func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key) (Ticket, e
 		return Ticket{}, fmt.Errorf("acquire: %w", err)
 	}
 	if d.Denied != limit.Admitted {
-		return Ticket{}, denial(d)
+		return Ticket{}, s.denial(d, 0)
 	}
-	s.requests, s.tokens = d.Requests, d.Tokens
+	s.standing = s.standingOf(d)
 	if !g.remember(s) || ctx.Err() != nil {
 		// The proxy will not use this answer: give everything back now.
 		g.forget(s)
@@ -329,30 +335,6 @@ func (g *Gate) Claim(ctx context.Context, leaseID string) (*Session, error) {
 	}
 	g.metrics.active.Inc()
 	return s, nil
-}
-
-// denial turns a store's refusal into the gate's.
-func denial(d limit.Decision) *DenialError {
-	e := &DenialError{RetryAfter: d.RetryAfter, Requests: d.Requests, Tokens: d.Tokens}
-	switch d.Denied {
-	case limit.Requests:
-		e.Reason = RequestRate
-	case limit.GlobalSlots:
-		e.Reason = GlobalSlots
-	case limit.KeySlots:
-		e.Reason = KeySlots
-	case limit.TokensWindow:
-		e.Reason = TokenRate
-	case limit.Quota:
-		e.Reason = QuotaSpent
-		if d.RetryAfter > 0 {
-			// Only reservations stand in the way: not spent yet, so worth a retry.
-			e.Reason, e.Message = TokenRate, "The rest of the quota is reserved by running requests; try again when they end."
-		}
-	case limit.Admitted:
-		e.Reason = Unavailable // unreachable: callers ask only after a refusal
-	}
-	return e
 }
 
 // newLeaseID is the time in milliseconds (48 bits) and 80 random bits, in hex:

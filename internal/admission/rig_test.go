@@ -27,6 +27,7 @@ func (k fixedKeys) Current() *apikey.Ring { return k.ring }
 type oneModel struct{ down bool }
 
 func (c *oneModel) Model(name string) (int64, bool) { return 1024, name == "tiny" }
+func (c *oneModel) Names() []string                 { return []string{"tiny", "org/Tiny-7B", "secret"} }
 func (c *oneModel) Ready() bool                     { return !c.down }
 func (c *oneModel) Only() string                    { return "127.0.0.1:8000" }
 

@@ -52,24 +52,24 @@ type Session struct {
 	written            atomic.Int64 // prompt + completion at the last checkpoint
 	firstByte          atomic.Int64 // monotonic ns after issued; 0 = none yet
 
-	mu               sync.Mutex
-	stage            stage // guarded by mu, like all that follows
-	claimed          bool  // a stream has held it
-	order            Order
-	requests, tokens limit.Rate // as of the last decision
-	reserved         int64
-	intent           bool // the ledger has the intent
-	settling         bool // somebody settles or has settled
-	record           *ledger.Record
-	released         bool
-	giveBack         bool // the request did not count against the key
-	cutReason        ledger.EndReason
-	onCut            func()
-	closedAt         time.Time
-	witness          *Witness
-	witnessAt        time.Time
-	finished         bool
-	counted          bool // metrics have the settlement
+	mu        sync.Mutex
+	stage     stage // guarded by mu, like all that follows
+	claimed   bool  // a stream has held it
+	order     Order
+	standing  Standing // as of the last decision
+	reserved  int64
+	intent    bool // the ledger has the intent
+	settling  bool // somebody settles or has settled
+	record    *ledger.Record
+	released  bool
+	giveBack  bool // the request did not count against the key
+	cutReason ledger.EndReason
+	onCut     func()
+	closedAt  time.Time
+	witness   *Witness
+	witnessAt time.Time
+	finished  bool
+	counted   bool // metrics have the settlement
 }
 
 // LeaseID is the id of the lease: the ledger's primary key.
@@ -81,11 +81,11 @@ func (s *Session) Key() *apikey.Key { return s.key }
 // Endpoint is the canonical path.
 func (s *Session) Endpoint() string { return s.arrival.Endpoint }
 
-// Rates are the key's limits as they stood in the last decision.
-func (s *Session) Rates() (requests, tokens limit.Rate) {
+// Standing is how the key stood with its limits in the last decision.
+func (s *Session) Standing() Standing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.requests, s.tokens
+	return s.standing
 }
 
 func (s *Session) claim() bool {
@@ -154,7 +154,7 @@ func (s *Session) reserve(ctx context.Context, o Order) error {
 	maxLen, known := g.catalog.Model(o.Model)
 	if !known || !s.key.Allows(o.Model) {
 		d := s.deny(ModelUnknown)
-		d.Param = "model"
+		d.Param, d.Model, d.Nearest = "model", o.Model, nearest(o.Model, g.catalog.Names(), s.key)
 		return d
 	}
 	var tokens int64
@@ -210,10 +210,10 @@ func (s *Session) take(ctx context.Context, tokens int64) error {
 		return fmt.Errorf("reserve: %w", err)
 	}
 	s.mu.Lock()
-	s.requests, s.tokens = d.Requests, d.Tokens
+	s.standing = s.standingOf(d)
 	s.mu.Unlock()
 	if d.Denied != limit.Admitted {
-		return denial(d)
+		return s.denial(d, tokens)
 	}
 	return nil
 }
@@ -221,7 +221,7 @@ func (s *Session) take(ctx context.Context, tokens int64) error {
 func (s *Session) deny(r Reason) *DenialError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &DenialError{Reason: r, Requests: s.requests, Tokens: s.tokens}
+	return &DenialError{Reason: r, Standing: s.standing}
 }
 
 // sample is what the estimator may know of the request.

@@ -47,6 +47,19 @@ func (p Period) Start(t time.Time) time.Time {
 	return time.Time{}
 }
 
+// End is when the next period begins, as seen at t; zero for [Total].
+func (p Period) End(t time.Time) time.Time {
+	y, m, d := t.UTC().Date()
+	switch p {
+	case Day:
+		return time.Date(y, m, d+1, 0, 0, 0, 0, time.UTC)
+	case Month:
+		return time.Date(y, m+1, 1, 0, 0, 0, 0, time.UTC)
+	case Total:
+	}
+	return time.Time{}
+}
+
 // AdminUser is the user whose keys open /admin and /metrics.
 const AdminUser = "admin"
 

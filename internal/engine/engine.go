@@ -147,6 +147,9 @@ func (p *Pool) Model(name string) (int64, bool) {
 	return 0, false
 }
 
+// Names lists the served names.
+func (p *Pool) Names() []string { return slices.Collect(maps.Keys(p.now.Load().lens)) }
+
 // Only is the address of the engine when there is exactly one, else "".
 func (p *Pool) Only() string {
 	if len(p.o.Endpoints) == 1 {

@@ -82,7 +82,7 @@ func (a *account) allowQuota(caps *Caps) (time.Duration, bool, error) {
 func (a *account) decide(denied Denial, retry time.Duration, caps *Caps, now instant) Decision {
 	d := Decision{
 		Denied: denied, RetryAfter: retry,
-		Requests: Rate{Limit: Unlimited}, Tokens: Rate{Limit: Unlimited},
+		Requests: Rate{Limit: Unlimited}, Tokens: Rate{Limit: Unlimited}, Quota: Rate{Limit: Unlimited},
 	}
 	if caps.Requests >= 0 {
 		d.Requests = Rate{
@@ -97,6 +97,9 @@ func (a *account) decide(denied Denial, retry time.Duration, caps *Caps, now ins
 			Remaining: max(0, caps.Tokens-a.tokens.total-a.reserved),
 			Reset:     a.tokens.empties(now),
 		}
+	}
+	if used, known := a.quota.used(caps.QuotaPeriod); caps.Quota == 0 || caps.Quota > 0 && known {
+		d.Quota = Rate{Limit: caps.Quota, Remaining: max(0, caps.Quota-used-a.reserved)}
 	}
 	return d
 }

@@ -34,6 +34,7 @@ const ipv6Prefix = 64
 // for an address that is known.
 type Addresses struct {
 	start    time.Time
+	rate     int64         // requests a second, rounded up; for messages
 	interval time.Duration // between two requests at the steady rate; 0: nothing passes
 	slack    time.Duration // how far ahead of the steady rate a burst may run
 	// table holds, per address, when its next request would be due at the
@@ -63,6 +64,7 @@ func NewAddresses(qps float64, burst, size int) *Addresses {
 	// Rounded up, so that the rate is never above qps; bounded, so that sums
 	// of it do not overflow.
 	interval := math.Ceil(float64(time.Second) / qps)
+	a.rate = int64(min(math.Ceil(qps), math.MaxInt32))
 	a.interval = time.Duration(max(1, min(interval, math.MaxInt64/8)))
 	a.slack = time.Duration(min(float64(burst-1)*float64(a.interval), math.MaxInt64/8))
 	return a
@@ -88,6 +90,9 @@ func (a *Addresses) Allow(addr netip.Addr) (ok bool, retryAfter time.Duration) {
 		}
 	}
 }
+
+// Rate is the limit in requests a second, rounded up.
+func (a *Addresses) Rate() int64 { return a.rate }
 
 // Len is the number of addresses that are remembered.
 func (a *Addresses) Len() int { return a.table.Len() }

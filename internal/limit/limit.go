@@ -104,6 +104,11 @@ type Decision struct {
 	// Reset looks at what is used only: a reservation is not in the window yet.
 	Requests Rate
 	Tokens   Rate
+	// Quota is what is left of the quota's running period, reservations off as
+	// well. A store does not know when the period ends: Reset is 0. Where the
+	// store was not asked for tokens and does not know the counter, the Limit is
+	// [Unlimited]: there is nothing to show.
+	Quota Rate
 }
 
 // Spend reports the running use of one live lease.

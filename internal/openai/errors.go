@@ -7,7 +7,6 @@ import (
 	"unicode/utf8"
 
 	"tollgate/internal/admission"
-	"tollgate/internal/limit"
 )
 
 // BadRequestError says what is wrong with a request body. Message is for the
@@ -66,11 +65,7 @@ const maxMessage = 1024
 func Denied(r admission.Reason) Refusal {
 	switch r {
 	case admission.MissingKey, admission.InvalidKey:
-		// One body for all: a client cannot tell an unknown key from a disabled one.
-		return Refusal{
-			Status: http.StatusUnauthorized, Type: typeInvalid, Code: codeInvalidKey,
-			Message: "A valid API key is required: send 'Authorization: Bearer sk-...'. Ask your administrator for a key.",
-		}
+		return keyRefusal(r)
 	case admission.MalformedKey:
 		return Refusal{
 			Status: http.StatusBadRequest, Type: typeInvalid, Code: codeInvalid,
@@ -138,6 +133,16 @@ func bodyRefusal(r admission.Reason) Refusal {
 	}
 }
 
+// keyRefusal tells no key from a wrong one. An unknown, a disabled and an expired
+// key are one body: nobody learns which keys exist.
+func keyRefusal(r admission.Reason) Refusal {
+	message := "The API key that was sent is wrong: it is unknown, disabled or expired. Check it, or ask your administrator for a new one."
+	if r == admission.MissingKey {
+		message = "No API key was sent: send it in 'Authorization: Bearer sk-...' or in 'x-api-key'. Ask your administrator for a key."
+	}
+	return Refusal{Status: http.StatusUnauthorized, Type: typeInvalid, Code: codeInvalidKey, Message: message}
+}
+
 func rateRefusal(message string) Refusal {
 	return Refusal{
 		Status: http.StatusTooManyRequests, Type: typeRate, Code: codeRate,
@@ -163,8 +168,13 @@ func unavailable(code, message string) Refusal {
 // gets OpenAI's shape. The message of a 401 is never the denial's own.
 func Answer(ep Endpoint, d *admission.DenialError) (status int, headers []Header, body []byte) {
 	r := Denied(d.Reason)
-	if d.Message != "" && r.Status != http.StatusUnauthorized {
+	switch {
+	case d.Message != "" && r.Status != http.StatusUnauthorized:
 		r.Message = d.Message
+	default:
+		if s := sentence(d); s != "" {
+			r.Message = s
+		}
 	}
 	if d.Param != "" {
 		r.Param = d.Param
@@ -185,63 +195,8 @@ func Answer(ep Endpoint, d *admission.DenialError) (status int, headers []Header
 	if r.NoRetry {
 		headers = append(headers, Header{"x-should-retry", "false"})
 	}
-	headers = append(headers, RateHeaders(said(d))...)
+	headers = append(headers, LimitHeaders(said(d))...)
 	return r.Status, headers, Body(ep, r.Message, r.Type, r.Param, r.Code)
-}
-
-// said returns the rates that a denial knows. Whoever was refused before its
-// key was known has none; a zero Rate counts as a limit of zero only where that
-// limit refused, elsewhere nobody filled it in.
-func said(d *admission.DenialError) (requests, tokens limit.Rate) {
-	none := limit.Rate{Limit: limit.Unlimited}
-	requests, tokens = d.Requests, d.Tokens
-	switch d.Reason {
-	case admission.MissingKey, admission.MalformedKey, admission.InvalidKey, admission.NotAdmin, admission.AddressRate:
-		return none, none
-	case admission.RequestRate, admission.TokenRate, admission.GlobalSlots, admission.KeySlots, admission.QuotaSpent,
-		admission.ModelUnknown, admission.BadRequest, admission.KeyBodies, admission.SlowBody, admission.Unavailable, admission.EngineUnavailable, admission.Cancelled:
-	}
-	if requests == (limit.Rate{}) && d.Reason != admission.RequestRate {
-		requests = none
-	}
-	if tokens == (limit.Rate{}) && d.Reason != admission.TokenRate {
-		tokens = none
-	}
-	return requests, tokens
-}
-
-// RateHeaders writes x-ratelimit-limit, -remaining and -reset for both limits;
-// one that is [limit.Unlimited] has none.
-func RateHeaders(requests, tokens limit.Rate) []Header {
-	return appendRate(appendRate(nil, "requests", requests), "tokens", tokens)
-}
-
-func appendRate(h []Header, what string, r limit.Rate) []Header {
-	if r.Limit == limit.Unlimited {
-		return h
-	}
-	return append(h,
-		Header{"x-ratelimit-limit-" + what, strconv.FormatInt(r.Limit, 10)},
-		Header{"x-ratelimit-remaining-" + what, strconv.FormatInt(max(0, r.Remaining), 10)},
-		Header{"x-ratelimit-reset-" + what, resetTime(r.Reset)})
-}
-
-// resetTime writes a duration as OpenAI does (6m0s, 1.5s, 120ms, 0s), rounded
-// up to the millisecond.
-func resetTime(d time.Duration) string {
-	if d <= 0 {
-		return "0s"
-	}
-	return (time.Duration(ceil(d, time.Millisecond)) * time.Millisecond).String()
-}
-
-// ceil counts the units that cover a positive d.
-func ceil(d, unit time.Duration) int64 {
-	n := int64(d / unit)
-	if d%unit > 0 {
-		n++
-	}
-	return n
 }
 
 // Body is an error body: OpenAI's shape, or Anthropic's on its routes. An empty

@@ -65,15 +65,15 @@ func TestEveryReasonIsAnsweredByTheTable(t *testing.T) {
 	}
 }
 
-func TestNobodyCanTellAnUnknownKeyFromNone(t *testing.T) {
-	_, missingHeaders, missing := openai.Answer(openai.ChatCompletions, &admission.DenialError{Reason: admission.MissingKey, Message: "no key"})
-	_, invalidHeaders, invalid := openai.Answer(openai.ChatCompletions, &admission.DenialError{
-		Reason: admission.InvalidKey, Message: "disabled", Requests: limit.Rate{Limit: 5},
+func TestNobodyLearnsWhyAKeyIsRefused(t *testing.T) {
+	_, unknownHeaders, unknown := openai.Answer(openai.ChatCompletions, &admission.DenialError{Reason: admission.InvalidKey})
+	_, disabledHeaders, disabled := openai.Answer(openai.ChatCompletions, &admission.DenialError{
+		Reason: admission.InvalidKey, Message: "disabled", Standing: admission.Standing{Requests: limit.Rate{Limit: 5}, Quota: limit.Rate{Limit: 9}},
 	})
-	if diff := cmp.Diff(string(missing), string(invalid)); diff != "" {
+	if diff := cmp.Diff(string(unknown), string(disabled)); diff != "" {
 		t.Errorf("bodies differ:\n%s", diff)
 	}
-	if diff := cmp.Diff(missingHeaders, invalidHeaders); diff != "" {
+	if diff := cmp.Diff(unknownHeaders, disabledHeaders); diff != "" {
 		t.Errorf("headers differ:\n%s", diff)
 	}
 }
@@ -99,8 +99,8 @@ func TestAnswersCarryTheirHeaders(t *testing.T) {
 		{
 			"requests",
 			admission.DenialError{
-				Reason: admission.RequestRate, RetryAfter: 6*time.Second + 1, Tokens: none,
-				Requests: limit.Rate{Limit: 60, Remaining: 0, Reset: 6 * time.Minute},
+				Reason: admission.RequestRate, RetryAfter: 6*time.Second + 1,
+				Standing: admission.Standing{Requests: limit.Rate{Limit: 60, Remaining: 0, Reset: 6 * time.Minute}, Tokens: none, Quota: none},
 			},
 			[]openai.Header{
 				content,
@@ -125,7 +125,7 @@ func TestAnswersCarryTheirHeaders(t *testing.T) {
 		},
 		{
 			"slots",
-			admission.DenialError{Reason: admission.KeySlots, Requests: none, Tokens: limit.Rate{Limit: 9, Remaining: 4, Reset: time.Second}},
+			admission.DenialError{Reason: admission.KeySlots, Standing: admission.Standing{Requests: none, Tokens: limit.Rate{Limit: 9, Remaining: 4, Reset: time.Second}}},
 			[]openai.Header{
 				content,
 				{Name: "retry-after", Value: "1"},
@@ -137,8 +137,16 @@ func TestAnswersCarryTheirHeaders(t *testing.T) {
 		},
 		{
 			"quota",
-			admission.DenialError{Reason: admission.QuotaSpent, RetryAfter: time.Hour},
-			[]openai.Header{content, {Name: "x-should-retry", Value: "false"}},
+			admission.DenialError{Reason: admission.QuotaSpent, RetryAfter: time.Hour, Standing: admission.Standing{
+				Requests: none, Tokens: none, Quota: limit.Rate{Limit: 500, Reset: 5*time.Hour - 1},
+			}},
+			[]openai.Header{
+				content,
+				{Name: "x-should-retry", Value: "false"},
+				{Name: "x-quota-limit", Value: "500"},
+				{Name: "x-quota-remaining", Value: "0"},
+				{Name: "x-quota-reset", Value: "5h0m0s"},
+			},
 		},
 		{
 			"engine",
@@ -164,6 +172,7 @@ func TestAnswersCarryTheirHeaders(t *testing.T) {
 }
 
 func TestResetTimesAreWrittenAsOpenAIWritesThem(t *testing.T) {
+	none := limit.Rate{Limit: limit.Unlimited}
 	for d, want := range map[time.Duration]string{
 		-time.Second:                  "0s",
 		0:                             "0s",
@@ -176,7 +185,7 @@ func TestResetTimesAreWrittenAsOpenAIWritesThem(t *testing.T) {
 		6 * time.Minute:               "6m0s",
 		time.Hour + time.Second:       "1h0m1s",
 	} {
-		got := openai.RateHeaders(limit.Rate{Limit: limit.Unlimited}, limit.Rate{Limit: 1, Remaining: -3, Reset: d})
+		got := openai.LimitHeaders(admission.Standing{Requests: none, Tokens: limit.Rate{Limit: 1, Remaining: -3, Reset: d}, Quota: none})
 		wantHeaders := []openai.Header{
 			{Name: "x-ratelimit-limit-tokens", Value: "1"},
 			{Name: "x-ratelimit-remaining-tokens", Value: "0"},
@@ -186,8 +195,9 @@ func TestResetTimesAreWrittenAsOpenAIWritesThem(t *testing.T) {
 			t.Errorf("%d ns (-want +got):\n%s", d, diff)
 		}
 	}
-	openai.RateHeaders(limit.Rate{Reset: math.MaxInt64}, limit.Rate{Reset: math.MaxInt64})
-	if got := openai.RateHeaders(limit.Rate{Limit: limit.Unlimited}, limit.Rate{Limit: limit.Unlimited}); len(got) != 0 {
+	endless := limit.Rate{Reset: math.MaxInt64}
+	openai.LimitHeaders(admission.Standing{Requests: endless, Tokens: endless, Quota: endless})
+	if got := openai.LimitHeaders(admission.Standing{Requests: none, Tokens: none, Quota: none}); len(got) != 0 {
 		t.Errorf("without limits: got %v", got)
 	}
 }
@@ -266,6 +276,98 @@ func TestErrorBodiesAreBoundedAndValid(t *testing.T) {
 			body := jsontext.Value(openai.Body(ep, message, "t", "p", "c"))
 			if !body.IsValid() || len(body) > 8<<10 || strings.Contains(string(body), "\ufffd") != (message == "\xff\xfe") {
 				t.Errorf("%.10q: body of %d bytes, valid %v", message, len(body), body.IsValid())
+			}
+		}
+	}
+}
+
+// TestRefusalsSayWhatToDo: the texts carry the numbers of the decision.
+func TestRefusalsSayWhatToDo(t *testing.T) {
+	rate := func(limited, left int64) limit.Rate { return limit.Rate{Limit: limited, Remaining: left} }
+	midnight := time.Date(2026, 11, 27, 0, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		name   string
+		denial admission.DenialError
+		want   []string
+		never  []string
+	}{
+		{"no key", admission.DenialError{Reason: admission.MissingKey}, []string{"Authorization: Bearer", "x-api-key"}, []string{"wrong"}},
+		{"wrong key", admission.DenialError{Reason: admission.InvalidKey}, []string{"wrong"}, []string{"No API key"}},
+		{
+			"default key",
+			admission.DenialError{Reason: admission.InvalidKey, DefaultKey: true},
+			[]string{"default key", "own machine", "proxy", "until a key of your own exists"},
+			nil,
+		},
+		{
+			"model",
+			admission.DenialError{Reason: admission.ModelUnknown, Model: "qwen3", Nearest: "Qwen/Qwen3"},
+			[]string{"'qwen3'", "'Qwen/Qwen3'", "/v1/models"},
+			nil,
+		},
+		{"unlike any model", admission.DenialError{Reason: admission.ModelUnknown, Model: "x"}, []string{"'x'"}, []string{"Did you mean"}},
+		{
+			"a long name",
+			admission.DenialError{Reason: admission.ModelUnknown, Model: strings.Repeat("é", 400)},
+			[]string{"éé...", "/v1/models"},
+			[]string{strings.Repeat("é", 200)},
+		},
+		{
+			"requests",
+			admission.DenialError{
+				Reason: admission.RequestRate, RetryAfter: 1500 * time.Millisecond,
+				Standing: admission.Standing{Requests: rate(60, 0)},
+			},
+			[]string{"requests per minute", "limit 60", "used 60", "requested 1", "in 1.5s"},
+			nil,
+		},
+		{
+			"tokens",
+			admission.DenialError{
+				Reason: admission.TokenRate, RetryAfter: 12 * time.Second, Requested: 900,
+				Standing: admission.Standing{Tokens: rate(20000, 509)},
+			},
+			[]string{"tokens per minute", "limit 20000", "used 19491", "requested 900", "in 12s"},
+			nil,
+		},
+		{
+			"tokens at the door",
+			admission.DenialError{
+				Reason: admission.TokenRate, RetryAfter: time.Second, Standing: admission.Standing{Tokens: rate(10, 0)},
+			},
+			[]string{"limit 10", "used 10"},
+			[]string{"requested"},
+		},
+		{"address", admission.DenialError{Reason: admission.AddressRate, Cap: 20, RetryAfter: 50 * time.Millisecond}, []string{"limit 20 a second", "in 50ms"}, nil},
+		{"slots", admission.DenialError{Reason: admission.KeySlots, Cap: 8}, []string{"limit 8"}, nil},
+		{"all slots", admission.DenialError{Reason: admission.GlobalSlots, Cap: 64}, []string{"limit 64"}, nil},
+		{
+			"quota of a day",
+			admission.DenialError{Reason: admission.QuotaSpent, Standing: admission.Standing{Quota: rate(5000, 0), QuotaResets: midnight}},
+			[]string{"limit 5000", "used 5000", "2026-11-27T00:00:00Z"},
+			nil,
+		},
+		{
+			"quota for good",
+			admission.DenialError{Reason: admission.QuotaSpent, Standing: admission.Standing{Quota: rate(5000, 0)}},
+			[]string{"limit 5000", "administrator"},
+			[]string{"resets"},
+		},
+	} {
+		for _, ep := range []openai.Endpoint{openai.ChatCompletions, openai.Messages} {
+			var got struct{ Error struct{ Message string } }
+			if err := json.Unmarshal(answer(ep, &tt.denial), &got, json.MatchCaseInsensitiveNames(true)); err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(got.Error.Message, want) {
+					t.Errorf("%s on %s: %q does not say %q", tt.name, ep, got.Error.Message, want)
+				}
+			}
+			for _, never := range tt.never {
+				if strings.Contains(got.Error.Message, never) {
+					t.Errorf("%s on %s: %q says %q", tt.name, ep, got.Error.Message, never)
+				}
 			}
 		}
 	}

@@ -47,7 +47,7 @@ func (s *Store) decision(key string, c *limit.Caps, r reply) (limit.Decision, er
 	wait, requests, requestsReset, tokens, tokensReset, reserved, used := v[0], v[1], v[2], v[3], v[4], v[5], v[6]
 	d := limit.Decision{
 		RetryAfter: time.Duration(wait) * time.Microsecond,
-		Requests:   limit.Rate{Limit: limit.Unlimited}, Tokens: limit.Rate{Limit: limit.Unlimited},
+		Requests:   limit.Rate{Limit: limit.Unlimited}, Tokens: limit.Rate{Limit: limit.Unlimited}, Quota: limit.Rate{Limit: limit.Unlimited},
 	}
 	if r.verdict != "ok" {
 		d.Denied = limit.Denial(r.verdict)
@@ -57,6 +57,9 @@ func (s *Store) decision(key string, c *limit.Caps, r reply) (limit.Decision, er
 	}
 	if c.Tokens >= 0 {
 		d.Tokens = rate(c.Tokens, tokens+reserved, tokensReset)
+	}
+	if c.Quota == 0 || c.Quota > 0 && used >= 0 {
+		d.Quota = limit.Rate{Limit: c.Quota, Remaining: max(0, c.Quota-max(0, used)-reserved)}
 	}
 	s.journal.saw(key, c.QuotaPeriod, used)
 	return d, nil

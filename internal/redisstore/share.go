@@ -81,6 +81,9 @@ func advertise(d limit.Decision, caps *limit.Caps) limit.Decision {
 	if caps.Tokens >= 0 {
 		d.Tokens.Limit = caps.Tokens
 	}
+	if d.Quota.Limit != limit.Unlimited {
+		d.Quota.Limit = caps.Quota
+	}
 	return d
 }
 

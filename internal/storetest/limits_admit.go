@@ -231,6 +231,7 @@ var decisionRules = []limitsRule{
 		r.reserve(id, low, 1, limit.Admitted)
 	}},
 	{"a client sees what is left", checkRates},
+	{"a client sees what is left of its quota", checkQuotaLeft},
 	{"a key that was never seen shows nothing", func(r *limitsRig) {
 		want := limit.View{KeyID: "stranger", QuotaUsed: -1, QuotaPeriod: period}
 		if diff := cmp.Diff(want, r.view("stranger")); diff != "" {
@@ -318,9 +319,29 @@ func checkRates(r *limitsRig) {
 	if err != nil {
 		r.t.Fatalf("Acquire: %v", err)
 	}
-	want := limit.Decision{Requests: limit.Rate{Limit: limit.Unlimited}, Tokens: limit.Rate{Limit: limit.Unlimited}}
+	want := limit.Decision{Requests: limit.Rate{Limit: limit.Unlimited}, Tokens: limit.Rate{Limit: limit.Unlimited}, Quota: limit.Rate{Limit: limit.Unlimited}}
 	if diff := cmp.Diff(want, d); diff != "" {
 		r.t.Errorf("decision without limits (-want +got):\n%s", diff)
 	}
 	r.release(id, 0)
+}
+
+// checkQuotaLeft follows the numbers of a quota through a reservation.
+func checkQuotaLeft(r *limitsRig) {
+	c := quotaCaps(100)
+	r.seed("k", period, 20)
+	id, d, err := r.try("k", c)
+	if err != nil {
+		r.t.Fatalf("Acquire: %v", err)
+	}
+	r.equal("quota", d.Quota.Limit, 100)
+	r.equal("quota left", d.Quota.Remaining, 80)
+	d = r.reserve(id, c, 30, limit.Admitted)
+	r.equal("quota left beside the reservation", d.Quota.Remaining, 50)
+	r.release(id, 90)
+	d = r.refuse("k", c, limit.Quota)
+	r.equal("quota that refuses", d.Quota.Limit, 100)
+	r.equal("quota left at the end", d.Quota.Remaining, 0)
+	d = r.refuse("k", quotaCaps(0), limit.Quota)
+	r.equal("quota of zero", d.Quota.Limit, 0)
 }
