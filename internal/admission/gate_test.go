@@ -28,14 +28,14 @@ func TestIdentitiesAreTold(t *testing.T) {
 		notAdmin := arrive(keyA)
 		notAdmin.Class = admission.Admin
 		two := arrive(keyA)
-		two.APIKey = []string{keyA}
+		two.APIKey = []string{keyB}
 		for name, c := range map[string]struct {
 			arrival admission.Arrival
 			want    admission.Reason
 		}{
 			"no key":               {admission.Arrival{Class: admission.Inference}, admission.MissingKey},
 			"open route":           {admission.Arrival{Class: admission.Open}, ""},
-			"two sources":          {two, admission.MalformedKey},
+			"two secrets":          {two, admission.MalformedKey},
 			"unknown key":          {arrive("sk-nobody"), admission.InvalidKey},
 			"disabled key":         {arrive("sk-cccccccccccccccccccccccc"), admission.InvalidKey},
 			"default key from far": {far, admission.InvalidKey},
