@@ -178,6 +178,47 @@ func TestARevokedKey(t *testing.T) {
 	stack.Eventually(t, time.Second, "the key to pass again", func() bool { return ask(s, "cli", stack.Chat(false, 1, "")).StatusCode == http.StatusOK })
 }
 
+// TestAStreamEndsWithItsSecret: a secret that no longer opens its key ends what
+// it opened, as a revocation does; what the next secret opened goes on.
+func TestAStreamEndsWithItsSecret(t *testing.T) {
+	t.Parallel()
+	s := stack.Start(t, stack.Options{Keys: keys("leaked", "", "old", "", "ends", ""), Sim: vllmsim.Options{Delay: 20 * time.Millisecond}})
+	long := stack.Chat(true, 2000, "")
+	streams := map[string]*stack.Answer{}
+	for _, id := range []string{"leaked", "old", "ends"} {
+		streams[id], _ = s.Open(s.HTTP1, secret(id), long)
+	}
+	due := map[string]time.Time{}
+	rotate := func(id, grace string) string {
+		due[id] = time.Now()
+		a := s.Admin("POST", "/admin/keys/"+id+"/rotate?grace="+grace, "")
+		next, _ := a.JSON()["key"].(string)
+		if a.StatusCode != http.StatusOK || next == "" {
+			t.Fatalf("rotate %s: %d %s", id, a.StatusCode, a.Bytes)
+		}
+		return next
+	}
+	next, _ := s.Open(s.HTTP1, rotate("leaked", "0s"), long)
+	rotate("old", "2s")
+	due["old"] = due["old"].Add(time.Second) // whole seconds are stored
+	due["ends"] = time.Now().UTC().Truncate(time.Second).Add(2 * time.Second)
+	if a := s.Admin("PATCH", "/admin/keys/ends", `{"expires_at":"`+due["ends"].Format(time.RFC3339)+`"}`); a.StatusCode != http.StatusOK {
+		t.Fatalf("expiry: %d %s", a.StatusCode, a.Bytes)
+	}
+	for id, resp := range streams {
+		rec := s.RecordWhen(resp.RequestID(), "named", ended)
+		if rec.Reason != ledger.Revoked || rec.Quality != ledger.Exact || rec.Counts.Completion == 0 {
+			t.Errorf("%s: record %s %s with %d tokens, want revoked", id, rec.Reason, rec.Quality, rec.Counts.Completion)
+		}
+		if late := rec.EndedAt.Sub(due[id]); late < 0 || late > 3*time.Second {
+			t.Errorf("%s: cut %v after its secret had ended", id, late)
+		}
+	}
+	if rec := s.Records()[next.RequestID()]; !rec.Open() {
+		t.Errorf("a stream of the new secret has ended: %s", rec.Reason)
+	}
+}
+
 func TestRotationAndExpiry(t *testing.T) {
 	t.Parallel()
 	s := stack.Start(t, stack.Options{Keys: keys("ann", "", "now", "")})

@@ -135,9 +135,8 @@ func (s *Session) denial(d limit.Decision, tokens int64) *DenialError {
 // wall clock, so the end of the quota's period is filled in here.
 func (s *Session) standingOf(d limit.Decision) Standing {
 	st := Standing{Requests: d.Requests, Tokens: d.Tokens, Quota: d.Quota}
-	now := s.gate.wall()
-	if end := s.key.QuotaPeriod.End(now); st.Quota.Limit != limit.Unlimited && !end.IsZero() {
-		st.Quota.Reset, st.QuotaResets = end.Sub(now), end
+	if end := s.key.QuotaPeriod.End(s.wallStart); st.Quota.Limit != limit.Unlimited && !end.IsZero() {
+		st.Quota.Reset, st.QuotaResets = max(0, end.Sub(s.gate.wall())), end
 	}
 	return st
 }

@@ -256,7 +256,7 @@ func TestQuotaFollowsTheLedgerAndTheWallClock(t *testing.T) {
 		if _, err := again.Admit(t.Context(), arrive(keyA)); reason(err) != admission.QuotaSpent {
 			t.Errorf("spent quota after a restart: got %v", err)
 		}
-		b.wall = func() time.Time { return time.Now().Add(24 * time.Hour) }
+		b.setWall(time.Now().Add(24 * time.Hour))
 		if _, err := b.Admit(t.Context(), arrive(keyA)); err != nil {
 			t.Errorf("the next day: got %v, want admitted", err)
 		}
@@ -270,7 +270,7 @@ func TestAJumpOfTheWallClockChangesNoWindow(t *testing.T) {
 			caps.Requests, caps.Concurrent = 2, 2
 			b := newBench(t, caps)
 			b.live(keyA)
-			b.wall = func() time.Time { return time.Now().Add(jump) }
+			b.setWall(time.Now().Add(jump))
 			second := b.claimed(keyA)
 			if _, err := b.Admit(t.Context(), arrive(keyA)); reason(err) != admission.RequestRate {
 				t.Errorf("third within the minute: got %v, want the request window", err)

@@ -3,6 +3,7 @@ package admission
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -179,7 +180,7 @@ func (g *Gate) admit(ctx context.Context, a Arrival) (Ticket, error) {
 	if a.Class == Open {
 		return Ticket{Insider: g.insider(a)}, nil
 	}
-	key, err := g.identify(a)
+	key, secret, err := g.identify(a)
 	if err != nil {
 		return Ticket{}, err
 	}
@@ -190,7 +191,7 @@ func (g *Gate) admit(ctx context.Context, a Arrival) (Ticket, error) {
 		}
 		return Ticket{KeyID: key.ID}, nil
 	}
-	return g.issue(ctx, a, key)
+	return g.issue(ctx, a, key, secret)
 }
 
 // insider reports whether an open route may tell the client all it knows. No
@@ -199,43 +200,45 @@ func (g *Gate) insider(a Arrival) bool {
 	if a.Local {
 		return true
 	}
-	key, err := g.identify(a)
+	key, _, err := g.identify(a)
 	return err == nil && key.Admin()
 }
 
-// identify turns the credential into a key. Unknown, disabled and expired keys
-// are one refusal.
-func (g *Gate) identify(a Arrival) (*apikey.Key, error) {
+// identify turns the credential into a key and the digest of the secret that
+// opened it. Unknown, disabled and expired keys are one refusal.
+func (g *Gate) identify(a Arrival) (key *apikey.Key, digest [sha256.Size]byte, err error) {
 	secret, err := apikey.ParseCredential(a.Authorization, a.APIKey)
 	switch {
 	case errors.Is(err, apikey.ErrMissing):
-		return nil, Deny(MissingKey)
+		return nil, digest, Deny(MissingKey)
 	case err != nil:
-		return nil, Deny(MalformedKey)
+		return nil, digest, Deny(MalformedKey)
 	}
-	key, ok := g.keys.Current().Lookup(secret, g.wall())
+	digest = apikey.Digest(secret)
+	key, ok := g.keys.Current().LookupDigest(digest, g.wall())
 	if !ok || (key.Default && !a.Local) {
 		d := Deny(InvalidKey)
 		// Of what was sent, not of what the key file holds: nobody learns whether
 		// the key exists.
 		d.DefaultKey = secret == apikey.DefaultSecret
-		return nil, d
+		return nil, digest, d
 	}
-	return key, nil
+	return key, digest, nil
 }
 
 // issue takes all that the request needs and remembers the ticket.
-func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key) (Ticket, error) {
+func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key, secret [sha256.Size]byte) (Ticket, error) {
+	wall := g.wall()
 	s := &Session{
-		gate: g, leaseID: newLeaseID(time.Now()), arrival: a, key: key,
-		caps: key.Caps(g.caps, g.wall()), issued: time.Now(), wallStart: g.wall(),
+		gate: g, leaseID: newLeaseID(time.Now()), arrival: a, key: key, secret: secret,
+		caps: key.Caps(g.caps, wall), issued: time.Now(), wallStart: wall,
 		standing: nothing,
 	}
 	ask := limit.Ask{
 		LeaseID: s.leaseID, KeyID: key.ID, Caps: s.caps,
 		Slot: a.Class == Inference, Tokens: a.Class == Inference,
 	}
-	d, err := g.acquire(ctx, ask, key)
+	d, err := g.acquire(ctx, ask, s)
 	if err != nil {
 		return Ticket{}, fmt.Errorf("acquire: %w", err)
 	}
@@ -249,7 +252,7 @@ func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key) (Ticket, e
 		s.release(ctx, limit.Final{GiveBackRequest: true})
 		return Ticket{}, ErrGone
 	}
-	if !stillGood(g.keys.Current(), key.ID) {
+	if !s.heldBy(g.keys.Current()) {
 		// Revoked since it was looked up: [Gate.Revoke] may have gone through
 		// the sessions before this one was among them.
 		g.forget(s)
@@ -261,23 +264,25 @@ func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key) (Ticket, e
 
 // acquire asks the store, loading the quota counter from the ledger when the
 // store does not know it yet.
-func (g *Gate) acquire(ctx context.Context, ask limit.Ask, key *apikey.Key) (limit.Decision, error) {
+func (g *Gate) acquire(ctx context.Context, ask limit.Ask, s *Session) (limit.Decision, error) {
 	d, err := g.limits.Acquire(ctx, ask)
 	if !errors.Is(err, limit.ErrUnseeded) {
 		return d, err
 	}
-	if err := g.seed(ctx, key, ask.Caps); err != nil {
+	if err := g.seed(ctx, s.key, s.wallStart); err != nil {
 		return d, err
 	}
 	return g.limits.Acquire(ctx, ask)
 }
 
-func (g *Gate) seed(ctx context.Context, key *apikey.Key, caps limit.Caps) error {
-	used, err := g.ledger.Used(ctx, key.ID, key.QuotaPeriod.Start(g.wall()), time.Time{})
+// seed loads the quota counter of the period in which a request started. Its
+// end matters where the wall clock was set back: later rows are not of it.
+func (g *Gate) seed(ctx context.Context, key *apikey.Key, started time.Time) error {
+	used, err := g.ledger.Used(ctx, key.ID, key.QuotaPeriod.Start(started), key.QuotaPeriod.End(started))
 	if err != nil {
 		return fmt.Errorf("read used quota: %w", err)
 	}
-	return g.limits.Seed(ctx, key.ID, caps.QuotaPeriod, used)
+	return g.limits.Seed(ctx, key.ID, key.QuotaPeriod.Name(started), used)
 }
 
 // remember keeps a session; false when the gate is closing or the client has

@@ -53,7 +53,7 @@ func (g *Gate) checkpoint(ctx context.Context) {
 		s.written.Store(prompt + completion)
 		s.flushed.Store(completion)
 		spends = append(spends, limit.Spend{
-			LeaseID: s.leaseID, Total: prompt + completion, QuotaPeriod: s.key.QuotaPeriod.Name(g.wall()),
+			LeaseID: s.leaseID, Total: prompt + completion, QuotaPeriod: s.caps.QuotaPeriod,
 		})
 		points = append(points, ledger.Checkpoint{LeaseID: s.leaseID, Counts: usage.Counts{
 			Prompt: prompt, Completion: completion, Cached: usage.Unsaid, Reasoning: usage.Unsaid,
@@ -94,13 +94,15 @@ func (s *Session) running() bool {
 }
 
 // sweep gives back tickets that nobody claimed, cuts streams that the proxy
-// has ended long ago, and finishes what waits for a log entry in vain.
+// has ended long ago or whose secret has expired, and finishes what waits for a log entry in vain.
 func (g *Gate) sweep(ctx context.Context) {
+	wall := g.wall()
 	for _, s := range g.all() {
 		s.mu.Lock()
 		unclaimed := s.stage == provisional && time.Since(s.issued) > limit.ProvisionalLife
 		hung := s.stage == live && s.witness != nil && time.Since(s.witnessAt) > grace
 		alone := s.stage == closed && time.Since(s.closedAt) > grace
+		expired := s.stage != closed && !s.until.IsZero() && !wall.Before(s.until)
 		if unclaimed {
 			s.stage, s.closedAt = closed, time.Now()
 		}
@@ -110,6 +112,8 @@ func (g *Gate) sweep(ctx context.Context) {
 			s.release(ctx, limit.Final{GiveBackRequest: true})
 		case hung:
 			s.cut("")
+		case expired:
+			s.cut(ledger.Revoked)
 		case alone:
 			s.finish(ctx)
 		}
@@ -146,20 +150,23 @@ func (g *Gate) Cancel(requestID string) int {
 	return n
 }
 
-// Revoke cuts the live requests of keys that ring no longer lets pass, unless
-// the key says that its streams may finish ([apikey.Key.Drain]).
+// Revoke cuts the live requests whose secret no longer opens their key in ring:
+// see [apikey.Ring.Holds]. What expires later is cut by [Gate.Run].
 func (g *Gate) Revoke(ring *apikey.Ring) {
 	for _, s := range g.all() {
-		if !stillGood(ring, s.key.ID) {
+		if !s.heldBy(ring) {
 			s.cut(ledger.Revoked)
 		}
 	}
 }
 
-// stillGood: requests of the key may go on.
-func stillGood(ring *apikey.Ring, id string) bool {
-	key, ok := ring.ByID(id)
-	return ok && (key.Enabled || key.Drain)
+// heldBy tells whether the ring lets the request go on, and notes until when.
+func (s *Session) heldBy(ring *apikey.Ring) bool {
+	until, ok := ring.Holds(s.key.ID, s.secret, s.gate.wall())
+	s.mu.Lock()
+	s.until = until
+	s.mu.Unlock()
+	return ok
 }
 
 // Drain refuses every new arrival from now on.

@@ -74,7 +74,7 @@ type bench struct {
 	reg     *prometheus.Registry
 	mu      sync.Mutex
 	access  []admission.Access
-	wall    func() time.Time
+	ahead   time.Duration // of the wall clock; guarded by mu
 }
 
 const (
@@ -111,12 +111,12 @@ func newBench(t *testing.T, caps limit.Caps, change ...func(*admission.Options))
 	t.Helper()
 	b := &bench{
 		t: t, limits: limit.NewMemory(), ledger: &brittle{Store: ledger.NewBook()},
-		catalog: &oneModel{}, reg: prometheus.NewRegistry(), wall: time.Now,
+		catalog: &oneModel{}, reg: prometheus.NewRegistry(),
 	}
 	o := admission.Options{
 		Keys: fixedKeys{ring(t, keyFile)}, Limits: b.limits, Ledger: b.ledger, Catalog: b.catalog,
 		Estimator: limit.NewEstimator(16), Metrics: admission.NewMetrics(b.reg, b.reg), Caps: caps,
-		Wall: func() time.Time { return b.wall() },
+		Wall: b.wall,
 		Access: func(a admission.Access) {
 			b.mu.Lock()
 			b.access = append(b.access, a)
@@ -136,6 +136,20 @@ func newBench(t *testing.T, caps limit.Caps, change ...func(*admission.Options))
 		_ = b.limits.Close()
 	})
 	return b
+}
+
+// wall is the wall clock, which [bench.setWall] sets.
+func (b *bench) wall() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Now().Add(b.ahead)
+}
+
+// setWall sets the wall clock; it goes on from there.
+func (b *bench) setWall(at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ahead = time.Until(at)
 }
 
 func arrive(secret string) admission.Arrival {

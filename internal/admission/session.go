@@ -2,6 +2,7 @@ package admission
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"sync"
@@ -41,8 +42,9 @@ type Session struct {
 	leaseID   string
 	arrival   Arrival // without credentials
 	key       *apikey.Key
-	caps      limit.Caps
-	issued    time.Time // monotonic
+	secret    [sha256.Size]byte // digest of the secret that opened it
+	caps      limit.Caps        // its quota period is the one of the start, to the end
+	issued    time.Time         // monotonic
 	wallStart time.Time
 
 	// prompt and completion are the running counts, written for each chunk by
@@ -64,6 +66,7 @@ type Session struct {
 	released  bool
 	giveBack  bool // the request did not count against the key
 	cutReason ledger.EndReason
+	until     time.Time // when the secret or its key expires; zero: never
 	onCut     func()
 	closedAt  time.Time
 	witness   *Witness
@@ -189,7 +192,7 @@ func (s *Session) withdraw(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	st := ledger.Settlement{
-		LeaseID: s.leaseID, EndedAt: s.gate.wall(), Reason: ledger.Refused, Quality: ledger.Exact,
+		LeaseID: s.leaseID, EndedAt: s.now(), Reason: ledger.Refused, Quality: ledger.Exact,
 		Counts: usage.Counts{Cached: usage.Unsaid, Reasoning: usage.Unsaid},
 	}
 	if _, _, err := s.gate.ledger.Settle(ctx, st); err != nil && !errors.Is(err, ledger.ErrUnknown) {
@@ -202,7 +205,7 @@ func (s *Session) take(ctx context.Context, tokens int64) error {
 	g := s.gate
 	d, err := g.limits.Reserve(ctx, s.leaseID, s.caps, tokens)
 	if errors.Is(err, limit.ErrUnseeded) {
-		if err = g.seed(ctx, s.key, s.caps); err == nil {
+		if err = g.seed(ctx, s.key, s.wallStart); err == nil {
 			d, err = g.limits.Reserve(ctx, s.leaseID, s.caps, tokens)
 		}
 	}
@@ -244,6 +247,10 @@ func (s *Session) intentOf(o Order, tokens int64) ledger.Intent {
 		Reserved: tokens, ClientAddr: s.arrival.Addr.String(),
 	}
 }
+
+// now is the time of the request's own clock, which began with the wall clock
+// and does not step with it: a request never ends before its start.
+func (s *Session) now() time.Time { return s.wallStart.Add(time.Since(s.issued)) }
 
 // FirstByte notes that the first byte of the answer's body has come.
 func (s *Session) FirstByte() {
@@ -287,7 +294,7 @@ func (s *Session) release(ctx context.Context, f limit.Final) {
 	if claimed {
 		s.gate.metrics.active.Dec()
 	}
-	f.QuotaPeriod = s.key.QuotaPeriod.Name(s.gate.wall())
+	f.QuotaPeriod = s.caps.QuotaPeriod
 	// The stream's context may be dead by now, and the lease must not outlive it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()

@@ -92,7 +92,7 @@ func (s *Session) settledAs(rec ledger.Record) {
 // settlement applies the table of design §6.
 func (s *Session) settlement(o Outcome, order Order) ledger.Settlement {
 	st := ledger.Settlement{
-		LeaseID: s.leaseID, Status: o.Status, EndedAt: s.gate.wall(), Reason: o.Reason, Engine: o.Engine,
+		LeaseID: s.leaseID, Status: o.Status, EndedAt: s.now(), Reason: o.Reason, Engine: o.Engine,
 	}
 	if ns := s.firstByte.Load(); ns > 0 {
 		st.FirstByteAt = s.wallStart.Add(time.Duration(ns))

@@ -18,7 +18,7 @@ func TestAKeyLearnsHowItsQuotaStands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, unlimited, withKeys(t, `[{"key": "`+keyA+`", "id": "a", "user": "ann", "quota": 1000, "quota_period": "day"}]`))
 		noon := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
-		b.wall = func() time.Time { return noon }
+		b.setWall(noon)
 
 		s := b.claimed(keyA)
 		if err := s.Reserve(t.Context(), admission.Order{Model: "tiny", Format: usage.Chat, N: 1, Prompts: 1, PromptBytes: 40, MaxTokens: 90}); err != nil {

@@ -75,7 +75,11 @@ func newRing(records []*record) *Ring {
 // valid, after the same work. Whether the default key is honoured is for the
 // caller to say.
 func (r *Ring) Lookup(secret string, now time.Time) (*Key, bool) {
-	digest := Digest(secret)
+	return r.LookupDigest(Digest(secret), now)
+}
+
+// LookupDigest is [Ring.Lookup] for a secret of which only the digest is known.
+func (r *Ring) LookupDigest(digest [sha256.Size]byte, now time.Time) (*Key, bool) {
 	g, ok := r.byDigest[digest]
 	if !ok {
 		g = nobody
@@ -90,6 +94,22 @@ func (r *Ring) Lookup(secret string, now time.Time) (*Key, bool) {
 		return nil, false
 	}
 	return k, true
+}
+
+// Holds reports whether requests of the key with that id, opened by the secret
+// with that digest, may go on at now, and until when as things stand: zero is
+// without end. They may while the secret opens the key; where the key is
+// disabled they may when it says so ([Key.Drain]).
+func (r *Ring) Holds(id string, digest [sha256.Size]byte, now time.Time) (until time.Time, ok bool) {
+	g, known := r.byDigest[digest]
+	if !known || g.key.ID != id || !g.key.Enabled && !g.key.Drain {
+		return time.Time{}, false
+	}
+	until = g.key.ExpiresAt
+	if until.IsZero() || !g.expiresAt.IsZero() && g.expiresAt.Before(until) {
+		until = g.expiresAt
+	}
+	return until, until.IsZero() || now.Before(until)
 }
 
 func bit(b bool) int {
