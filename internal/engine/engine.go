@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -30,6 +31,10 @@ const (
 	interval = time.Second
 	// askTimeout bounds one question.
 	askTimeout = 2 * time.Second
+	// patience is how long an engine may be silent and still count as ready:
+	// its host swaps, or it compiles something. What is sent to it waits. Envoy's
+	// health check is as patient (envoy.yaml).
+	patience = 10 * time.Second
 	// maxModels bounds the bytes of one model list.
 	maxModels = 4 << 20
 )
@@ -64,6 +69,7 @@ type Pool struct {
 	mu     sync.Mutex
 	states []State // in the order of Options.Endpoints; guarded by mu
 	lens   []map[string]int64
+	heard  []time.Time // guarded by mu; when each was ready last
 }
 
 // view is what requests read: no lock on their path.
@@ -86,6 +92,7 @@ func New(o Options) *Pool {
 		kick:   make(chan chan struct{}),
 		states: make([]State, len(o.Endpoints)),
 		lens:   make([]map[string]int64, len(o.Endpoints)),
+		heard:  make([]time.Time, len(o.Endpoints)),
 	}
 	for i, e := range o.Endpoints {
 		p.states[i] = State{Target: "http://" + e, Error: "not asked yet"}
@@ -190,6 +197,9 @@ func (p *Pool) look(ctx context.Context) {
 func (p *Pool) ask(ctx context.Context, i int) {
 	target := "http://" + p.o.Endpoints[i]
 	models, err := p.models(ctx, target)
+	if err != nil && p.silent(i, err) {
+		return
+	}
 	s := State{Target: target, Ready: err == nil}
 	lens := make(map[string]int64, len(models))
 	for _, m := range models {
@@ -209,11 +219,27 @@ func (p *Pool) ask(ctx context.Context, i int) {
 	p.mu.Lock()
 	was := p.states[i]
 	p.states[i], p.lens[i] = s, lens
+	if s.Ready {
+		p.heard[i] = time.Now()
+	}
 	p.mu.Unlock()
 	p.up.WithLabelValues(p.o.Endpoints[i]).Set(up)
 	if was.Ready != s.Ready && p.o.Log != nil {
 		p.o.Log.Info("engine changed", "engine", target, "ready", s.Ready, "models", s.Models, "error", s.Error)
 	}
+}
+
+// silent says whether an engine that was ready has only not answered yet. One
+// that refuses, answers something else or cannot be reached is not silent.
+func (p *Pool) silent(i int, err error) bool {
+	var timeout interface{ Timeout() bool }
+	var dial *net.OpError
+	if !errors.As(err, &timeout) || !timeout.Timeout() || errors.As(err, &dial) && dial.Op == "dial" {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.states[i].Ready && time.Since(p.heard[i]) < patience
 }
 
 // models is ready when /health says so and the list can be read.
