@@ -127,7 +127,7 @@ func TestProcessingModeKeepsTheStreamOpenAndDenialsOutOfIt(t *testing.T) {
 		t.Error("ext_proc cannot tell vLLM's answers from Envoy's")
 	}
 	// Exactly what extproc reads: one that is missing here is never seen.
-	read := []string{":method", ":path", "x-request-id", "content-length", ":status", "content-type", "content-encoding", "retry-after"}
+	read := []string{":method", ":path", "x-request-id", "content-length", ":status", "content-type", "content-encoding", "retry-after", "metadata"}
 	if diff := cmp.Diff(read, exact(ep.GetForwardRules().GetAllowedHeaders())); diff != "" {
 		t.Errorf("headers that ext_proc receives (-want +got):\n%s", diff)
 	}

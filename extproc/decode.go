@@ -3,6 +3,7 @@ package extproc
 import (
 	"bytes"
 	"strconv"
+	"strings"
 
 	"tollgate/internal/ticket"
 	"tollgate/internal/wire"
@@ -35,14 +36,49 @@ type head struct {
 	method, path, requestID string
 	contentLength           int64 // bytes; 0 = not said
 
-	status      int
-	eventStream bool
-	encoded     bool // a content coding other than identity
-	retryAfter  bool
+	status     int
+	kind       kind   // of the answer
+	coding     string // a content coding other than identity, "" for none
+	metadata   string // of an answer in bytes: JSON that has the usage
+	retryAfter bool
 
 	leaseID string // of the ticket
 	details string // response.code_details: who wrote the answer
 	engine  string // upstream.address
+}
+
+// kind is what an answer is by its content type.
+type kind uint8
+
+const (
+	unreadable kind = iota // none of the others, or not said
+	jsonBody
+	eventStream
+	binary // application/octet-stream: embeddings asked for as bytes
+)
+
+func kindOf(contentType []byte) kind {
+	name, _, _ := bytes.Cut(contentType, []byte(";"))
+	switch name = bytes.ToLower(bytes.TrimSpace(name)); {
+	case string(name) == "application/json", bytes.HasPrefix(name, []byte("application/")) && bytes.HasSuffix(name, []byte("+json")):
+		return jsonBody
+	case string(name) == "text/event-stream":
+		return eventStream
+	case string(name) == "application/octet-stream":
+		return binary
+	}
+	return unreadable
+}
+
+// coding is what a content-encoding says beside identity, "" for nothing.
+func coding(value []byte) string {
+	var left []string
+	for name := range strings.SplitSeq(string(value), ",") {
+		if name = strings.ToLower(strings.TrimSpace(name)); name != "" && name != "identity" {
+			left = append(left, name)
+		}
+	}
+	return strings.Join(left, ", ")
 }
 
 // decodeHead reads a ProcessingRequest that holds no body.
@@ -91,10 +127,11 @@ func (h *head) set(key, value []byte) {
 	case ":status": // with the colon: "status" is a header of nobody's
 		h.status, _ = strconv.Atoi(string(value))
 	case "content-type":
-		kind, _, _ := bytes.Cut(value, []byte(";"))
-		h.eventStream = bytes.EqualFold(bytes.TrimSpace(kind), []byte("text/event-stream"))
+		h.kind = kindOf(value)
 	case "content-encoding":
-		h.encoded = !bytes.EqualFold(value, []byte("identity"))
+		h.coding = coding(value)
+	case "metadata":
+		h.metadata = string(value)
 	case "retry-after":
 		h.retryAfter = true
 	}

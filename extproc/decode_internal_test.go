@@ -3,7 +3,6 @@ package extproc
 import (
 	"bytes"
 	"strconv"
-	"strings"
 	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -65,10 +64,11 @@ func (h *head) read(v *corev3.HeaderValue) {
 	case ":status":
 		h.status, _ = strconv.Atoi(value)
 	case "content-type":
-		kind, _, _ := strings.Cut(value, ";")
-		h.eventStream = strings.EqualFold(strings.TrimSpace(kind), "text/event-stream")
+		h.kind = kindOf([]byte(value))
 	case "content-encoding":
-		h.encoded = !strings.EqualFold(value, "identity")
+		h.coding = coding([]byte(value))
+	case "metadata":
+		h.metadata = value
 	case "retry-after":
 		h.retryAfter = true
 	}
@@ -95,6 +95,7 @@ func messages() []*extprocv3.ProcessingRequest {
 		{Key: "content-type", RawValue: []byte("Text/Event-Stream; charset=utf-8")},
 		{Key: "content-encoding", RawValue: []byte("Identity")},
 		{Key: "retry-after"},
+		{Key: "metadata", RawValue: []byte(`{"usage":{}}`)},
 	}}}
 	attributes := map[string]*structpb.Struct{
 		"another filter": {Fields: map[string]*structpb.Value{"upstream.address": structpb.NewStringValue("no")}},
@@ -173,4 +174,35 @@ func FuzzMessagesAreReadAsTheGeneratedCodeReadsThem(f *testing.F) {
 			checkDecoding(t, m)
 		}
 	})
+}
+
+func TestContentTypes(t *testing.T) {
+	for value, want := range map[string]kind{
+		"application/json":                  jsonBody,
+		"Application/JSON; charset=utf-8":   jsonBody,
+		"application/problem+json":          jsonBody,
+		"text/event-stream":                 eventStream,
+		" text/Event-Stream ;charset=utf-8": eventStream,
+		"application/octet-stream":          binary,
+		"":                                  unreadable,
+		"text/html":                         unreadable,
+		"text/plain; application/json":      unreadable,
+		"application/jsonp":                 unreadable,
+		"image/svg+json":                    unreadable,
+		"text/event-streams":                unreadable,
+	} {
+		if got := kindOf([]byte(value)); got != want {
+			t.Errorf("%q is %d, want %d", value, got, want)
+		}
+	}
+}
+
+func TestContentCodings(t *testing.T) {
+	for value, want := range map[string]string{
+		"": "", "identity": "", " Identity , identity": "", "GZIP": "gzip", "identity, br": "br", "gzip,,deflate": "gzip, deflate",
+	} {
+		if got := coding([]byte(value)); got != want {
+			t.Errorf("%q is %q, want %q", value, got, want)
+		}
+	}
 }

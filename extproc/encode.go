@@ -44,14 +44,18 @@ var withoutEnginesCORS = func() (b []byte) {
 }()
 
 // answerHeaders is the change to every answer of the engine; mode is the encoded
-// ProcessingMode for its body, nil for the mode that the request headers asked for.
-func answerHeaders(set []openai.Header, mode []byte) []byte {
+// ProcessingMode for its body, nil for the mode that the request headers asked for;
+// the headers in remove go too.
+func answerHeaders(set []openai.Header, mode []byte, remove ...string) []byte {
 	const usual = 512 // bytes: six rate headers and the names to remove
 	mutation := make([]byte, 0, usual)
 	for _, h := range set {
 		mutation = appendSet(mutation, h)
 	}
 	mutation = append(mutation, withoutEnginesCORS...)
+	for _, name := range remove {
+		mutation = wire.AppendString(mutation, mutationRemove, name)
+	}
 	common := wire.SizeBytes(commonHeaders, len(mutation))
 	headers := wire.SizeBytes(responseCommon, common)
 	b := make([]byte, 0, wire.SizeBytes(outResponseHeaders, headers)+wire.SizeBytes(outModeOverride, len(mode)))

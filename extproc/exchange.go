@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"tollgate/internal/admission"
@@ -38,7 +39,8 @@ type exchange struct {
 	status    int     // of the answer
 	engine    string
 	meter     *usage.Meter // nil until an answer is metered
-	encoded   bool         // the answer has a content coding: it passes unread
+	opaque    bool         // the answer's body passes unread
+	delivered int64        // bytes of the answer's body
 	settled   bool
 }
 
@@ -150,46 +152,52 @@ func (x *exchange) requestHeaders(ctx context.Context, h *head, end bool) (*outb
 	if x.models {
 		return wantModelList, nil
 	}
-	if end {
-		return x.refuseSelf(badBody("the request has no body", "")), nil
+	switch {
+	case h.coding != "":
+		return x.refuseSelf(compressed(h.coding)), nil
+	case end:
+		return x.refuseSelf(badBody(noBody, "")), nil
 	}
 	x.body.announced, x.wantsBody = h.contentLength, true
 	return wantRequestBody, nil
 }
 
 // responseHeaders decides what the answer's body costs: metered when it is a
-// 2xx of the engine, nothing otherwise.
+// 2xx of the engine, nothing otherwise. No answer of the engine passes, whatever
+// its status, to a request that was not checked.
 func (x *exchange) responseHeaders(ctx context.Context, h *head, end bool) (*outbound, error) {
-	if x.session == nil {
+	spoke := h.details == envoycode.ViaUpstream
+	switch {
+	case spoke && !x.models && x.request == nil:
+		return nil, errors.New("an answer to a request that was not checked")
+	case x.session == nil:
 		return responseHeadersGoOn, nil // a local reply to a request that never came here
 	}
 	x.freeBody() // where the body ended with trailers
 	x.status, x.engine = h.status, h.engine
 	rates := x.rateHeaders()
-	if h.details != envoycode.ViaUpstream {
+	switch {
+	case !spoke:
 		cause := envoycode.Cause(h.details, false, h.status)
 		return responseHeaders(rates, bodyNone), x.settle(ctx, localEnd(cause))
-	}
-	if h.status < 200 || h.status > 299 {
+	case h.status < 200 || h.status > 299:
 		if h.status == 503 && !h.retryAfter {
 			rates = append(rates, openai.Header{Name: "retry-after", Value: "1"})
 		}
 		return responseHeaders(rates, bodyNone), x.settle(ctx, ledger.Refused)
-	}
-	switch {
 	case x.models:
 		return responseHeadersAsAsked(rates), nil
-	case x.request == nil:
-		return nil, errors.New("an answer to a request that was not checked")
+	case !x.readable(h.kind):
+		return x.refuseAnswer(ctx)
 	case x.request.Format == usage.Free:
 		return responseHeaders(rates, bodyNone), x.settle(ctx, ledger.Complete)
 	}
 	x.startMeter(h)
-	if end {
+	switch {
+	case end:
 		return responseHeaders(rates, bodyNone), x.settle(ctx, x.ending())
-	}
-	if h.eventStream {
-		rates = append(rates, unbuffered)
+	case h.kind == eventStream:
+		return streamHeaders(append(rates, unbuffered)), nil
 	}
 	return responseHeaders(rates, bodyStreamed), nil
 }
@@ -197,6 +205,26 @@ func (x *exchange) responseHeaders(ctx context.Context, h *head, end bool) (*out
 // unbuffered makes nginx, and what has learned it from it, pass an event stream on
 // as it comes.
 var unbuffered = openai.Header{Name: "x-accel-buffering", Value: "no"}
+
+// readable tells whether an answer of that kind can be metered: JSON, an event
+// stream, or the bytes that the request asked for.
+func (x *exchange) readable(k kind) bool {
+	return k == jsonBody || k == eventStream || k == binary && x.request.Binary
+}
+
+// refuseAnswer keeps an answer of the engine from the client: nobody could say
+// what is in it. Nothing is delivered, so nothing is charged.
+func (x *exchange) refuseAnswer(ctx context.Context) (*outbound, error) {
+	d := admission.Deny(admission.BadAnswer)
+	x.status = openai.Denied(d.Reason).Status
+	o := x.outcome(ledger.Refused)
+	o.Unreadable = true
+	x.settled = true
+	if err := x.session.Settle(ctx, o); err != nil {
+		return nil, err
+	}
+	return x.refuse(d), nil
+}
 
 // localEnd is the end of a request that Envoy answered itself.
 func localEnd(c admission.Cause) ledger.EndReason {
@@ -213,10 +241,16 @@ func (x *exchange) startMeter(h *head) {
 	}
 	r := x.request
 	m.Reset(usage.Options{
-		Format: r.Format, SSE: h.eventStream, Choices: r.N * r.Prompts, Prompts: r.Prompts,
+		Format: r.Format, SSE: h.kind == eventStream, Encoded: h.coding != "", Choices: r.N * r.Prompts, Prompts: r.Prompts,
 		StripFinal: r.Stream && !r.WantsUsage, StripRunning: r.Stream && !r.WantsRunning,
 	})
-	x.meter, x.encoded = m, h.encoded
+	x.meter = m
+	// Clients' accept-encoding never reaches vLLM, so a coding is somebody's
+	// proxy in between.
+	x.opaque = h.coding != "" || h.kind == binary
+	if h.kind == binary && h.coding == "" && h.metadata != "" {
+		m.Feed([]byte(h.metadata), true) // vLLM says there what a JSON body would have said
+	}
 }
 
 // responseBody passes one chunk, and settles before it passes the end.
@@ -231,33 +265,25 @@ func (x *exchange) responseBody(ctx context.Context, chunk []byte, last bool) (*
 		return responseBodyGoesOn, nil
 	}
 	x.session.FirstByte()
-	if x.encoded {
-		return x.unread(ctx, last)
+	x.delivered += int64(len(chunk))
+	if x.opaque {
+		return responseBodyGoesOn, x.settleAt(ctx, last)
 	}
 	forward, changed := x.meter.Feed(chunk, last)
-	report := x.meter.Report()
-	x.session.Progress(report.Counts)
-	if last || x.meter.Ended() {
-		if err := x.settle(ctx, x.ending()); err != nil {
-			return nil, err
-		}
-	}
+	x.session.Progress(x.meter.Report().Counts)
+	err := x.settleAt(ctx, last || x.meter.Ended())
 	if !changed {
-		return responseBodyGoesOn, nil
+		return responseBodyGoesOn, err
 	}
-	return x.replaceChunk(forward), nil
+	return x.replaceChunk(forward), err
 }
 
-// unread passes a chunk of an answer that cannot be read. Clients'
-// accept-encoding never reaches vLLM, so this is somebody's proxy in between;
-// the record is an estimate.
-func (x *exchange) unread(ctx context.Context, last bool) (*outbound, error) {
-	if last {
-		if err := x.settle(ctx, ledger.Complete); err != nil {
-			return nil, err
-		}
+// settleAt settles where the end has come.
+func (x *exchange) settleAt(ctx context.Context, end bool) error {
+	if !end {
+		return nil
 	}
-	return responseBodyGoesOn, nil
+	return x.settle(ctx, x.ending())
 }
 
 func (x *exchange) responseTrailers(ctx context.Context) (*outbound, error) {
@@ -280,7 +306,7 @@ func (x *exchange) modelList(list []byte) (*outbound, error) {
 
 // ending is what the answer's own bytes say of its end.
 func (x *exchange) ending() ledger.EndReason {
-	if x.meter == nil || x.encoded {
+	if x.meter == nil || x.opaque {
 		return ledger.Complete
 	}
 	switch x.meter.Report().End {
@@ -307,11 +333,11 @@ func (x *exchange) settle(ctx context.Context, reason ledger.EndReason) error {
 
 func (x *exchange) outcome(reason ledger.EndReason) admission.Outcome {
 	o := admission.Outcome{Reason: reason, Status: x.status, Engine: x.engine, Report: usage.Report{Counts: usage.None()}}
-	switch {
-	case x.encoded:
-		o.Report.Anomalies[usage.Encoded] = 1
-	case x.meter != nil:
+	if x.meter != nil {
 		o.Report = x.meter.Report()
+		if x.meter.Unread() {
+			o.Unread = x.delivered
+		}
 	}
 	return o
 }
@@ -333,6 +359,28 @@ func (x *exchange) refuse(d *admission.DenialError) *outbound {
 	x.freeBody()
 	x.refused = true
 	return immediate(x.endpoint, &answer)
+}
+
+// noBody refuses a request that has to have a body.
+const noBody = "The request has no body; send a JSON object."
+
+// compressed refuses a body in a content coding: what cannot be read cannot be
+// checked.
+func compressed(coding string) *admission.DenialError {
+	d := admission.Deny(admission.UnsupportedMedia)
+	d.Message = "The request body is encoded as '" + printable(coding) + "'; send it without a 'content-encoding'."
+	return d
+}
+
+// printable is a client's word as it may stand in an answer.
+func printable(word string) string {
+	const longest = 64 // bytes
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' || r == '"' || r == '\'' || r == '\\' {
+			return '?'
+		}
+		return r
+	}, word[:min(len(word), longest)])
 }
 
 func badBody(message, param string) *admission.DenialError {

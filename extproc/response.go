@@ -80,6 +80,12 @@ func responseHeaders(set []openai.Header, mode []byte) *outbound {
 	return &outbound{prepared: answerHeaders(set, mode)}
 }
 
+// streamHeaders answers the headers of an event stream. Events may be taken out
+// of it, so a length that somebody in between has put on it is no longer true.
+func streamHeaders(set []openai.Header) *outbound {
+	return &outbound{prepared: answerHeaders(set, bodyStreamed, "content-length")}
+}
+
 // responseHeadersAsAsked answers response headers and leaves the mode that the
 // request headers asked for.
 func responseHeadersAsAsked(set []openai.Header) *outbound {

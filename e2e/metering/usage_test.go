@@ -100,8 +100,7 @@ func blockedCases() []testCase {
 	}
 	msgs := `"messages":[{"role":"user","content":"MARK"}]`
 	return []testCase{
-		b("encoding_format bytes_only", "/v1/embeddings", `{"model":"MODEL","input":"MARK","encoding_format":"bytes_only"}`, 400, "encoding_format"),
-		b("encoding_format bytes", "/v1/embeddings", `{"model":"MODEL","input":"MARK","encoding_format":"bytes"}`, 400, "encoding_format"),
+		b("encoding_format bytes, of what is no embedding", "/v1/chat/completions", `{"model":"MODEL","encoding_format":"bytes",`+msgs+`}`, 400, "encoding_format"),
 		b("background", "/v1/responses", `{"model":"MODEL","input":"MARK","background":true}`, 400, "background"),
 		b("beam search, chat", "/v1/chat/completions", `{"model":"MODEL","use_beam_search":true,"n":2,`+msgs+`}`, 400, "use_beam_search"),
 		b("beam search, text", "/v1/completions", `{"model":"MODEL","use_beam_search":true,"prompt":"MARK"}`, 400, "use_beam_search"),
@@ -187,7 +186,13 @@ func poolingCases() []testCase {
 		r = `{"model":"MODEL","query":"MARK","documents":["a","b"]}`
 	)
 	float := c("embeddings, base64", "/v1/embeddings", `{"model":"MODEL","input":"MARK","encoding_format":"base64"}`, strings.Replace(embed, "[0.1,-0.2]", `"AAAA"`, 1))
+	// Bytes: vLLM puts the usage into a header, or, where only bytes are asked for, nowhere.
+	raw := c("embeddings, bytes", "/v1/embeddings", `{"model":"MODEL","input":"MARK","encoding_format":"bytes"}`, "\x00\x01{\xff[")
+	raw.reply = stack.Reply{ContentType: "application/octet-stream", Header: http.Header{"Metadata": {`{"id":"e","created":1,"model":"tiny","data":[{"index":0,"start":0,"end":5}],"usage":{"prompt_tokens":11,"total_tokens":11}}`}}}
+	only := c("embeddings, bytes only: an estimate", "/v1/embeddings", `{"model":"MODEL","input":"MARK","encoding_format":"bytes_only"}`, "\x00\x01{\xff[")
+	only.reply, only.want = stack.Reply{ContentType: "application/octet-stream"}, guess("complete", 0)
 	return []testCase{
+		raw, only,
 		c("embeddings", "/v1/embeddings", e, embed), float, c("embeddings, alias", "/embeddings", e, embed),
 		c("score", "/v1/score", s, score), c("score, alias", "/score", s, score),
 		c("rerank, usage in front", "/v1/rerank", r, rank), c("rerank, alias", "/rerank", r, rank),

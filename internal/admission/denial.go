@@ -41,11 +41,16 @@ const (
 	KeyBodies Reason = "key_bodies"
 	// SlowBody: the request's body came too slowly.
 	SlowBody Reason = "slow_body"
+	// UnsupportedMedia: the body is compressed or of a type that is not read.
+	UnsupportedMedia Reason = "unsupported_media"
 	// Unavailable: we cannot decide or cannot record; also too many body bytes
 	// in memory.
 	Unavailable Reason = "unavailable"
 	// EngineUnavailable: vLLM is down or not ready.
 	EngineUnavailable Reason = "engine_unavailable"
+	// BadAnswer: the engine's answer is neither JSON nor an event stream, so it
+	// cannot be metered and is not delivered.
+	BadAnswer Reason = "bad_answer"
 	// Cancelled: an administrator or a revocation ended the request before it
 	// was sent to vLLM.
 	Cancelled Reason = "cancelled"
@@ -55,8 +60,14 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		MissingKey, MalformedKey, InvalidKey, NotAdmin, AddressRate, RequestRate, TokenRate,
-		GlobalSlots, KeySlots, QuotaSpent, ModelUnknown, BadRequest, KeyBodies, SlowBody, Unavailable, EngineUnavailable, Cancelled,
+		GlobalSlots, KeySlots, QuotaSpent, ModelUnknown, BadRequest, KeyBodies, SlowBody,
+		UnsupportedMedia, Unavailable, EngineUnavailable, BadAnswer, Cancelled,
 	}
+}
+
+// clientsOwn: the client got the request wrong, so it keeps its count (design §5).
+func (r Reason) clientsOwn() bool {
+	return r == ModelUnknown || r == BadRequest || r == SlowBody || r == UnsupportedMedia
 }
 
 // DenialError is a policy's answer, not a failure: the request is refused for

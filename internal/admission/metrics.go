@@ -84,7 +84,7 @@ func (m *Metrics) touch() {
 		m.settledTokens.WithLabelValues("input", string(q))
 		m.settledTokens.WithLabelValues("output", string(q))
 	}
-	for _, name := range anomalyNames {
+	for _, name := range append(anomalyNames[:], anomalyUnreadable, anomalyAbsurd, anomalyInconsistent) {
 		m.anomalyTotal.WithLabelValues(name)
 	}
 }
@@ -94,6 +94,18 @@ var anomalyNames = [usage.Anomalies]string{
 	usage.Decreasing: "decreasing", usage.WrongType: "wrong_type", usage.BadIndex: "bad_index",
 	usage.Malformed: "malformed", usage.Oversize: "oversize", usage.Encoded: "encoded",
 }
+
+// The anomalies that show in a whole account only, beside those of package usage.
+const (
+	// anomalyUnreadable: an answer that is neither JSON nor an event stream.
+	anomalyUnreadable = "unreadable"
+	// anomalyAbsurd: more tokens than the request can have cost.
+	anomalyAbsurd = "absurd"
+	// anomalyInconsistent: a part that is larger than its whole.
+	anomalyInconsistent = "inconsistent"
+)
+
+func (m *Metrics) anomaly(kind string) { m.anomalyTotal.WithLabelValues(kind).Inc() }
 
 func (m *Metrics) decided(r Reason) { m.decisions.WithLabelValues(string(r)).Inc() }
 

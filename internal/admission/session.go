@@ -127,7 +127,7 @@ func (s *Session) Reserve(ctx context.Context, o Order) error {
 	case errors.As(err, &denied):
 		s.gate.metrics.decided(denied.Reason)
 		// The client's own mistakes keep their request (design §5).
-		s.refund(denied.Reason != ModelUnknown && denied.Reason != BadRequest)
+		s.refund(!denied.Reason.clientsOwn())
 	default:
 		s.gate.metrics.decided(Unavailable)
 		s.refund(true)
@@ -140,7 +140,7 @@ func (s *Session) Reserve(ctx context.Context, o Order) error {
 // client it keeps its request.
 func (s *Session) Refused(r Reason) {
 	s.gate.metrics.decided(r)
-	s.refund(r != ModelUnknown && r != BadRequest && r != SlowBody)
+	s.refund(!r.clientsOwn())
 }
 
 func (s *Session) refund(giveBack bool) {

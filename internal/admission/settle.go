@@ -19,6 +19,12 @@ type Outcome struct {
 	Status int    // HTTP status that the client got; 0 when none is known
 	Engine string // address of the engine that answered, "" where unknown
 	Report usage.Report
+	// Unread is the size in bytes of what was delivered although nobody could
+	// read it; 0 where the report knows what there was.
+	Unread int64
+	// Unreadable: the answer was not delivered, because nobody could have said
+	// what is in it.
+	Unreadable bool
 }
 
 // pendingSettle is a settlement that the ledger refused for now.
@@ -123,8 +129,14 @@ func (s *Session) account(o Outcome, order Order) (usage.Counts, ledger.Quality)
 	if r.TextBytes > 0 || r.Deltas > 0 {
 		c.Completion = max(1, r.Deltas, c.Completion, s.gate.estimate.Text(s.sample(order, 0), r.TextBytes))
 	}
+	if order.Format != usage.Pooling {
+		c.Completion = max(c.Completion, (o.Unread+bytesPerToken-1)/bytesPerToken)
+	}
 	return c, ledger.Estimated
 }
+
+// bytesPerToken is what is taken for one token where nothing else is known.
+const bytesPerToken = 4
 
 // exact tells whether what was said is an account: the final usage, or the
 // running one of a stream. A usage whose output count is missing or nonsense

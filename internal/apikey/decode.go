@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"tollgate/internal/limit"
+	"tollgate/internal/whole"
 )
 
 // maxCount bounds every count: above it Redis, which counts in doubles, is no
@@ -171,8 +172,11 @@ func (f *fields) digest(m *member, field string, value jsontext.Value, to *[32]b
 
 // count is a number of tokens or requests; 0 lets nothing pass.
 func (f *fields) count(m *member, field string, value jsontext.Value) int64 {
-	n, err := strconv.ParseInt(string(value), 10, 64)
-	if value.Kind() != '0' || err != nil || n < 0 || n > maxCount {
+	n, isWhole := int64(0), false
+	if value.Kind() == '0' {
+		n, isWhole = whole.Number(value)
+	}
+	if !isWhole || n < 0 || n > maxCount {
 		f.bad(m, field, "must be a whole number from 0 to 9007199254740992, or null for no limit")
 		return 0
 	}

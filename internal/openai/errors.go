@@ -56,6 +56,8 @@ const (
 	codeNotFound    = "not_found"
 	codeTimeout     = "request_timeout"
 	codeTooLarge    = "request_too_large"
+	codeMedia       = "unsupported_media_type"
+	codeAnswer      = "bad_engine_answer"
 )
 
 // maxMessage bounds the message of an error body, in bytes.
@@ -101,6 +103,8 @@ func Denied(r admission.Reason) Refusal {
 			Status: http.StatusBadRequest, Type: typeInvalid, Code: codeInvalid,
 			Message: "The request is malformed; correct it before you send it again.",
 		}
+	case admission.UnsupportedMedia, admission.BadAnswer:
+		return unreadable(r)
 	case admission.KeyBodies, admission.SlowBody:
 		return bodyRefusal(r)
 	case admission.Unavailable, admission.EngineUnavailable, admission.Cancelled:
@@ -141,6 +145,21 @@ func keyRefusal(r admission.Reason) Refusal {
 		message = "No API key was sent: send it in 'Authorization: Bearer sk-...' or in 'x-api-key'. Ask your administrator for a key."
 	}
 	return Refusal{Status: http.StatusUnauthorized, Type: typeInvalid, Code: codeInvalidKey, Message: message}
+}
+
+// unreadable refuses what is in a form that is not read: a request, or an answer.
+func unreadable(r admission.Reason) Refusal {
+	if r == admission.UnsupportedMedia {
+		return Refusal{
+			Status: http.StatusUnsupportedMediaType, Type: typeInvalid, Code: codeMedia,
+			Message: "The request body is not read in this form; send plain JSON with 'content-type: application/json'.",
+		}
+	}
+	return Refusal{
+		// Sent again it would be run again, with the same end.
+		Status: http.StatusBadGateway, Type: typeServer, Code: codeAnswer, NoRetry: true,
+		Message: "The model server answered with neither JSON nor an event stream; its answer was not passed on. Tell your administrator: something between the gateway and the model server may have changed it.",
+	}
 }
 
 func rateRefusal(message string) Refusal {

@@ -37,6 +37,8 @@ func TestEveryReasonIsAnsweredByTheTable(t *testing.T) {
 		admission.BadRequest:        {400, "invalid_request_error", "invalid_request", "", false, false},
 		admission.KeyBodies:         {429, "rate_limit_error", "rate_limit_exceeded", "", true, false},
 		admission.SlowBody:          {408, "invalid_request_error", "request_timeout", "", false, true},
+		admission.UnsupportedMedia:  {415, "invalid_request_error", "unsupported_media_type", "", false, false},
+		admission.BadAnswer:         {502, "server_error", "bad_engine_answer", "", false, true},
 		admission.Unavailable:       {503, "server_error", "service_unavailable", "", true, false},
 		admission.EngineUnavailable: {503, "server_error", "engine_unavailable", "", true, false},
 		admission.Cancelled:         {503, "server_error", "service_unavailable", "", false, true},
@@ -242,6 +244,7 @@ func TestAnthropicClientsGetTheirOwnTypes(t *testing.T) {
 		admission.AddressRate: "rate_limit_error", admission.RequestRate: "rate_limit_error", admission.TokenRate: "rate_limit_error",
 		admission.GlobalSlots: "rate_limit_error", admission.KeySlots: "rate_limit_error", admission.QuotaSpent: "rate_limit_error",
 		admission.KeyBodies: "rate_limit_error", admission.SlowBody: "timeout_error",
+		admission.UnsupportedMedia: "invalid_request_error", admission.BadAnswer: "api_error",
 		admission.Unavailable: "overloaded_error", admission.EngineUnavailable: "overloaded_error", admission.Cancelled: "overloaded_error",
 	}
 	for _, reason := range admission.Reasons() {

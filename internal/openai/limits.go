@@ -39,6 +39,7 @@ func sentence(d *admission.DenialError) string {
 	case admission.QuotaSpent:
 		return quotaSpent(d)
 	case admission.MissingKey, admission.MalformedKey, admission.NotAdmin, admission.BadRequest, admission.KeyBodies, admission.SlowBody,
+		admission.UnsupportedMedia, admission.BadAnswer,
 		admission.Unavailable, admission.EngineUnavailable, admission.Cancelled:
 	}
 	return ""
@@ -103,7 +104,8 @@ func said(d *admission.DenialError) admission.Standing {
 	case admission.MissingKey, admission.MalformedKey, admission.InvalidKey, admission.NotAdmin, admission.AddressRate:
 		return admission.Standing{Requests: none, Tokens: none, Quota: none}
 	case admission.RequestRate, admission.TokenRate, admission.GlobalSlots, admission.KeySlots, admission.QuotaSpent,
-		admission.ModelUnknown, admission.BadRequest, admission.KeyBodies, admission.SlowBody, admission.Unavailable, admission.EngineUnavailable, admission.Cancelled:
+		admission.ModelUnknown, admission.BadRequest, admission.KeyBodies, admission.SlowBody, admission.UnsupportedMedia,
+		admission.Unavailable, admission.EngineUnavailable, admission.BadAnswer, admission.Cancelled:
 	}
 	for _, l := range []struct {
 		rate    *limit.Rate

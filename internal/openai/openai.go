@@ -59,6 +59,9 @@ type Request struct {
 	WantsUsage bool
 	// WantsRunning: and continuous_usage_stats.
 	WantsRunning bool
+	// Binary: the answer is to be bytes, not JSON (encoding_format "bytes", whose
+	// usage is in a header, or "bytes_only", which has none).
+	Binary bool
 	// Format is the shape of the answer.
 	Format usage.Format
 }

@@ -208,8 +208,8 @@ func TestBadParametersAreNamed(t *testing.T) {
 		{"n", `"model":"m","n":16384`},
 		{"n", `"model":"m","n":"2"`},
 		{"n", `"model":"m","n":1.5`},
-		{"n", `"model":"m","n":1.0`},
-		{"n", `"model":"m","n":1e0`},
+		{"n", `"model":"m","n":17.0`},
+		{"n", `"model":"m","n":1e-1`},
 		{"n", `"model":"m","n":true`},
 		{"n", `"model":"m","n":99999999999999999999`},
 		{"n", `"model":"m","N":2`},
@@ -251,6 +251,27 @@ func TestBadParametersAreNamed(t *testing.T) {
 				t.Errorf("got param %q, want %q", got, tt.param)
 			}
 		})
+	}
+}
+
+func TestWholeNumbersMayHaveAPointOrAnExponent(t *testing.T) {
+	for _, body := range []string{
+		`{"model":"m","n":2.0,"max_tokens":1e3}`, `{"model":"m","n":2e0,"max_completion_tokens":1000.0}`,
+		`{"model":"m","n":20E-1,"max_tokens":5,"max_completion_tokens":1.0e+3}`,
+	} {
+		req, err := openai.Parse(openai.ChatCompletions, []byte(body), limits)
+		if err != nil || req.N != 2 || req.MaxTokens != 1000 {
+			t.Errorf("%s: got %+v, %v, want n 2 and 1000 tokens", body, req, err)
+		}
+		if err == nil && string(req.Body) != body {
+			t.Errorf("%s was rewritten to %s", body, req.Body)
+		}
+	}
+	for body, want := range map[string]int{`[1,2.0,3e0]`: 1, `[[1.0],[2]]`: 2} {
+		req, err := openai.Parse(openai.Completions, []byte(`{"model":"m","prompt":`+body+`}`), limits)
+		if err != nil || req.Prompts != want {
+			t.Errorf("token ids %s: got %+v, %v, want %d prompts", body, req, err, want)
+		}
 	}
 }
 

@@ -1,6 +1,11 @@
 package openai
 
-import "strconv"
+import (
+	"strconv"
+
+	"tollgate/internal/usage"
+	"tollgate/internal/whole"
+)
 
 // The methods of this file are the rules of the top-level fields: each reads
 // the value at the current position and keeps what the gateway needs of it.
@@ -47,7 +52,8 @@ func (p *parser) mustBeOff(name string) error {
 	return err
 }
 
-// count reads an integer from 0 to maxCount, or null.
+// count reads a whole number from 0 to maxCount, or null. 1024.0 and 1e3 are whole
+// numbers too: some clients write them so, and vLLM takes them.
 func (p *parser) count(name string, into *int64) error {
 	start := p.pos
 	k, err := p.value(false)
@@ -56,11 +62,14 @@ func (p *parser) count(name string, into *int64) error {
 		return err
 	case k == null:
 		return nil
-	case k != integer:
+	case k != integer && k != fraction:
 		return badParam(name, "'"+name+"' must be an integer.")
 	}
-	v, err := strconv.ParseInt(string(p.buf[start:p.pos]), 10, 64)
-	if err != nil || v < 0 || v > maxCount {
+	v, isWhole := whole.Number(p.buf[start:p.pos])
+	switch {
+	case !isWhole:
+		return badParam(name, "'"+name+"' must be an integer.")
+	case v < 0 || v > maxCount:
 		return badParam(name, "'"+name+"' must be between 0 and "+strconv.Itoa(maxCount)+".")
 	}
 	*into = v
@@ -115,8 +124,7 @@ func (p *parser) streamOption(base int) error {
 	return err
 }
 
-// encodingFormat refuses the binary forms: their answers have no usage in the
-// body, one of them none at all.
+// encodingFormat notes the forms whose answer is no JSON.
 func (p *parser) encodingFormat() error {
 	if p.peek() != '"' {
 		k, err := p.value(false)
@@ -133,7 +141,10 @@ func (p *parser) encodingFormat() error {
 		raw = unescape(raw)
 	}
 	if s := string(raw); s == "bytes" || s == "bytes_only" {
-		return badParam("encoding_format", "This 'encoding_format' is not supported; use 'float' or 'base64'.")
+		p.out.Binary = true
+		if p.ep.Format() != usage.Pooling {
+			return badParam("encoding_format", "This 'encoding_format' is for embeddings; leave it out.")
+		}
 	}
 	return nil
 }
@@ -161,10 +172,16 @@ func (p *parser) list() (sh shape, err error) {
 	empty, err := p.open(']')
 	for more := !empty; more && err == nil; {
 		var k kind
+		start := p.pos
 		if k, err = p.value(false); err != nil {
 			break
 		}
 		sh.items++
+		if k == fraction {
+			if _, ok := whole.Number(p.buf[start:p.pos]); ok {
+				k = integer
+			}
+		}
 		switch k {
 		case text:
 			sh.strings++

@@ -21,6 +21,8 @@ type Meter struct {
 	aborted bool // a finish_reason was "abort"
 	done    bool // the answer is complete
 	over    bool // nothing that matters follows
+	read    bool // an event that is JSON was read
+	short   bool // a JSON body broke off
 
 	running   Counts
 	final     Counts
@@ -130,6 +132,7 @@ func (m *Meter) body(chunk []byte, last bool) {
 		m.failed = r.failed || r.event == errorEvent || r.status == failed
 		m.aborted, m.done, m.over = r.aborted, true, true
 	case last && !r.complete && d.state != atStart && d.state != broken:
+		m.short = true
 		d.fail()
 	}
 }
@@ -151,6 +154,24 @@ func (m *Meter) behindMark(chunk []byte) []byte {
 // engine has said all it has to say, well or badly. Whoever settles does so
 // before it forwards the chunk that brought the end.
 func (m *Meter) Ended() bool { return m.over }
+
+// Unread reports whether what was fed so far is no answer that anybody could
+// read: its tokens can only be guessed from its size.
+func (m *Meter) Unread() bool {
+	if m.seen {
+		return false // it has an account, whatever else is in it
+	}
+	d := &m.doc
+	switch {
+	case m.blind:
+		return true
+	case m.opts.SSE:
+		return !m.read && !m.done || m.textBytes == 0 && d.anomalies[Malformed] > 0
+	case d.state == broken && !m.short:
+		return true
+	}
+	return d.r.complete && d.r.textBytes() == 0 && !m.failed
+}
 
 // Report returns what is known now. It is cheap enough for every chunk.
 func (m *Meter) Report() Report {

@@ -276,6 +276,7 @@ func (m *Meter) event() edit {
 	case m.frame.marker:
 		d.note(Malformed)
 	case d.state == atEnd:
+		m.read = true
 		return m.settle()
 	case d.state != atStart && d.state != broken:
 		d.note(Malformed)
