@@ -105,11 +105,13 @@ const (
 	anomalyInconsistent = "inconsistent"
 )
 
-func (m *Metrics) anomaly(kind string) { m.anomalyTotal.WithLabelValues(kind).Inc() }
-
 func (m *Metrics) decided(r Reason) { m.decisions.WithLabelValues(string(r)).Inc() }
 
-func (m *Metrics) anomalies(r usage.Report) {
+// anomalies counts the nonsense in a report, and one more kind, "" for none.
+func (m *Metrics) anomalies(r usage.Report, more string) {
+	if more != "" {
+		m.anomalyTotal.WithLabelValues(more).Inc()
+	}
 	for kind, n := range r.Anomalies {
 		if n > 0 {
 			m.anomalyTotal.WithLabelValues(anomalyNames[kind]).Add(float64(n))

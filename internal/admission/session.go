@@ -54,6 +54,8 @@ type Session struct {
 	written            atomic.Int64 // prompt + completion at the last checkpoint
 	firstByte          atomic.Int64 // monotonic ns after issued; 0 = none yet
 
+	most bounds // of the order: the stream writes it before the answer begins, then only reads
+
 	mu        sync.Mutex
 	stage     stage // guarded by mu, like all that follows
 	claimed   bool  // a stream has held it
@@ -168,7 +170,7 @@ func (s *Session) reserve(ctx context.Context, o Order) error {
 		}
 	}
 	s.mu.Lock()
-	s.order, s.reserved = o, tokens
+	s.order, s.reserved, s.most = o, tokens, boundsOf(o, maxLen)
 	cut := s.cutReason != ""
 	s.mu.Unlock()
 	if cut {
@@ -266,10 +268,10 @@ const checkpointTokens = 64
 // Progress reports the running counts; called for each chunk, it neither locks
 // nor allocates.
 func (s *Session) Progress(c usage.Counts) {
-	if c.Prompt >= 0 {
+	if c.Prompt >= 0 && c.Prompt <= s.most.prompt {
 		s.prompt.Store(c.Prompt)
 	}
-	if c.Completion < 0 {
+	if c.Completion < 0 || c.Completion > s.most.completion {
 		return
 	}
 	s.completion.Store(c.Completion)

@@ -25,6 +25,8 @@ type Outcome struct {
 	// Unreadable: the answer was not delivered, because nobody could have said
 	// what is in it.
 	Unreadable bool
+
+	doubtful bool // the report has nonsense in it
 }
 
 // pendingSettle is a settlement that the ledger refused for now.
@@ -48,11 +50,16 @@ func (s *Session) Settle(ctx context.Context, o Outcome) error {
 	if s.cutReason != "" && o.Reason == ledger.Aborted {
 		o.Reason = s.cutReason
 	}
-	order, reserved := s.order, s.reserved
+	order, reserved, most := s.order, s.reserved, s.most
 	s.mu.Unlock()
 
+	nonsense := plausible(&o.Report.Counts, most)
+	if nonsense == "" && o.Unreadable {
+		nonsense = anomalyUnreadable
+	}
+	o.doubtful = nonsense != ""
 	st := s.settlement(o, order)
-	s.gate.metrics.anomalies(o.Report)
+	s.gate.metrics.anomalies(o.Report, nonsense)
 	rec, _, err := s.gate.ledger.Settle(ctx, st)
 	if err != nil {
 		s.gate.keep(pendingSettle{session: s, settlement: st})
@@ -114,7 +121,7 @@ func (s *Session) account(o Outcome, order Order) (usage.Counts, ledger.Quality)
 	switch {
 	case o.Reason == ledger.Refused, order.Format == usage.Free:
 		return zero, ledger.Exact
-	case exact(r, order):
+	case exact(r, order) && !o.doubtful:
 		c := r.Counts
 		c.Prompt, c.Completion = max(0, c.Prompt), max(0, c.Completion)
 		return c, ledger.Exact
@@ -125,7 +132,7 @@ func (s *Session) account(o Outcome, order Order) (usage.Counts, ledger.Quality)
 	if c.Prompt = r.Counts.Prompt; c.Prompt < 0 {
 		c.Prompt = s.gate.estimate.Estimate(s.sample(order, 0)).Prompt
 	}
-	c.Completion = max(0, r.Counts.Completion)
+	c.Completion = max(0, r.Counts.Completion, s.completion.Load())
 	if r.TextBytes > 0 || r.Deltas > 0 {
 		c.Completion = max(1, r.Deltas, c.Completion, s.gate.estimate.Text(s.sample(order, 0), r.TextBytes))
 	}
