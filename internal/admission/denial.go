@@ -85,6 +85,12 @@ type DenialError struct {
 	// Cap is the limit that refused where no rate shows it: requests at once, or
 	// requests a second of a client address. 0: not known.
 	Cap int64
+	// Need and Free are of a refusal by slots: how many of them the request needs
+	// and how many were free.
+	Need, Free int64
+	// Debt is how many tokens were used beyond the limit per minute and are not
+	// waited out yet.
+	Debt int64
 	// Model and Nearest are of [ModelUnknown]: the name that was asked for, and
 	// the name most like it of those that the key may use, "" where there is none.
 	Model, Nearest string
@@ -120,7 +126,7 @@ func (e *DenialError) Error() string { return "refused: " + string(e.Reason) }
 // denial turns a store's refusal into the gate's; tokens is what was asked for,
 // 0 at the arrival.
 func (s *Session) denial(d limit.Decision, tokens int64) *DenialError {
-	e := &DenialError{RetryAfter: d.RetryAfter, Standing: s.standingOf(d), Requested: tokens}
+	e := &DenialError{RetryAfter: d.RetryAfter, Standing: s.standingOf(d), Requested: tokens, Need: d.Need, Free: d.Free, Debt: d.Debt}
 	switch d.Denied {
 	case limit.Requests:
 		e.Reason = RequestRate

@@ -28,9 +28,10 @@ const (
 	Open Class = iota
 	// Admin routes need an admin key and consume the address rate only.
 	Admin
-	// Listing routes consume a request, no slot and no tokens: the model list,
-	// tokenize.
+	// Listing routes consume a request, no slot and no tokens: the model list.
 	Listing
+	// Counting routes consume a request and a slot, no tokens: tokenize.
+	Counting
 	// Inference routes consume everything.
 	Inference
 )
@@ -236,7 +237,7 @@ func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key, secret [sh
 	}
 	ask := limit.Ask{
 		LeaseID: s.leaseID, KeyID: key.ID, Caps: s.caps,
-		Slot: a.Class == Inference, Tokens: a.Class == Inference,
+		Slot: a.Class == Inference || a.Class == Counting, Tokens: a.Class == Inference,
 	}
 	d, err := g.acquire(ctx, ask, s)
 	if err != nil {

@@ -153,6 +153,8 @@ func RegisterStore(own prometheus.Registerer, store limit.Store) {
 	own.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "leases_live", Help: "Live leases, provisional ones included."},
 			read(func(t limit.Totals) float64 { return float64(t.Leases) })),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "slots_taken", Help: "Slots of the gateway that live requests hold, one for each sequence."},
+			read(func(t limit.Totals) float64 { return float64(t.Slots) })),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tokens_reserved", Help: "Tokens in open reservations."},
 			read(func(t limit.Totals) float64 { return float64(t.Reserved) })),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "leases_expired_total", Help: "Leases that nobody claimed or renewed in time."},

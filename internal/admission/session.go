@@ -164,8 +164,9 @@ func (s *Session) reserve(ctx context.Context, o Order) error {
 	}
 	var tokens int64
 	if o.Format != usage.Free {
-		tokens = g.estimate.Estimate(s.sample(o, maxLen)).Total()
-		if err := s.take(ctx, tokens); err != nil {
+		estimate := g.estimate.Estimate(s.sample(o, maxLen))
+		tokens = estimate.Total()
+		if err := s.take(ctx, reservationOf(o, estimate)); err != nil {
 			return err
 		}
 	}
@@ -202,13 +203,36 @@ func (s *Session) withdraw(ctx context.Context) {
 	}
 }
 
-// take reserves tokens in the key's window and quota.
-func (s *Session) take(ctx context.Context, tokens int64) error {
+// reservationOf is what a request takes beside its lease: a slot for each
+// sequence that it generates, and its tokens.
+func reservationOf(o Order, e limit.Estimate) limit.Reservation {
+	r := limit.Reservation{
+		Tokens: e.Total(), Slots: 1,
+		Hold: limit.Hold{Prompt: e.Prompt, Output: e.Output, Most: e.Output, Extended: true},
+	}
+	if o.generates() {
+		r.Slots = int64(max(o.N, 1)) * int64(max(o.Prompts, 1))
+	}
+	return r
+}
+
+// generates: the answer is made token by token. Embeddings and scores are not.
+func (o Order) generates() bool {
+	switch o.Format {
+	case usage.Chat, usage.Completions, usage.Responses, usage.Messages:
+		return true
+	case usage.Pooling, usage.Free:
+	}
+	return false
+}
+
+// take reserves slots and tokens in the key's window and quota.
+func (s *Session) take(ctx context.Context, r limit.Reservation) error {
 	g := s.gate
-	d, err := g.limits.Reserve(ctx, s.leaseID, s.caps, tokens)
+	d, err := g.limits.Reserve(ctx, s.leaseID, s.caps, r)
 	if errors.Is(err, limit.ErrUnseeded) {
 		if err = g.seed(ctx, s.key, s.wallStart); err == nil {
-			d, err = g.limits.Reserve(ctx, s.leaseID, s.caps, tokens)
+			d, err = g.limits.Reserve(ctx, s.leaseID, s.caps, r)
 		}
 	}
 	if err != nil {
@@ -218,7 +242,7 @@ func (s *Session) take(ctx context.Context, tokens int64) error {
 	s.standing = s.standingOf(d)
 	s.mu.Unlock()
 	if d.Denied != limit.Admitted {
-		return s.denial(d, tokens)
+		return s.denial(d, r.Tokens)
 	}
 	return nil
 }

@@ -195,26 +195,51 @@ func (g *Gateway) openLimits(ctx context.Context, own prometheus.Registerer) err
 		Name: "store_partitioned", Help: "1 while the limits of this replica are its own share, because Redis does not answer.",
 	}, func() float64 { return 0 })) // memory is never apart from itself
 	admission.RegisterStore(own, g.limits) //nolint:contextcheck // read at every scrape
+	return g.restore(ctx)
+}
+
+// restore fills the windows of the last minute from the ledger, and what the
+// last hour has left to be waited out.
+func (g *Gateway) restore(ctx context.Context) error {
 	now := time.Now()
-	seconds, err := g.ledger.Minute(ctx, now.Add(-limit.Window))
+	seconds, err := g.ledger.Minute(ctx, now.Add(-limit.DebtSpan))
 	if err != nil {
-		return fmt.Errorf("read the last minute: %w", err)
+		return fmt.Errorf("read the last hour: %w", err)
 	}
+	uses := make(map[string][]limit.Use)
 	for _, s := range seconds {
-		if err := g.limits.Restore(ctx, s.KeyID, max(0, now.Sub(s.At)), s.Tokens, s.Requests); err != nil {
+		ago := max(0, now.Sub(s.At))
+		if err := g.limits.Restore(ctx, s.KeyID, ago, s.Tokens, s.Requests); err != nil {
 			return fmt.Errorf("restore windows: %w", err)
+		}
+		uses[s.KeyID] = append(uses[s.KeyID], limit.Use{Ago: ago, Tokens: s.Tokens})
+	}
+	for id, used := range uses {
+		key, ok := g.keys.Current().ByID(id)
+		if !ok {
+			continue
+		}
+		tokens := key.Caps(g.caps(), now).Tokens
+		if err := g.limits.Owe(ctx, id, tokens, limit.Unpaid(used, tokens)); err != nil {
+			return fmt.Errorf("restore debts: %w", err)
 		}
 	}
 	return nil
 }
 
-// join makes the gate and its adapters.
-func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
-	log, rl := o.Log, g.cfg.RateLimit
-	caps := limit.Caps{
+// caps are the global limits and the defaults of each key.
+func (g *Gateway) caps() limit.Caps {
+	rl := g.cfg.RateLimit
+	return limit.Caps{
 		Global: orUnlimited(rl.Concurrent), Concurrent: orUnlimited(rl.ConcurrentPerKey),
 		Requests: orUnlimited(rl.RequestsPerMinute), Tokens: orUnlimited(rl.TokensPerMinute), Quota: limit.Unlimited,
 	}
+}
+
+// join makes the gate and its adapters.
+func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
+	log, rl := o.Log, g.cfg.RateLimit
+	caps := g.caps()
 	var addresses *limit.Addresses
 	if rl.QPS != nil {
 		addresses = limit.NewAddresses(*rl.QPS, 0, addressesKept)

@@ -18,7 +18,9 @@ type account struct {
 	leases   int64
 	slots    int64
 	reserved int64 // tokens in open reservations
+	debt     debt
 	quota    quotaBook
+	held     int64         // of the quota, by leases
 	dropAt   instant       // when an idle account may go
 	idle     node[account] // in Memory.idle while the account has no lease
 }
@@ -48,6 +50,9 @@ func (a *account) allowTokens(limit, tokens int64, now instant) (time.Duration, 
 		return Window, false
 	}
 	room := limit - min(tokens, limit)
+	if wait := a.debt.wait(now); wait > 0 {
+		return max(wait, a.tokens.until(now, room)), false
+	}
 	switch {
 	case a.tokens.total+a.reserved <= room:
 		return 0, true
@@ -57,9 +62,9 @@ func (a *account) allowTokens(limit, tokens int64, now instant) (time.Duration, 
 	return a.tokens.until(now, room), false
 }
 
-// allowQuota checks the quota of the running period. [ErrUnseeded] when its
-// counter is not known.
-func (a *account) allowQuota(caps *Caps) (time.Duration, bool, error) {
+// allowQuota checks that need is left of the quota of the running period.
+// [ErrUnseeded] when its counter is not known.
+func (a *account) allowQuota(caps *Caps, need int64) (time.Duration, bool, error) {
 	if caps.Quota < 0 {
 		return 0, true, nil
 	}
@@ -70,9 +75,9 @@ func (a *account) allowQuota(caps *Caps) (time.Duration, bool, error) {
 	switch {
 	case !known:
 		return 0, false, ErrUnseeded
-	case used >= caps.Quota:
+	case caps.Quota-used < need:
 		return 0, false, nil
-	case used+a.reserved >= caps.Quota:
+	case caps.Quota-used-a.held < need: // what is held may come back any time
 		return time.Second, false, nil
 	}
 	return 0, true, nil
@@ -97,9 +102,12 @@ func (a *account) decide(denied Denial, retry time.Duration, caps *Caps, now ins
 			Remaining: max(0, caps.Tokens-a.tokens.total-a.reserved),
 			Reset:     a.tokens.empties(now),
 		}
+		if wait := a.debt.wait(now); wait > 0 {
+			d.Tokens.Remaining, d.Tokens.Reset, d.Debt = 0, max(d.Tokens.Reset, wait), a.debt.tokens(now)
+		}
 	}
 	if used, known := a.quota.used(caps.QuotaPeriod); caps.Quota == 0 || caps.Quota > 0 && known {
-		d.Quota = Rate{Limit: caps.Quota, Remaining: max(0, caps.Quota-used-a.reserved)}
+		d.Quota = Rate{Limit: caps.Quota, Remaining: max(0, caps.Quota-used-a.held)}
 	}
 	return d
 }

@@ -113,9 +113,9 @@ func (e *Estimator) Estimate(s Sample) Estimate {
 	fit, learned := start, int64(0)
 	e.mu.Lock()
 	if h, ok := e.pairs.Get(pair{s.KeyID, s.Model}); ok {
-		fit, learned = h.prompt.fit(h.of.prompt.center(startRatio)), h.outputs.expected()
+		fit, learned = h.prompt.fit(h.of.prompt.center()), h.outputs.expected()
 	} else if v, ok := e.models.Get(s.Model); ok {
-		fit.ratio = v.prompt.center(startRatio)
+		fit.ratio = v.prompt.center()
 	}
 	e.mu.Unlock()
 
@@ -137,9 +137,9 @@ func (e *Estimator) Text(s Sample, textBytes int64) int64 {
 	e.mu.Lock()
 	ratio := startRatio
 	if h, ok := e.pairs.Get(pair{s.KeyID, s.Model}); ok {
-		ratio = h.text.value(h.of.text.center(startRatio))
+		ratio = h.text.value(h.of.text.center())
 	} else if v, ok := e.models.Get(s.Model); ok {
-		ratio = v.text.center(startRatio)
+		ratio = v.text.center()
 	}
 	e.mu.Unlock()
 	textBytes = bounded(textBytes)

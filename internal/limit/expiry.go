@@ -91,10 +91,9 @@ func (m *Memory) expire(now instant) {
 func (m *Memory) end(l *lease, giveBackRequest bool, now instant) {
 	a := l.account
 	m.reserved -= l.unreserve(l.reserved)
-	if l.slot {
-		a.slots--
-		m.slots--
-	}
+	l.unhold(l.held)
+	a.slots -= l.slots
+	m.slots -= l.wide
 	if giveBackRequest {
 		a.requests.slide(now)
 		a.requests.take(l.counted, 1)
@@ -106,7 +105,7 @@ func (m *Memory) end(l *lease, giveBackRequest bool, now instant) {
 }
 
 // find returns the account of a key; one of an idle key whose quota counters
-// are still known is opened again. Nil when nothing is known.
+// or debt are still known is opened again. Nil when nothing is known.
 func (m *Memory) find(keyID string, now instant) *account {
 	if a := m.accounts[keyID]; a != nil {
 		return a
@@ -127,8 +126,8 @@ func (m *Memory) open(keyID string, now instant) *account {
 	}
 	a := &account{id: keyID}
 	a.slide(now)
-	if book, ok := m.resting.Peek(keyID); ok {
-		a.quota = book
+	if kept, ok := m.resting.Peek(keyID); ok {
+		a.quota, a.debt = kept.quota, kept.debt
 		m.resting.Remove(keyID)
 	}
 	m.accounts[keyID] = a
@@ -147,7 +146,7 @@ func (m *Memory) rest(a *account, now instant) {
 }
 
 // dropIdle removes the account that has been idle longest, if it is due. Its
-// quota counters are kept apart.
+// quota counters and its debt are kept apart.
 func (m *Memory) dropIdle(now instant) bool {
 	a := m.idle.front()
 	if a == nil || a.dropAt > now {
@@ -155,8 +154,8 @@ func (m *Memory) dropIdle(now instant) bool {
 	}
 	m.idle.remove(&a.idle)
 	delete(m.accounts, a.id)
-	if len(a.quota) > 0 {
-		m.resting.Add(a.id, a.quota)
+	if a.debt.pay(now); len(a.quota) > 0 || a.debt.unpaid > 0 {
+		m.resting.Add(a.id, rested{a.quota, a.debt})
 	}
 	return true
 }

@@ -137,6 +137,6 @@ func (v *votes) take(own *vote) {
 }
 
 // center is the value that the votes agree on.
-func (v *votes) center(before float64) float64 {
-	return before * math.Exp(v.sum/(v.count+indifferent))
+func (v *votes) center() float64 {
+	return startRatio * math.Exp(v.sum/(v.count+indifferent))
 }

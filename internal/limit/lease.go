@@ -4,12 +4,15 @@ package limit
 type lease struct {
 	id      string
 	account *account
-	slot    bool
+	slots   int64 // of the key
+	wide    int64 // of the gateway
 	claimed bool
 	// hasReserved: the one reservation of this lease was made, open or used up.
 	hasReserved bool
 	reserved    int64 // what is still open of it
 	total       int64 // tokens used so far
+	granted     int64 // tokens that it may use in all by its quota; Unlimited: no quota
+	held        int64 // what is still open of that
 	counted     int64 // second in which the request was counted
 	expires     instant
 	waiting     node[lease] // in Memory.provisional until claimed
@@ -39,7 +42,9 @@ func (l *lease) grow(tokens int64, period string, now instant) int64 {
 	if a.quota.add(period, tokens) {
 		l.notePeriod(period, tokens)
 	}
+	a.debt.grow(tokens, now)
 	l.total += tokens
+	l.unhold(min(tokens, l.held))
 	return l.unreserve(min(tokens, l.reserved))
 }
 
@@ -60,7 +65,38 @@ func (l *lease) shrink(tokens int64, now instant) {
 		l.periods[i].tokens -= share
 		left -= share
 	}
+	a.debt.grow(-tokens, now)
 	l.total -= tokens
+}
+
+// hold takes tokens more of the quota.
+func (l *lease) hold(tokens int64) {
+	l.granted += tokens
+	l.held += tokens
+	l.account.held += tokens
+}
+
+// unhold gives part of what is held back.
+func (l *lease) unhold(tokens int64) {
+	l.held -= tokens
+	l.account.held -= tokens
+}
+
+// extend makes the lease cover total tokens and [ExtendStep] more.
+func (l *lease) extend(caps *Caps, total int64) error {
+	if l.granted < 0 || caps.Quota < 0 {
+		return nil
+	}
+	used, known := l.account.quota.used(caps.QuotaPeriod)
+	if !known {
+		return ErrUnseeded
+	}
+	if l.granted < l.total {
+		l.granted = l.total // what is over is used already
+	}
+	left := max(0, caps.Quota-used-l.account.held)
+	l.hold(min(max(0, total+ExtendStep-l.granted), left))
+	return nil
 }
 
 // unreserve closes part of the reservation and returns that part.

@@ -61,8 +61,8 @@ const (
 // Caps are the limits that hold for one request. Each is [Unlimited] or a
 // count.
 type Caps struct {
-	Global     int64 // live leases with a slot, whole gateway
-	Concurrent int64 // live leases with a slot, this key
+	Global     int64 // slots taken, whole gateway
+	Concurrent int64 // slots taken, this key
 	Requests   int64 // requests per 60 s window, this key
 	Tokens     int64 // tokens per 60 s window, this key
 	Quota      int64 // tokens per quota period, this key
@@ -81,6 +81,64 @@ type Ask struct {
 	// Tokens: the token window and the quota must not be spent already.
 	Tokens bool
 }
+
+// Reservation is what Reserve shall take for one request beside what its lease
+// has taken at Acquire.
+type Reservation struct {
+	// Tokens are reserved in the token window in full; below 0 counts as 0.
+	Tokens int64
+	// Slots is how many sequences the request runs at once. A lease has one slot
+	// from Acquire; here it takes the rest: of the key's limit at most all of it,
+	// of the gateway's at most a quarter, so that a large request is not kept out
+	// for ever by many small ones. A lease without a slot takes none.
+	Slots int64
+	// Hold is held of the quota.
+	Hold Hold
+}
+
+// Hold is what a request may need of its key's quota. What is not held is not
+// delivered: that makes a quota hard.
+type Hold struct {
+	Prompt int64 // tokens
+	Output int64 // expected, over all choices
+	Most   int64 // more output than that cannot come
+	Least  int64 // with less output than that the request is refused
+	// Extended: [Store.Extend] will ask for more while the answer runs. Then
+	// Output is held at first. Without it the request is sent with what it holds
+	// as its bound, so that is generous: twice Output, all of a small rest or a
+	// sixteenth of a large one.
+	Extended bool
+}
+
+// ExtendStep is how many tokens beyond its use an extension takes ahead.
+const ExtendStep = 256
+
+// SmallRest is the rest of a quota that one request may hold alone.
+const SmallRest = 4096
+
+// need is the least that must be left.
+func (h Hold) need() int64 { return max(1, h.Prompt+h.Least) }
+
+// of is what is held when so much is left, prompt included.
+func (h Hold) of(left int64) int64 {
+	left = max(0, left-h.Prompt)
+	output := max(h.Output, h.Least)
+	if !h.Extended {
+		output = max(2*output, min(SmallRest, left), left/16)
+	}
+	return h.Prompt + min(h.Most, output, left)
+}
+
+// bounded brings what a caller names into range.
+func (r Reservation) bounded() Reservation {
+	r.Tokens, r.Slots = bounded(r.Tokens), min(max(r.Slots, 1), maxSlots)
+	h := &r.Hold
+	h.Prompt, h.Output, h.Most, h.Least = bounded(h.Prompt), bounded(h.Output), bounded(h.Most), bounded(h.Least)
+	return r
+}
+
+// maxSlots bounds the slots of one request.
+const maxSlots = 1 << 20
 
 // Rate is one limit as its client should see it (x-ratelimit-*).
 type Rate struct {
@@ -104,11 +162,33 @@ type Decision struct {
 	// Reset looks at what is used only: a reservation is not in the window yet.
 	Requests Rate
 	Tokens   Rate
+	// Debt is what the key must wait out before anything else, see [Store.Owe]:
+	// RetryAfter and Tokens.Reset have it in them.
+	Debt int64
+	// Need and Free are of a refusal by slots: how many the request takes of that
+	// limit beyond what its lease has, and how many there were.
+	Need, Free int64
+	// Granted is of an admission by Reserve: how many tokens the lease may use in
+	// all by its quota; [Unlimited] without one.
+	Granted int64
 	// Quota is what is left of the quota's running period, reservations off as
 	// well. A store does not know when the period ends: Reset is 0. Where the
 	// store was not asked for tokens and does not know the counter, the Limit is
 	// [Unlimited]: there is nothing to show.
 	Quota Rate
+}
+
+// slots is what a request of so many sequences takes of the key's and of the
+// gateway's slots.
+func (c *Caps) slots(sequences int64) (own, wide int64) {
+	own, wide = sequences, sequences
+	if c.Concurrent >= 0 {
+		own = min(own, max(1, c.Concurrent))
+	}
+	if c.Global >= 0 {
+		wide = min(wide, max(1, c.Global/4))
+	}
+	return own, wide
 }
 
 // Spend reports the running use of one live lease.
@@ -137,19 +217,21 @@ type Final struct {
 // View is the state of one key.
 type View struct {
 	KeyID          string `json:"key_id"`
-	Slots          int64  `json:"concurrent"`         // live leases with a slot
+	Slots          int64  `json:"concurrent"`         // slots taken
 	Leases         int64  `json:"leases"`             // all live leases
 	RequestsWindow int64  `json:"requests_in_window"` // last 60 s
 	TokensWindow   int64  `json:"tokens_in_window"`   // last 60 s, without reservations
 	Reserved       int64  `json:"tokens_reserved"`    // open reservations
+	Debt           int64  `json:"tokens_debt"`        // use beyond the limit that is not waited out yet
 	QuotaUsed      int64  `json:"quota_used"`         // in QuotaPeriod; -1 when not loaded
+	QuotaHeld      int64  `json:"quota_reserved"`     // held by running requests
 	QuotaPeriod    string `json:"quota_period"`
 }
 
 // Totals are the gauges over all keys.
 type Totals struct {
 	Leases   int64  // live leases, provisional ones included
-	Slots    int64  // live leases that hold a slot
+	Slots    int64  // slots taken of the gateway's
 	Reserved int64  // tokens in open reservations
 	Expired  uint64 // leases that expired unclaimed or unrenewed, ever
 }
@@ -161,7 +243,8 @@ type Store interface {
 	// The order of checks is requests, slots (global, key), tokens, quota; the
 	// first that refuses is named. It always counts one request, limited or
 	// not. With ask.Tokens there must be room for one token at least:
-	// used + reserved < limit, for the window and for the quota.
+	// used + reserved < limit for the window, and no debt; used + held < limit for
+	// the quota.
 	// Errors: [ErrUnavailable]; [ErrUnseeded] when all else would pass;
 	// [ErrLease] when the id is that of a live lease.
 	Acquire(ctx context.Context, ask Ask) (Decision, error)
@@ -170,19 +253,24 @@ type Store interface {
 	// is [ProvisionalLife] old is gone and has given back everything, its request
 	// too; it counts in [Totals.Expired].
 	Claim(ctx context.Context, leaseID string) error
-	// Reserve adds a reservation of tokens to a live lease by the rule
-	// used + reserved + min(tokens, limit) ≤ limit for the window and
-	// used + reserved < quota for the quota; the tokens are reserved in full
-	// (below 0 counts as 0). When denied, nothing was reserved, the lease stands
-	// and may try again. A lease reserves once: after an admission it is
-	// [ErrLease], as for an unknown lease. Errors: also [ErrUnavailable],
-	// [ErrUnseeded].
-	Reserve(ctx context.Context, leaseID string, caps Caps, tokens int64) (Decision, error)
+	// Reserve adds a reservation to a live lease, all of it or nothing: its slots,
+	// its tokens by the rule used + reserved + min(tokens, limit) ≤ limit for the
+	// window, and what it holds of the quota, which is never more than is left of
+	// it. The order of checks is slots (global, key), tokens, quota. When denied,
+	// nothing was taken, the lease stands and may try again. A lease reserves once:
+	// after an admission it is [ErrLease], as for an unknown lease. Errors: also
+	// [ErrUnavailable], [ErrUnseeded].
+	Reserve(ctx context.Context, leaseID string, caps Caps, r Reservation) (Decision, error)
+	// Extend makes what a lease holds of the quota cover total tokens used in all
+	// and [ExtendStep] more, as far as there is a rest, and returns how many tokens
+	// the lease may use in all: below total when there is not enough. Without a
+	// quota it is [Unlimited]. Errors as for Reserve.
+	Extend(ctx context.Context, leaseID string, caps Caps, total int64) (granted int64, err error)
 	// Spend moves used tokens from reservations into the current second, in
 	// one batch. Unknown leases are skipped, a total below an earlier one is
-	// ignored. What exceeds a reservation is debt in the window. Growth in a
-	// period whose counter is not known is not counted in the quota: the seed
-	// will hold it.
+	// ignored. Use beyond what the limit of the key's last decision pays is
+	// debt (see Owe). Growth in a period whose counter is not known is
+	// not counted in the quota: the seed will hold it.
 	Spend(ctx context.Context, batch []Spend) error
 	// Release ends a lease: the rest of the reservation vanishes, the final use
 	// stays in the window. It is idempotent: false when there was nothing to
@@ -198,6 +286,15 @@ type Store interface {
 	// requests of a key that happened ago (≥ 0) before now. What is older than
 	// [Window] is ignored. Quotas are not touched.
 	Restore(ctx context.Context, keyID string, ago time.Duration, tokens, requests int64) error
+	// Owe sets what a key has used and not paid yet to so many tokens at least, as
+	// after a restart.
+	//
+	// A limit pays limit ÷ 60 tokens of a key's use a second. What is unpaid
+	// beyond one whole limit is debt, and while there is any the key is not
+	// admitted: n limits used at once block it for n - 1 minutes. A debt is never
+	// above 60 × limit. A decision under another limit cuts it to that, one without
+	// a limit forgives it.
+	Owe(ctx context.Context, keyID string, limit, unpaid int64) error
 	// Key shows one key; of caps it reads QuotaPeriod only. A key that is not
 	// known shows zeros.
 	Key(ctx context.Context, keyID string, caps Caps) (View, error)

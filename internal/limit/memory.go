@@ -22,20 +22,20 @@ const (
 // than a bounded walk under it.
 //
 // A key costs memory (about 1.6 KiB) while it has leases and for [Window]
-// afterwards; of an idle key only its quota counters stay, for the 65,536 keys
-// used last. Claimed leases live until [Memory.Release]; provisional ones give
+// afterwards; of an idle key only its quota counters and its debt stay, for the
+// 65,536 keys used last. Claimed leases live until [Memory.Release]; provisional ones give
 // back everything after [ProvisionalLife].
 type Memory struct {
 	start    time.Time // carries the monotonic reading that instants count from
 	onExpire func(leaseID string)
 
 	mu          sync.Mutex
-	leases      map[string]*lease                 // guarded by mu, like all that follows
-	accounts    map[string]*account               // every key with leases or use in the window
-	resting     *simplelru.LRU[string, quotaBook] // quota counters of keys without an account
-	provisional queue[lease]                      // by expiry
-	idle        queue[account]                    // by dropAt
-	blank       account                           // what an unknown key looks like; never changed
+	leases      map[string]*lease              // guarded by mu, like all that follows
+	accounts    map[string]*account            // every key with leases or use in the window
+	resting     *simplelru.LRU[string, rested] // what stays of keys without an account
+	provisional queue[lease]                   // by expiry
+	idle        queue[account]                 // by dropAt
+	blank       account                        // what an unknown key looks like; never changed
 	slots       int64
 	reserved    int64
 	expired     uint64
@@ -46,6 +46,12 @@ type Memory struct {
 }
 
 var _ Store = (*Memory)(nil)
+
+// rested is what stays of an idle key.
+type rested struct {
+	quota quotaBook
+	debt  debt
+}
 
 // MemoryOption changes what [NewMemory] makes.
 type MemoryOption func(*Memory)
@@ -60,7 +66,7 @@ func OnExpire(f func(leaseID string)) MemoryOption {
 // NewMemory returns an empty store. It starts no goroutine: expiry is noticed
 // by the next call or by a timer, which [Memory.Close] stops.
 func NewMemory(opts ...MemoryOption) *Memory {
-	resting, err := simplelru.NewLRU[string, quotaBook](quotasKept, nil)
+	resting, err := simplelru.NewLRU[string, rested](quotasKept, nil)
 	if err != nil {
 		panic(err) // only a size below 1 is refused
 	}
@@ -89,6 +95,8 @@ func (m *Memory) Acquire(_ context.Context, ask Ask) (Decision, error) {
 	a := m.find(ask.KeyID, now)
 	if a == nil {
 		a = &m.blank
+	} else {
+		a.debt.under(ask.Caps.Tokens, now)
 	}
 	a.slide(now)
 	denied, retry, err := m.check(a, &ask, now)
@@ -101,7 +109,9 @@ func (m *Memory) Acquire(_ context.Context, ask Ask) (Decision, error) {
 		}
 		m.admit(a, &ask, now)
 	}
-	return a.decide(denied, retry, &ask.Caps, now), nil
+	d := a.decide(denied, retry, &ask.Caps, now)
+	m.tellSlots(&d, a, &ask.Caps, 1, 1)
+	return d, nil
 }
 
 // check is the decision of Acquire; it changes nothing.
@@ -111,25 +121,22 @@ func (m *Memory) check(a *account, ask *Ask, now instant) (Denial, time.Duration
 		return Requests, retry, nil
 	}
 	if ask.Slot {
-		if caps.Global >= 0 && m.slots >= caps.Global {
-			return GlobalSlots, time.Second, nil
-		}
-		if caps.Concurrent >= 0 && a.slots >= caps.Concurrent {
-			return KeySlots, time.Second, nil
+		if denied := m.allowSlots(a, caps, 1, 1); denied != Admitted {
+			return denied, time.Second, nil
 		}
 	}
 	if !ask.Tokens {
 		return Admitted, 0, nil
 	}
-	return a.check(caps, 1, now) // not spent: room for one token at least
+	return a.check(caps, 1, 1, now) // not spent: room for one token at least
 }
 
 // check is the decision over token window and quota; it changes nothing.
-func (a *account) check(caps *Caps, tokens int64, now instant) (Denial, time.Duration, error) {
+func (a *account) check(caps *Caps, tokens, need int64, now instant) (Denial, time.Duration, error) {
 	if retry, ok := a.allowTokens(caps.Tokens, tokens, now); !ok {
 		return TokensWindow, retry, nil
 	}
-	if retry, ok, err := a.allowQuota(caps); err != nil || !ok {
+	if retry, ok, err := a.allowQuota(caps, need); err != nil || !ok {
 		return Quota, retry, err
 	}
 	return Admitted, 0, nil
@@ -137,14 +144,14 @@ func (a *account) check(caps *Caps, tokens int64, now instant) (Denial, time.Dur
 
 // admit takes what check allowed.
 func (m *Memory) admit(a *account, ask *Ask, now instant) {
-	l := &lease{id: ask.LeaseID, account: a, slot: ask.Slot, expires: now + ProvisionalLife}
+	a.debt.under(ask.Caps.Tokens, now)
+	l := &lease{id: ask.LeaseID, account: a, granted: Unlimited, expires: now + ProvisionalLife}
 	l.counted, _ = split(now)
 	a.requests.add(now, 1)
 	a.leases++
 	m.idle.remove(&a.idle)
-	if l.slot {
-		a.slots++
-		m.slots++
+	if ask.Slot {
+		m.take(l, 1, 1)
 	}
 	m.leases[l.id] = l
 	m.provisional.push(&l.waiting, l)
@@ -164,32 +171,6 @@ func (m *Memory) Claim(_ context.Context, leaseID string) error {
 	l.claimed = true
 	m.provisional.remove(&l.waiting)
 	return nil
-}
-
-// Reserve implements [Store.Reserve].
-func (m *Memory) Reserve(_ context.Context, leaseID string, caps Caps, tokens int64) (Decision, error) {
-	now := m.lock()
-	defer m.unlock(now)
-	if m.closed {
-		return Decision{}, ErrUnavailable
-	}
-	l := m.leases[leaseID]
-	if l == nil || l.hasReserved {
-		return Decision{}, ErrLease
-	}
-	a, tokens := l.account, bounded(tokens)
-	a.slide(now)
-	denied, retry, err := a.check(&caps, tokens, now)
-	if err != nil {
-		return Decision{}, err
-	}
-	if denied == Admitted {
-		l.hasReserved = true
-		l.reserved = tokens
-		a.reserved += tokens
-		m.reserved += tokens
-	}
-	return a.decide(denied, retry, &caps, now), nil
 }
 
 // Spend implements [Store.Spend].
@@ -265,14 +246,16 @@ func (m *Memory) Key(_ context.Context, keyID string, caps Caps) (View, error) {
 	v := View{KeyID: keyID, QuotaUsed: -1, QuotaPeriod: caps.QuotaPeriod}
 	a := m.accounts[keyID]
 	if a == nil {
-		if book, ok := m.resting.Peek(keyID); ok {
-			v.setQuota(book)
+		if kept, ok := m.resting.Peek(keyID); ok {
+			v.setQuota(kept.quota)
+			v.Debt = kept.debt.tokens(now)
 		}
 		return v, nil
 	}
 	a.slide(now)
 	v.Slots, v.Leases, v.Reserved = a.slots, a.leases, a.reserved
 	v.RequestsWindow, v.TokensWindow = a.requests.total, a.tokens.total
+	v.Debt, v.QuotaHeld = a.debt.tokens(now), a.held
 	v.setQuota(a.quota)
 	return v, nil
 }

@@ -196,7 +196,7 @@ func TestClosedStoreAdmitsNothingAndStillSettles(t *testing.T) {
 		}
 	}
 	_, acquire := m.Acquire(t.Context(), limit.Ask{LeaseID: "late", KeyID: "k", Caps: free})
-	_, reserve := m.Reserve(t.Context(), "claimed", free, 1)
+	_, reserve := m.Reserve(t.Context(), "claimed", free, limit.Reservation{Tokens: 1})
 	for call, err := range map[string]error{
 		"Acquire": acquire, "Reserve": reserve,
 		"Claim": m.Claim(t.Context(), "waiting"), "Seed": m.Seed(t.Context(), "k", "total", 1),
@@ -233,7 +233,7 @@ func TestNothingIsLeftAfterManyClients(t *testing.T) {
 				if err := m.Claim(t.Context(), id); err != nil {
 					t.Errorf("Claim: %v", err)
 				}
-				if _, err := m.Reserve(t.Context(), id, free, 10); err != nil {
+				if _, err := m.Reserve(t.Context(), id, free, limit.Reservation{Tokens: 10}); err != nil {
 					t.Errorf("Reserve: %v", err)
 				}
 				if err := m.Spend(t.Context(), []limit.Spend{{LeaseID: id, Total: 4, QuotaPeriod: "total"}}); err != nil {
@@ -293,7 +293,7 @@ func cycle(ctx context.Context, m *limit.Memory, id, key string) error {
 	if err := m.Claim(ctx, id); err != nil {
 		return fmt.Errorf("claim: %w", err)
 	}
-	if d, err := m.Reserve(ctx, id, busy, 300); err != nil || d.Denied != limit.Admitted {
+	if d, err := m.Reserve(ctx, id, busy, limit.Reservation{Tokens: 300}); err != nil || d.Denied != limit.Admitted {
 		return fmt.Errorf("reserve: denied by %q: %w", d.Denied, err)
 	}
 	if ok, err := m.Release(ctx, id, limit.Final{Total: 250, QuotaPeriod: "total"}); err != nil || !ok {

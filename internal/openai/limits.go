@@ -27,14 +27,14 @@ func sentence(d *admission.DenialError) string {
 	case admission.RequestRate:
 		return windowFull("requests", d.Requests, 1, d.RetryAfter)
 	case admission.TokenRate:
-		return windowFull("tokens", d.Tokens, d.Requested, d.RetryAfter)
+		return tokensFull(d)
 	case admission.GlobalSlots:
 		if d.Cap > 0 {
-			return fmt.Sprintf("The gateway is running as many requests at once as it may (limit %d); try again shortly.", d.Cap)
+			return fmt.Sprintf("The gateway is running as many requests at once as it may (limit %d)%s; try again shortly.", d.Cap, slotsNeeded(d))
 		}
 	case admission.KeySlots:
 		if d.Cap > 0 {
-			return fmt.Sprintf("This key is running as many requests at once as it may (limit %d); wait for one to end and try again.", d.Cap)
+			return fmt.Sprintf("This key is running as many requests at once as it may (limit %d)%s; wait for one to end and try again.", d.Cap, slotsNeeded(d))
 		}
 	case admission.QuotaSpent:
 		return quotaSpent(d)
@@ -73,6 +73,34 @@ func windowFull(what string, r limit.Rate, requested int64, wait time.Duration) 
 		text += fmt.Sprintf(", requested %d", requested)
 	}
 	return text + "." + tryAgain(wait)
+}
+
+// slotsNeeded tells how many slots a request of several sequences needs: n times
+// its prompts.
+func slotsNeeded(d *admission.DenialError) string {
+	if d.Need <= 1 {
+		return ""
+	}
+	return fmt.Sprintf(": this request needs %d more, one for each choice of each prompt, and %d are free", d.Need, d.Free)
+}
+
+// tokensFull tells a debt, and a request that is larger than the whole limit,
+// from a minute that is used up.
+func tokensFull(d *admission.DenialError) string {
+	r := d.Tokens
+	if r.Limit <= 0 {
+		return ""
+	}
+	if d.Debt > 0 {
+		return fmt.Sprintf("Rate limit reached on tokens per minute of this key: limit %d, and what was used lately is %s minutes' worth. Please try again in %s, at %s.",
+			r.Limit, strconv.FormatFloat(1+float64(d.Debt)/float64(r.Limit), 'f', 1, 64), resetTime(d.RetryAfter),
+			time.Now().Add(d.RetryAfter).UTC().Format("15:04:05 UTC"))
+	}
+	text := windowFull("tokens", r, d.Requested, d.RetryAfter)
+	if d.Requested > r.Limit {
+		text += " It asks for more than the whole limit, so it passes only when nothing else was used for a minute; a smaller max_tokens or prompt passes sooner."
+	}
+	return text
 }
 
 func quotaSpent(d *admission.DenialError) string {

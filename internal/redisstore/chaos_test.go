@@ -89,7 +89,7 @@ func oneRequest(t *testing.T, r *redisstore.Store, id string, random *rand.Rand)
 	if err := r.Claim(t.Context(), id); err != nil {
 		fail("Claim", err)
 	}
-	if _, err := r.Reserve(t.Context(), id, free, 100); err != nil {
+	if _, err := r.Reserve(t.Context(), id, free, limit.Reservation{Tokens: 100}); err != nil {
 		fail("Reserve", err)
 	}
 	for range random.IntN(4) {

@@ -1,5 +1,7 @@
 package redisstore
 
+import "time"
+
 // saw notes what Redis said of a quota counter; below 0 it is not known.
 func (j *journal) saw(key, period string, used int64) {
 	if used < 0 {
@@ -82,4 +84,37 @@ func (j *journal) number() uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.outage
+}
+
+// knownDebt is what Redis said last of a key's unpaid tokens.
+type knownDebt struct {
+	unpaid float64
+	at     time.Time
+	limit  int64
+}
+
+// now is what is unpaid by now.
+func (d knownDebt) now() float64 {
+	return max(0, d.unpaid-float64(d.limit)*time.Since(d.at).Minutes())
+}
+
+// sawDebt notes what a decision said of a debt.
+func (j *journal) sawDebt(key string, limited, unpaid int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if limited < 1 || unpaid <= 0 {
+		j.debts.Remove(key)
+		return
+	}
+	j.debts.Add(key, knownDebt{float64(unpaid), time.Now(), limited})
+}
+
+// unpaid is what is known of a debt under a limit; 0 when there is none above it.
+func (j *journal) unpaid(key string, limited int64) float64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if d, ok := j.debts.Peek(key); ok && limited > 0 && d.now() > float64(limited) {
+		return d.now()
+	}
+	return 0
 }

@@ -11,6 +11,9 @@ import (
 // maxLimit bounds limits that callers name, so that a Lua number holds them.
 const maxLimit = int64(1) << 52
 
+// maxSlots bounds the slots of one request, as in [limit.Memory].
+const maxSlots = 1 << 20
+
 func number(n int64) string { return strconv.FormatInt(n, 10) }
 
 func flag(b bool) string {
@@ -29,25 +32,32 @@ func capArgs(c *limit.Caps) []string {
 	return append(args, c.QuotaPeriod)
 }
 
+// decisionValues is how many numbers a decision has, taken the slots that the
+// lease holds after it.
+const decisionValues = 15
+
+type taken struct{ slots, wide int64 }
+
 // decision reads the reply of acquire.lua and reserve.lua.
-func (s *Store) decision(key string, c *limit.Caps, r reply) (limit.Decision, error) {
+func (s *Store) decision(key string, c *limit.Caps, r reply) (limit.Decision, taken, error) {
 	switch r.verdict {
 	case "lease":
-		return limit.Decision{}, limit.ErrLease
+		return limit.Decision{}, taken{}, limit.ErrLease
 	case "unseeded":
-		return limit.Decision{}, limit.ErrUnseeded
+		return limit.Decision{}, taken{}, limit.ErrUnseeded
 	case "ok", string(limit.Requests), string(limit.GlobalSlots), string(limit.KeySlots), string(limit.TokensWindow), string(limit.Quota):
 	default:
-		return limit.Decision{}, unexpected(r.verdict)
+		return limit.Decision{}, taken{}, unexpected(r.verdict)
 	}
-	v, err := r.integers(7)
+	v, err := r.integers(decisionValues)
 	if err != nil {
-		return limit.Decision{}, err
+		return limit.Decision{}, taken{}, err
 	}
 	wait, requests, requestsReset, tokens, tokensReset, reserved, used := v[0], v[1], v[2], v[3], v[4], v[5], v[6]
+	held := v[7]
 	d := limit.Decision{
-		RetryAfter: time.Duration(wait) * time.Microsecond,
-		Requests:   limit.Rate{Limit: limit.Unlimited}, Tokens: limit.Rate{Limit: limit.Unlimited}, Quota: limit.Rate{Limit: limit.Unlimited},
+		RetryAfter: time.Duration(wait) * time.Microsecond, Debt: v[8], Need: v[9], Free: v[10],
+		Requests: limit.Rate{Limit: limit.Unlimited}, Tokens: limit.Rate{Limit: limit.Unlimited}, Quota: limit.Rate{Limit: limit.Unlimited},
 	}
 	if r.verdict != "ok" {
 		d.Denied = limit.Denial(r.verdict)
@@ -57,12 +67,17 @@ func (s *Store) decision(key string, c *limit.Caps, r reply) (limit.Decision, er
 	}
 	if c.Tokens >= 0 {
 		d.Tokens = rate(c.Tokens, tokens+reserved, tokensReset)
+		if d.Debt > 0 {
+			d.Tokens.Remaining = 0
+		}
 	}
 	if c.Quota == 0 || c.Quota > 0 && used >= 0 {
-		d.Quota = limit.Rate{Limit: c.Quota, Remaining: max(0, c.Quota-max(0, used)-reserved)}
+		d.Quota = limit.Rate{Limit: c.Quota, Remaining: max(0, c.Quota-max(0, used)-held)}
 	}
 	s.journal.saw(key, c.QuotaPeriod, used)
-	return d, nil
+	s.journal.sawDebt(key, c.Tokens, v[14])
+	d.Granted = v[11]
+	return d, taken{v[12], v[13]}, nil
 }
 
 func rate(limited, used, reset int64) limit.Rate {
@@ -79,7 +94,8 @@ func (s *Store) Acquire(ctx context.Context, ask limit.Ask) (limit.Decision, err
 		args := append([]string{ask.LeaseID, ask.KeyID, flag(ask.Slot), flag(ask.Tokens)}, capArgs(&ask.Caps)...)
 		r, err := s.call(ctx, s.scripts.acquire, args...)
 		if err == nil {
-			d, err = s.decision(ask.KeyID, &ask.Caps, r)
+			d, _, err = s.decision(ask.KeyID, &ask.Caps, r)
+			d.Granted = 0
 		}
 		doubted = err != nil
 		if err == nil && d.Denied == limit.Admitted {
@@ -110,24 +126,27 @@ func (s *Store) Claim(ctx context.Context, leaseID string) error {
 			return err
 		case r.verdict == "lease":
 			return limit.ErrLease
-		case r.verdict != "ok" || len(r.values) != 5:
+		case r.verdict != "ok" || len(r.values) != 7:
 			return unexpected(r.verdict)
 		}
 		l := &holding{id: leaseID, known: true, told: true, born: time.Now()}
 		if l.key, err = r.values[0].ToString(); err != nil {
 			return unexpected(r.verdict)
 		}
-		var v [4]int64
+		var v [6]int64
 		for i := range v {
 			if v[i], err = r.integer(i + 1); err != nil {
 				return err
 			}
 		}
-		l.slot, l.hasReserved, l.reserved, l.total, l.acked = v[0] == 1, v[1] == 1, v[2], v[3], v[3]
+		l.slots, l.wide, l.hasReserved, l.reserved, l.total, l.acked, l.granted = v[0], v[1], v[2] == 1, v[3], v[4], v[4], v[5]
 		s.journal.claimed(leaseID, l, true)
 		if s.shadow.Claim(ctx, leaseID) != nil { // it was acquired elsewhere
-			s.reflect(ctx, leaseID, l.key, l.slot)
+			s.reflect(ctx, leaseID, l.key, l.slots > 0)
 			_ = s.shadow.Claim(ctx, leaseID)
+			if l.hasReserved {
+				s.shadow.Adopt(leaseID, l.slots, l.wide, l.reserved, l.granted)
+			}
 		}
 		return nil
 	}, func() error {
@@ -140,31 +159,80 @@ func (s *Store) Claim(ctx context.Context, leaseID string) error {
 }
 
 // Reserve implements [limit.Store].
-func (s *Store) Reserve(ctx context.Context, leaseID string, caps limit.Caps, tokens int64) (limit.Decision, error) {
+func (s *Store) Reserve(ctx context.Context, leaseID string, caps limit.Caps, r limit.Reservation) (limit.Decision, error) {
 	var d limit.Decision
-	tokens = bounded(tokens)
+	r.Tokens, r.Slots = bounded(r.Tokens), min(max(r.Slots, 1), maxSlots)
+	h := r.Hold
+	args := append([]string{
+		leaseID, number(r.Tokens), number(r.Slots),
+		number(bounded(h.Prompt)), number(bounded(h.Output)), number(bounded(h.Most)), number(bounded(h.Least)), flag(h.Extended),
+		number(limit.SmallRest),
+	}, capArgs(&caps)...)
 	err := s.do(ctx, "reserve tokens", func(ctx context.Context) error {
-		r, err := s.call(ctx, s.scripts.reserve, append([]string{leaseID, number(tokens)}, capArgs(&caps)...)...)
+		answer, err := s.call(ctx, s.scripts.reserve, args...)
 		if err != nil {
 			return err
 		}
 		key, _ := s.journal.keyOf(leaseID)
-		if d, err = s.decision(key, &caps, r); err != nil {
+		var t taken
+		if d, t, err = s.decision(key, &caps, answer); err != nil {
 			return err
 		}
 		if d.Denied == limit.Admitted {
-			s.journal.reserved(leaseID, tokens, true)
-			_, _ = s.shadow.Reserve(ctx, leaseID, unlimited, tokens) // unknown: nothing to count
+			s.journal.reserved(leaseID, r.Tokens, t.slots, t.wide, d.Granted, true)
+			s.shadow.Adopt(leaseID, t.slots, t.wide, r.Tokens, d.Granted) // unknown: nothing to count
 		}
 		return nil
 	}, func() error {
 		var err error
-		if d, err = s.reserveAlone(ctx, leaseID, &caps, tokens); err == nil && d.Denied == limit.Admitted {
-			s.journal.reserved(leaseID, tokens, false)
+		if d, err = s.reserveAlone(ctx, leaseID, &caps, r); err == nil && d.Denied == limit.Admitted {
+			slots, wide := s.shadow.Taken(leaseID)
+			s.journal.reserved(leaseID, r.Tokens, slots, wide, d.Granted, false)
 		} else {
 			s.journal.suspect(leaseID)
 		}
 		return err
 	})
 	return d, err
+}
+
+// Extend implements [limit.Store].
+func (s *Store) Extend(ctx context.Context, leaseID string, caps limit.Caps, total int64) (int64, error) {
+	granted := int64(0)
+	total = bounded(total)
+	err := s.do(ctx, "extend reservation", func(ctx context.Context) error {
+		r, err := s.call(ctx, s.scripts.extend, append([]string{leaseID, number(total), number(limit.ExtendStep)}, capArgs(&caps)...)...)
+		switch {
+		case err != nil:
+			return err
+		case r.verdict == "lease":
+			return limit.ErrLease
+		case r.verdict == "unseeded":
+			return limit.ErrUnseeded
+		case r.verdict != "ok":
+			return unexpected(r.verdict)
+		}
+		v, err := r.integers(2)
+		if err != nil {
+			return err
+		}
+		granted = v[0]
+		if key, ok := s.journal.keyOf(leaseID); ok {
+			s.journal.saw(key, caps.QuotaPeriod, v[1])
+		}
+		s.journal.extended(leaseID, granted, true)
+		s.shadow.Grant(leaseID, granted)
+		return nil
+	}, func() error {
+		key, ok := s.journal.keyOf(leaseID)
+		if !ok {
+			return limit.ErrLease
+		}
+		var err error
+		if granted, err = s.shadow.Extend(ctx, leaseID, s.shares(ctx, key, &caps), total); err == nil {
+			s.journal.extended(leaseID, granted, false)
+		}
+		return err
+	})
+	return granted, err
 }

@@ -18,6 +18,7 @@ type batch struct {
 	leases []sentLease
 	uses   []sentUse
 	quotas []sentQuota
+	debts  map[string]knownDebt
 }
 
 type sentLease struct {
@@ -37,10 +38,15 @@ type sentQuota struct {
 	lost        bool
 }
 
-func (b *batch) empty() bool { return len(b.leases)+len(b.uses)+len(b.quotas) == 0 }
+// held is what of a lease's part of the quota is still open.
+func (l *holding) held() int64 { return max(0, l.granted-l.total) }
+
+func (b *batch) empty() bool { return len(b.leases)+len(b.uses)+len(b.quotas)+len(b.debts) == 0 }
 
 // full reports whether more may be pending.
-func (b *batch) full() bool { return max(len(b.leases), len(b.uses), len(b.quotas)) >= perPush }
+func (b *batch) full() bool {
+	return max(len(b.leases), len(b.uses), len(b.quotas), len(b.debts)) >= perPush
+}
 
 // take returns what is pending, at most perPush of each kind.
 func (j *journal) take() *batch {
@@ -76,6 +82,15 @@ func (j *journal) take() *batch {
 		}
 		b.quotas = append(b.quotas, sentQuota{key, c.pending, c.used, c.lost})
 	}
+	for key, d := range j.lostDebts {
+		if len(b.debts) == perPush {
+			break
+		}
+		if b.debts == nil {
+			b.debts = make(map[string]knownDebt, min(len(j.lostDebts), perPush))
+		}
+		b.debts[key] = d
+	}
 	return b
 }
 
@@ -106,6 +121,9 @@ func (j *journal) confirm(b *batch, used []int64) {
 			}
 		}
 	}
+	for key := range b.debts {
+		delete(j.lostDebts, key)
+	}
 	for i, s := range b.quotas {
 		c := j.owed[s.quotaKey]
 		if c == nil {
@@ -135,6 +153,11 @@ func (j *journal) forget() {
 		}
 		j.stale[key] = h
 	}
+	for _, key := range j.debts.Keys() {
+		if d, ok := j.debts.Peek(key); ok && d.now() > 0 {
+			j.lostDebts[key] = d
+		}
+	}
 	for _, key := range j.quotas.Keys() {
 		if c, ok := j.quotas.Peek(key); ok {
 			c.lost = true
@@ -148,7 +171,10 @@ type (
 	joinLease struct {
 		ID          string `json:"id"`
 		Key         string `json:"key"`
-		Slot        bool   `json:"slot"`
+		Slots       int64  `json:"slots"`
+		Wide        int64  `json:"wide"`
+		Granted     int64  `json:"granted"`
+		Held        int64  `json:"held"`
 		Claimed     bool   `json:"claimed"`
 		HasReserved bool   `json:"has_reserved"`
 		Ended       bool   `json:"ended"`
@@ -172,10 +198,16 @@ type (
 		Used   int64  `json:"used"`
 		Lost   bool   `json:"lost"`
 	}
+	joinDebt struct {
+		Key    string  `json:"key"`
+		Limit  int64   `json:"limit"`
+		Unpaid float64 `json:"unpaid"`
+	}
 	joinDocument struct {
 		Leases []joinLease `json:"leases"`
 		Uses   []joinUse   `json:"windows"`
 		Quotas []joinQuota `json:"quotas"`
+		Debts  []joinDebt  `json:"debts"`
 	}
 )
 
@@ -184,10 +216,11 @@ func (j *journal) document(b *batch) (string, error) {
 	now := time.Now()
 	doc := joinDocument{
 		Leases: make([]joinLease, 0, len(b.leases)), Uses: make([]joinUse, 0, len(b.uses)), Quotas: make([]joinQuota, 0, len(b.quotas)),
+		Debts: make([]joinDebt, 0, len(b.debts)),
 	}
 	for _, l := range b.leases {
 		doc.Leases = append(doc.Leases, joinLease{
-			ID: l.id, Key: l.key, Slot: l.slot, Claimed: l.claimed, HasReserved: l.hasReserved, Ended: l.ended, Known: l.known, Kept: l.kept,
+			ID: l.id, Key: l.key, Slots: l.slots, Wide: l.wide, Granted: l.granted, Held: l.held(), Claimed: l.claimed, HasReserved: l.hasReserved, Ended: l.ended, Known: l.known, Kept: l.kept,
 			Reserved: l.reserved, Total: l.total, Acked: l.acked, Age: now.Sub(l.born).Microseconds(),
 		})
 	}
@@ -196,6 +229,9 @@ func (j *journal) document(b *batch) (string, error) {
 		// short.
 		at := min(time.Duration(u.second+1)*time.Second, now.Sub(j.start))
 		doc.Uses = append(doc.Uses, joinUse{Key: u.key, Age: (now.Sub(j.start) - at).Microseconds(), Requests: u.requests, Tokens: u.tokens})
+	}
+	for key, d := range b.debts {
+		doc.Debts = append(doc.Debts, joinDebt{Key: key, Limit: d.limit, Unpaid: d.now()})
 	}
 	for _, q := range b.quotas {
 		doc.Quotas = append(doc.Quotas, joinQuota{Key: q.key, Period: q.period, Grown: q.grown, Used: q.used, Lost: q.lost})

@@ -28,20 +28,23 @@ func bounded(tokens int64) int64 { return min(max(tokens, 0), maxTokens) }
 type journal struct {
 	start time.Time
 
-	mu     sync.Mutex
-	leases map[string]*holding // guarded by mu, like all that follows
-	dirty  map[string]*holding // those that Redis does not know as they are
-	keys   map[string]*history
-	stale  map[string]*history // those with pending use
-	quotas *simplelru.LRU[quotaKey, *counter]
-	owed   map[quotaKey]*counter // those with pending growth
-	outage uint64                // number of the running or the last outage
+	mu        sync.Mutex
+	leases    map[string]*holding // guarded by mu, like all that follows
+	dirty     map[string]*holding // those that Redis does not know as they are
+	keys      map[string]*history
+	stale     map[string]*history // those with pending use
+	quotas    *simplelru.LRU[quotaKey, *counter]
+	owed      map[quotaKey]*counter // those with pending growth
+	debts     *simplelru.LRU[string, knownDebt]
+	lostDebts map[string]knownDebt // debts that Redis lost
+	outage    uint64               // number of the running or the last outage
 }
 
 // holding is a lease of this replica.
 type holding struct {
 	id, key         string
-	slot            bool
+	slots, wide     int64 // of the key, of the gateway
+	granted         int64 // by the quota; below 0: no quota
 	claimed         bool
 	hasReserved     bool
 	ended           bool // released; kept until Redis knows
@@ -87,9 +90,14 @@ func newJournal() *journal {
 	if err != nil {
 		panic(err) // only a size below 1 is refused
 	}
+	debts, err := simplelru.NewLRU[string, knownDebt](quotasKept, nil)
+	if err != nil {
+		panic(err)
+	}
 	return &journal{
 		start: time.Now(), leases: map[string]*holding{}, dirty: map[string]*holding{},
 		keys: map[string]*history{}, stale: map[string]*history{}, quotas: quotas, owed: map[quotaKey]*counter{},
+		debts: debts, lostDebts: map[string]knownDebt{},
 	}
 }
 
@@ -98,7 +106,10 @@ func (j *journal) acquired(ask *limit.Ask, shared, told bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	now := time.Now()
-	l := &holding{id: ask.LeaseID, key: ask.KeyID, slot: ask.Slot, known: shared, told: told, born: now, renewed: now}
+	l := &holding{id: ask.LeaseID, key: ask.KeyID, granted: limit.Unlimited, known: shared, told: told, born: now, renewed: now}
+	if ask.Slot {
+		l.slots, l.wide = 1, 1
+	}
 	j.leases[l.id] = l
 	j.use(l.key, now, 1, 0, shared)
 	if !shared {
@@ -112,7 +123,7 @@ func (j *journal) doubted(ask *limit.Ask) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.leases[ask.LeaseID] == nil {
-		j.touch(&holding{id: ask.LeaseID, key: ask.KeyID, slot: ask.Slot, told: true, ended: true})
+		j.touch(&holding{id: ask.LeaseID, key: ask.KeyID, granted: limit.Unlimited, told: true, ended: true})
 	}
 }
 
@@ -137,11 +148,23 @@ func (j *journal) claimed(id string, adopted *holding, shared bool) {
 	j.touch(l)
 }
 
-func (j *journal) reserved(id string, tokens int64, shared bool) {
+// extended notes how many tokens a lease may use in all.
+func (j *journal) extended(id string, granted int64, shared bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if l := j.leases[id]; l != nil && l.granted != granted {
+		l.granted = granted
+		if !shared {
+			j.touch(l)
+		}
+	}
+}
+
+func (j *journal) reserved(id string, tokens, slots, wide, granted int64, shared bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if l := j.leases[id]; l != nil {
-		l.hasReserved, l.reserved = true, tokens
+		l.hasReserved, l.reserved, l.slots, l.wide, l.granted = true, tokens, slots, wide, granted
 		if !shared {
 			j.touch(l)
 		}

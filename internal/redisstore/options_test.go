@@ -97,7 +97,7 @@ func TestClosedStoreDecidesNothing(t *testing.T) {
 	}
 	ctx := t.Context()
 	_, acquireErr := store.Acquire(ctx, limit.Ask{LeaseID: "x", KeyID: "k", Caps: free})
-	_, reserveErr := store.Reserve(ctx, "lease", free, 1)
+	_, reserveErr := store.Reserve(ctx, "lease", free, limit.Reservation{Tokens: 1})
 	_, releaseErr := store.Release(ctx, "lease", limit.Final{})
 	_, keyErr := store.Key(ctx, "k", free)
 	_, totalsErr := store.Totals(ctx)

@@ -147,7 +147,7 @@ func present(mark string) string {
 
 // admission is the answer of acquire.lua.
 func admission(mark string) string {
-	return "*9\r\n" + bulk(mark) + bulk("ok") + strings.Repeat(":0\r\n", 7)
+	return "*17\r\n" + bulk(mark) + bulk("ok") + strings.Repeat(":0\r\n", 15)
 }
 
 // TestBadRepliesNeverAdmit is part J of the catalogue of bad input: whatever
@@ -174,11 +174,11 @@ func TestBadRepliesNeverAdmit(t *testing.T) {
 		"no mark":       says("*2\r\n_\r\n" + bulk("ok")),
 		"oversized":     func(mark string) string { return "*1001\r\n" + bulk(mark) + bulk("ok") + strings.Repeat(":0\r\n", 999) },
 		"cut short":     func(mark string) string { return "*3\r\n" + bulk(mark) + bulk("ok") + ":0\r\n" },
-		"no verdict":    func(mark string) string { return "*9\r\n" + bulk(mark) + strings.Repeat(":0\r\n", 8) },
-		"odd verdict":   func(mark string) string { return "*9\r\n" + bulk(mark) + bulk("yes") + strings.Repeat(":0\r\n", 7) },
-		"words":         func(mark string) string { return "*9\r\n" + bulk(mark) + bulk("ok") + strings.Repeat(bulk("x"), 7) },
+		"no verdict":    func(mark string) string { return "*17\r\n" + bulk(mark) + strings.Repeat(":0\r\n", 16) },
+		"odd verdict":   func(mark string) string { return "*17\r\n" + bulk(mark) + bulk("yes") + strings.Repeat(":0\r\n", 15) },
+		"words":         func(mark string) string { return "*17\r\n" + bulk(mark) + bulk("ok") + strings.Repeat(bulk("x"), 15) },
 		"other epoch":   func(mark string) string { return "*2\r\n" + bulk(mark) + bulk("epoch") },
-		"partial":       func(mark string) string { return "*9\r\n" + bulk(mark) + "$2\r\no" },
+		"partial":       func(mark string) string { return "*17\r\n" + bulk(mark) + "$2\r\no" },
 		"closed":        says(""),
 		"bad RESP":      says("?what\r\n"),
 		"endless error": says("-" + strings.Repeat("x", 1<<20) + "\r\n"),

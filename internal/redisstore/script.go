@@ -22,9 +22,9 @@ var errOutage = errors.New("redis does not answer as it should")
 // scripts are all scripts of the store, each with the clock and the library in
 // front.
 type scripts struct {
-	acquire, claim, reserve, spend, release, renew *rueidis.Lua
-	seed, restore, view, totals, beat, join        *rueidis.Lua
-	sources                                        []string
+	acquire, claim, reserve, extend, spend, release, renew *rueidis.Lua
+	seed, restore, owe, view, totals, beat, join           *rueidis.Lua
+	sources                                                []string
 }
 
 // newScripts assembles the scripts around a clock: a Lua function clock() that
@@ -32,7 +32,7 @@ type scripts struct {
 func newScripts(clock string) (*scripts, error) {
 	var library strings.Builder
 	library.WriteString(clock)
-	for _, name := range []string{"head", "window", "quota", "lease", "use", "decide"} {
+	for _, name := range []string{"head", "window", "debt", "quota", "lease", "use", "decide"} {
 		text, err := lua.ReadFile("lua/" + name + ".lua")
 		if err != nil {
 			return nil, fmt.Errorf("read script: %w", err)
@@ -43,7 +43,7 @@ func newScripts(clock string) (*scripts, error) {
 	for name, script := range map[string]**rueidis.Lua{
 		"acquire": &s.acquire, "claim": &s.claim, "reserve": &s.reserve, "spend": &s.spend, "release": &s.release,
 		"renew": &s.renew, "seed": &s.seed, "restore": &s.restore, "view": &s.view, "totals": &s.totals,
-		"beat": &s.beat, "join": &s.join,
+		"beat": &s.beat, "join": &s.join, "extend": &s.extend, "owe": &s.owe,
 	} {
 		text, err := lua.ReadFile("lua/" + name + ".lua")
 		if err != nil {

@@ -199,6 +199,21 @@ func (s *Store) Restore(ctx context.Context, keyID string, ago time.Duration, to
 	})
 }
 
+// Owe implements [limit.Store].
+func (s *Store) Owe(ctx context.Context, keyID string, limited, unpaid int64) error {
+	unpaid = bounded(unpaid)
+	return s.do(ctx, "bring back debt", func(ctx context.Context) error {
+		r, err := s.call(ctx, s.scripts.owe, keyID, number(min(limited, maxLimit)), number(unpaid))
+		if err == nil && r.verdict != "ok" {
+			err = unexpected(r.verdict)
+		}
+		return err
+	}, func() error {
+		s.journal.sawDebt(keyID, limited, unpaid)
+		return s.shadow.Owe(ctx, keyID, share(limited, s.replicas.Load()), unpaid)
+	})
+}
+
 // Key implements [limit.Store]. During an outage it shows what this replica
 // knows: its own leases and use.
 func (s *Store) Key(ctx context.Context, keyID string, caps limit.Caps) (limit.View, error) {
@@ -208,11 +223,12 @@ func (s *Store) Key(ctx context.Context, keyID string, caps limit.Caps) (limit.V
 		if err != nil {
 			return err
 		}
-		v, err := r.integers(6)
+		v, err := r.integers(8)
 		if err != nil {
 			return err
 		}
-		view.Slots, view.Leases, view.RequestsWindow, view.TokensWindow, view.Reserved, view.QuotaUsed = v[0], v[1], v[2], v[3], v[4], v[5]
+		view.Slots, view.Leases, view.RequestsWindow, view.TokensWindow = v[0], v[1], v[2], v[3]
+		view.Reserved, view.QuotaUsed, view.QuotaHeld, view.Debt = v[4], v[5], v[6], v[7]
 		return nil
 	}, func() error {
 		var err error

@@ -37,6 +37,10 @@ func (s *Store) shares(ctx context.Context, keyID string, c *limit.Caps) limit.C
 		Global: share(c.Global, n), Concurrent: share(c.Concurrent, n), Requests: share(c.Requests, n),
 		Tokens: share(c.Tokens, n), Quota: c.Quota, QuotaPeriod: s.ownPeriod(c.QuotaPeriod),
 	}
+	if unpaid := s.journal.unpaid(keyID, c.Tokens); unpaid > 0 {
+		// A key in debt stays in debt, by as many minutes under the smaller limit.
+		_ = s.shadow.Owe(ctx, keyID, own.Tokens, int64(unpaid/float64(c.Tokens)*float64(own.Tokens)))
+	}
 	if c.Quota <= 0 {
 		return own
 	}
@@ -64,12 +68,12 @@ func (s *Store) acquireAlone(ctx context.Context, ask *limit.Ask) (limit.Decisio
 	return advertise(d, &ask.Caps), err
 }
 
-func (s *Store) reserveAlone(ctx context.Context, leaseID string, caps *limit.Caps, tokens int64) (limit.Decision, error) {
+func (s *Store) reserveAlone(ctx context.Context, leaseID string, caps *limit.Caps, r limit.Reservation) (limit.Decision, error) {
 	key, ok := s.journal.keyOf(leaseID)
 	if !ok {
 		return limit.Decision{}, limit.ErrLease
 	}
-	d, err := s.shadow.Reserve(ctx, leaseID, s.shares(ctx, key, caps), tokens)
+	d, err := s.shadow.Reserve(ctx, leaseID, s.shares(ctx, key, caps), r)
 	return advertise(d, caps), err
 }
 

@@ -40,7 +40,7 @@ func Find(method, path string) (Route, bool) {
 	if ep, ok := openai.Canonical(path); ok {
 		class := admission.Inference
 		if ep.Free() {
-			class = admission.Listing
+			class = admission.Counting
 		}
 		return Route{string(ep), class}, method == "POST"
 	}

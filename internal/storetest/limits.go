@@ -40,6 +40,9 @@ func Limits(
 		{"tokens", tokenRules},
 		{"settling", settleRules},
 		{"quota", quotaRules},
+		{"sequences", sequenceRules},
+		{"debt", debtRules},
+		{"holds", holdRules},
 		{"decisions", decisionRules},
 		{"at large", []limitsRule{{"histories are linearizable", checkHistories}}},
 	}
@@ -181,7 +184,7 @@ func (r *limitsRig) refuse(key string, c limit.Caps, want limit.Denial) limit.De
 // reserve reserves and wants the given answer.
 func (r *limitsRig) reserve(id string, c limit.Caps, tokens int64, want limit.Denial) limit.Decision {
 	r.t.Helper()
-	d, err := r.store.Reserve(r.ctx, id, c, tokens)
+	d, err := r.store.Reserve(r.ctx, id, c, whole(tokens))
 	if err != nil {
 		r.t.Fatalf("Reserve: %v", err)
 	}
@@ -189,6 +192,12 @@ func (r *limitsRig) reserve(id string, c limit.Caps, tokens int64, want limit.De
 		r.t.Fatalf("Reserve %d: got %q, want %q", tokens, d.Denied, want)
 	}
 	return d
+}
+
+// whole is a reservation of tokens for the window and as much of the quota as is
+// left of them, one at least.
+func whole(tokens int64) limit.Reservation {
+	return limit.Reservation{Tokens: tokens, Hold: limit.Hold{Output: tokens, Most: tokens}}
 }
 
 // spend reports cumulative use of one lease.

@@ -27,10 +27,17 @@ var historyCaps = limit.Caps{Global: 4, Concurrent: 3, Requests: 10, Tokens: 50,
 
 // historyCall is one call; what is not of its kind is 0.
 type historyCall struct {
-	kind   string // acquire, claim, reserve, release
+	kind   string // acquire, claim, reserve, extend, release
 	lease  int
 	tokens int64
+	slots  int64
 	back   bool
+}
+
+func (c historyCall) reservation() limit.Reservation {
+	r := whole(c.tokens)
+	r.Slots = c.slots
+	return r
 }
 
 // key is the key that a lease id belongs to: two keys share the gateway.
@@ -47,13 +54,15 @@ type historyState struct {
 type historyLease struct {
 	live, claimed, hasReserved bool
 	reserved                   int64
+	slots                      int64 // of the key; of the gateway's each has one, a quarter of 4
+	held                       int64
 }
 
 func (s *historyState) slots() (all int64, of [2]int64) {
 	for i, l := range s.leases {
 		if l.live {
 			all++
-			of[i%2]++
+			of[i%2] += l.slots
 		}
 	}
 	return all, of
@@ -68,12 +77,21 @@ func (s *historyState) reserved(key int) (n int64) {
 	return n
 }
 
+func (s *historyState) held(key int) (n int64) {
+	for i, l := range s.leases {
+		if i%2 == key {
+			n += l.held
+		}
+	}
+	return n
+}
+
 func (s *historyState) tokensDenied(key int, tokens int64) limit.Denial {
 	c := historyCaps
-	switch taken := s.tokens[key] + s.reserved(key); {
-	case taken+min(tokens, c.Tokens) > c.Tokens:
+	switch {
+	case s.tokens[key]+s.reserved(key)+min(tokens, c.Tokens) > c.Tokens:
 		return limit.TokensWindow
-	case taken >= c.Quota:
+	case s.tokens[key]+s.held(key) >= c.Quota:
 		return limit.Quota
 	}
 	return limit.Admitted
@@ -95,11 +113,27 @@ func (s *historyState) step(c historyCall) string {
 		if !l.live || l.hasReserved {
 			return "no lease"
 		}
+		_, of := s.slots()
+		if more := min(c.slots, historyCaps.Concurrent) - 1; more > 0 && of[key]+more > historyCaps.Concurrent {
+			return string(limit.KeySlots)
+		}
 		if denied := s.tokensDenied(key, c.tokens); denied != limit.Admitted {
 			return string(denied)
 		}
+		l.slots = max(1, min(c.slots, historyCaps.Concurrent))
+		l.held = min(c.tokens, historyCaps.Quota-s.tokens[key]-s.held(key))
 		l.hasReserved, l.reserved = true, c.tokens
 		return "ok"
+	case "extend":
+		if !l.live {
+			return "no lease"
+		}
+		if !l.hasReserved {
+			return "granted -1"
+		}
+		// A step is more than the whole quota, so it takes all that is left.
+		l.held += max(0, historyCaps.Quota-s.tokens[key]-s.held(key))
+		return fmt.Sprint("granted ", l.held)
 	}
 	if !l.live {
 		return "no lease"
@@ -129,7 +163,7 @@ func (s *historyState) acquire(l *historyLease, key int) string {
 	if denied != limit.Admitted {
 		return string(denied)
 	}
-	l.live = true
+	l.live, l.slots = true, 1
 	s.requests[key]++
 	return "ok"
 }
@@ -225,7 +259,9 @@ func drawCall(random *rand.Rand) historyCall {
 	case n < 5:
 		c.kind = "claim"
 	case n < 7:
-		c.kind, c.tokens = "reserve", random.Int64N(40)
+		c.kind, c.tokens, c.slots = "reserve", random.Int64N(40), 1+random.Int64N(3)
+	case n < 8:
+		c.kind = "extend"
 	default:
 		c.kind, c.tokens, c.back = "release", random.Int64N(8), random.IntN(4) == 0
 	}
@@ -248,7 +284,12 @@ func makeCall(ctx context.Context, store limit.Store, c historyCall) string {
 	case "claim":
 		err = store.Claim(ctx, id)
 	case "reserve":
-		d, err = store.Reserve(ctx, id, historyCaps, c.tokens)
+		d, err = store.Reserve(ctx, id, historyCaps, c.reservation())
+	case "extend":
+		var granted int64
+		if granted, err = store.Extend(ctx, id, historyCaps, 0); err == nil {
+			return fmt.Sprint("granted ", granted)
+		}
 	default:
 		ok, err = store.Release(ctx, id, limit.Final{Total: c.tokens, QuotaPeriod: period, GiveBackRequest: c.back})
 	}

@@ -29,6 +29,38 @@ type modelKey struct {
 	requests []*modelEvent
 	tokens   []*modelEvent
 	quota    int64 // -1 when the store does not know it
+	debt     modelDebt
+}
+
+// modelDebt is a debt by the words of [limit.Store.Owe].
+type modelDebt struct {
+	unpaid float64
+	at     time.Duration
+	limit  float64 // 0 without one
+}
+
+// under brings the debt to now and then under a limit.
+func (d *modelDebt) under(limited int64, now time.Duration) {
+	d.unpaid = max(0, d.unpaid-d.limit*(now-d.at).Seconds()/60)
+	d.at, d.limit = now, float64(max(0, limited))
+	d.unpaid = min(d.unpaid, 61*d.limit)
+}
+
+func (d *modelDebt) grow(tokens float64, now time.Duration) {
+	d.under(int64(d.limit), now)
+	d.unpaid = min(max(0, d.unpaid+tokens), 61*d.limit)
+}
+
+func (d *modelDebt) owed(now time.Duration) float64 {
+	return max(0, d.unpaid-d.limit*(now-d.at).Seconds()/60-d.limit)
+}
+
+// wait is how long until nothing is owed.
+func (d *modelDebt) wait(now time.Duration) time.Duration {
+	if d.limit < 1 {
+		return 0
+	}
+	return time.Duration(d.owed(now) / d.limit * float64(time.Minute))
 }
 
 type modelEvent struct {
@@ -40,10 +72,12 @@ type modelEvent struct {
 type modelLease struct {
 	id          string
 	key         *modelKey
-	slot        bool
+	slots, wide int64
 	claimed     bool
 	hasReserved bool
 	reserved    int64
+	granted     int64 // -1 without a quota
+	held        int64
 	total       int64
 	quotaShare  int64
 	born        time.Duration
@@ -77,6 +111,17 @@ func (m *limitsModel) wait(events []*modelEvent, x int64) time.Duration {
 	return 0
 }
 
+// held is what leases of a key hold of its quota.
+func (m *limitsModel) held(k *modelKey) (n int64) {
+	for _, l := range m.leases {
+		if l.key == k {
+			n += l.held
+		}
+	}
+	return n
+}
+
+// of sums up a key, or with nil the gateway, whose slots are counted apart.
 func (m *limitsModel) of(k *modelKey) (slots, leases, reserved int64) {
 	for _, l := range m.leases {
 		if k != nil && l.key != k {
@@ -84,8 +129,10 @@ func (m *limitsModel) of(k *modelKey) (slots, leases, reserved int64) {
 		}
 		leases++
 		reserved += l.reserved
-		if l.slot {
-			slots++
+		if k == nil {
+			slots += l.wide
+		} else {
+			slots += l.slots
 		}
 	}
 	return slots, leases, reserved
@@ -127,6 +174,8 @@ func (m *limitsModel) use(t *rapid.T) {
 		"acquire": m.acquire,
 		"claim":   m.claim,
 		"reserve": m.reserveSome,
+		"extend":  m.extendSome,
+		"owe":     m.oweSome,
 		"spend":   m.spendSome,
 		"release": m.releaseOne,
 		"restore": m.restore,
@@ -156,8 +205,13 @@ func (m *limitsModel) pick(t *rapid.T) *modelLease {
 
 func (m *limitsModel) acquire(t *rapid.T) {
 	k := rapid.SampledFrom(m.keys).Draw(t, "key")
-	l := &modelLease{key: k, slot: rapid.Bool().Draw(t, "slot"), born: m.now, id: m.newID()}
-	ask := limit.Ask{LeaseID: l.id, KeyID: k.id, Caps: m.caps, Slot: l.slot, Tokens: rapid.Bool().Draw(t, "tokens")}
+	l := &modelLease{key: k, born: m.now, id: m.newID(), granted: limit.Unlimited}
+	slot := rapid.Bool().Draw(t, "slot")
+	if slot {
+		l.slots, l.wide = 1, 1
+	}
+	ask := limit.Ask{LeaseID: l.id, KeyID: k.id, Caps: m.caps, Slot: slot, Tokens: rapid.Bool().Draw(t, "tokens")}
+	k.debt.under(m.caps.Tokens, m.now)
 	want := m.predict(k, ask)
 	d, err := m.store.Acquire(m.ctx, ask)
 	if !m.agree("Acquire", want, d, err) {
@@ -203,15 +257,22 @@ func (m *limitsModel) predict(k *modelKey, ask limit.Ask) forecast {
 	case ask.Slot && c.Concurrent >= 0 && keySlots >= c.Concurrent:
 		return forecast{denied: limit.KeySlots, least: time.Second, most: time.Second}
 	case ask.Tokens:
-		return m.predictTokens(k, v, c, 1)
+		return m.predictTokens(k, v, c, 1, 1)
 	}
 	return forecast{}
 }
 
-func (m *limitsModel) predictTokens(k *modelKey, v limit.View, c limit.Caps, tokens int64) forecast {
+// slack is what a debt, a broken number, may differ by.
+const slack = 2 * time.Millisecond
+
+func (m *limitsModel) predictTokens(k *modelKey, v limit.View, c limit.Caps, tokens, need int64) forecast {
 	_, _, reserved := m.of(k)
+	held := m.held(k)
 	room := c.Tokens - min(tokens, c.Tokens)
-	switch {
+	switch debt := k.debt.wait(m.now); {
+	case c.Tokens > 0 && debt > 0:
+		least := m.wait(k.tokens, room)
+		return forecast{denied: limit.TokensWindow, least: max(least, debt-slack), most: max(least+time.Second, debt+slack)}
 	case c.Tokens == 0:
 		return forecast{denied: limit.TokensWindow, least: limit.Window, most: limit.Window}
 	case c.Tokens > 0 && v.TokensWindow > room:
@@ -223,9 +284,9 @@ func (m *limitsModel) predictTokens(k *modelKey, v limit.View, c limit.Caps, tok
 		return forecast{denied: limit.Quota}
 	case c.Quota > 0 && k.quota < 0:
 		return forecast{unseeded: true}
-	case c.Quota > 0 && k.quota >= c.Quota:
+	case c.Quota > 0 && c.Quota-k.quota < need:
 		return forecast{denied: limit.Quota}
-	case c.Quota > 0 && k.quota+reserved >= c.Quota:
+	case c.Quota > 0 && c.Quota-k.quota-held < need:
 		return forecast{denied: limit.Quota, least: time.Second, most: time.Second}
 	}
 	return forecast{}
@@ -263,6 +324,9 @@ func (m *limitsModel) rates(k *modelKey, d limit.Decision) {
 	}
 	if c := m.caps.Tokens; c >= 0 {
 		want[1] = limit.Rate{Limit: c, Remaining: max(0, c-v.TokensWindow-v.Reserved), Reset: d.Tokens.Reset}
+		if v.Debt > 0 {
+			want[1].Remaining = 0
+		}
 	}
 	if diff := cmp.Diff(want, [2]limit.Rate{d.Requests, d.Tokens}); diff != "" {
 		m.t.Fatalf("rates (-want +got):\n%s", diff)
@@ -270,8 +334,9 @@ func (m *limitsModel) rates(k *modelKey, d limit.Decision) {
 	if least := m.wait(k.requests, 0); m.caps.Requests >= 0 && (d.Requests.Reset < least || d.Requests.Reset > least+time.Second) {
 		m.t.Fatalf("requests reset: got %v, want %v and up to 1 s", d.Requests.Reset, least)
 	}
-	if least := m.wait(k.tokens, 0); m.caps.Tokens >= 0 && (d.Tokens.Reset < least || d.Tokens.Reset > least+time.Second) {
-		m.t.Fatalf("tokens reset: got %v, want %v and up to 1 s", d.Tokens.Reset, least)
+	least, debt := m.wait(k.tokens, 0), k.debt.wait(m.now)
+	if m.caps.Tokens >= 0 && (d.Tokens.Reset < max(least, debt-slack) || d.Tokens.Reset > max(least+time.Second, debt+slack)) {
+		m.t.Fatalf("tokens reset: got %v, want %v and up to 1 s, or a debt of %v", d.Tokens.Reset, least, debt)
 	}
 }
 

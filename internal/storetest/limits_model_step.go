@@ -24,36 +24,126 @@ func (m *limitsModel) claim(t *rapid.T) {
 	}
 }
 
+func (m *limitsModel) drawReservation(t *rapid.T) limit.Reservation {
+	count := func(label string) int64 { return rapid.Int64Range(0, 300).Draw(t, label) }
+	return limit.Reservation{
+		Tokens: count("tokens"), Slots: rapid.Int64Range(0, 6).Draw(t, "slots"),
+		Hold: limit.Hold{
+			Prompt: count("prompt"), Output: count("output"), Most: 10 * count("most"), Least: count("least") / 50,
+			Extended: rapid.Bool().Draw(t, "extended"),
+		},
+	}
+}
+
+// moreSlots is what a lease must take for a reservation.
+func (m *limitsModel) moreSlots(l *modelLease, r limit.Reservation) (own, wide int64) {
+	if l.slots == 0 {
+		return 0, 0
+	}
+	own, wide = max(1, r.Slots), max(1, r.Slots)
+	if m.caps.Concurrent >= 0 {
+		own = min(own, max(1, m.caps.Concurrent)) // at most all of the key's
+	}
+	if m.caps.Global >= 0 {
+		wide = min(wide, max(1, m.caps.Global/4)) // at most a quarter of the gateway's
+	}
+	return max(0, own-l.slots), max(0, wide-l.wide)
+}
+
+func (m *limitsModel) predictReserve(l *modelLease, r limit.Reservation) forecast {
+	own, wide := m.moreSlots(l, r)
+	slots, _, _ := m.of(nil)
+	keySlots, _, _ := m.of(l.key)
+	switch {
+	case wide > 0 && m.caps.Global >= 0 && slots+wide > m.caps.Global:
+		return forecast{denied: limit.GlobalSlots, least: time.Second, most: time.Second}
+	case own > 0 && m.caps.Concurrent >= 0 && keySlots+own > m.caps.Concurrent:
+		return forecast{denied: limit.KeySlots, least: time.Second, most: time.Second}
+	}
+	return m.predictTokens(l.key, m.view(l.key.id), m.caps, r.Tokens, max(1, r.Hold.Prompt+r.Hold.Least))
+}
+
+func (m *limitsModel) take(l *modelLease, r limit.Reservation, d limit.Decision) {
+	own, wide := m.moreSlots(l, r)
+	l.hasReserved, l.reserved = true, r.Tokens
+	l.slots += own
+	l.wide += wide
+	if m.caps.Quota >= 0 {
+		h := r.Hold
+		left := m.caps.Quota - l.key.quota - m.held(l.key) - h.Prompt
+		output := max(h.Output, h.Least)
+		if !h.Extended {
+			output = max(2*output, min(4096, left), left/16)
+		}
+		l.held = h.Prompt + min(h.Most, output, max(0, left))
+		l.granted = l.held
+	}
+	m.equal("granted", d.Granted, l.granted)
+}
+
 func (m *limitsModel) reserveSome(t *rapid.T) {
-	l := m.pick(t)
-	tokens := rapid.Int64Range(0, 300).Draw(t, "tokens")
-	want := m.predictTokens(l.key, m.view(l.key.id), m.caps, tokens)
-	d, err := m.store.Reserve(m.ctx, l.id, m.caps, tokens)
+	l, r := m.pick(t), m.drawReservation(t)
 	if l.hasReserved {
-		if !errors.Is(err, limit.ErrLease) {
+		if _, err := m.store.Reserve(m.ctx, l.id, m.caps, r); !errors.Is(err, limit.ErrLease) {
 			m.t.Fatalf("second Reserve: got %v, want ErrLease", err)
 		}
 		return
 	}
+	l.key.debt.under(m.caps.Tokens, m.now)
+	want := m.predictReserve(l, r)
+	d, err := m.store.Reserve(m.ctx, l.id, m.caps, r)
 	if !m.agree("Reserve", want, d, err) {
 		return
 	}
 	if d.Denied == limit.Admitted {
-		l.hasReserved, l.reserved = true, tokens
+		m.take(l, r, d)
 	}
 	m.rates(l.key, d)
 	_, _, reserved := m.of(l.key)
-	if d.Denied != limit.TokensWindow || m.caps.Tokens == 0 || reserved > 0 || !rapid.Bool().Draw(t, "comes back") {
+	if d.Denied != limit.TokensWindow || d.RetryAfter > 5*time.Minute || m.caps.Tokens == 0 || reserved > 0 || !rapid.Bool().Draw(t, "comes back") {
 		return
 	}
 	m.elapse(d.RetryAfter)
-	again, err := m.store.Reserve(m.ctx, l.id, m.caps, tokens)
+	again, err := m.store.Reserve(m.ctx, l.id, m.caps, r)
 	if err == nil && again.Denied == limit.TokensWindow {
 		m.t.Fatalf("refused by tokens again after %v", d.RetryAfter)
 	}
 	if err == nil && again.Denied == limit.Admitted {
-		l.hasReserved, l.reserved = true, tokens
+		m.take(l, r, again)
 	}
+}
+
+func (m *limitsModel) extendSome(t *rapid.T) {
+	l, total := m.pick(t), rapid.Int64Range(0, 900).Draw(t, "total")
+	got, err := m.store.Extend(m.ctx, l.id, m.caps, total)
+	switch {
+	case l.granted < 0 || m.caps.Quota < 0:
+	case l.key.quota < 0:
+		if !errors.Is(err, limit.ErrUnseeded) {
+			m.t.Fatalf("Extend: got %v, want ErrUnseeded", err)
+		}
+		return
+	default:
+		left := max(0, m.caps.Quota-l.key.quota-m.held(l.key))
+		l.granted = max(l.granted, l.total)
+		more := min(max(0, total+limit.ExtendStep-l.granted), left)
+		l.granted += more
+		l.held += more
+	}
+	if err != nil || got != l.granted {
+		m.t.Fatalf("Extend to %d: got %d, %v, want %d", total, got, err, l.granted)
+	}
+}
+
+func (m *limitsModel) oweSome(t *rapid.T) {
+	k := rapid.SampledFrom(m.keys).Draw(t, "key")
+	tokens := rapid.Int64Range(0, 500).Draw(t, "unpaid")
+	if err := m.store.Owe(m.ctx, k.id, m.caps.Tokens, tokens); err != nil {
+		m.t.Fatalf("Owe: %v", err)
+	}
+	k.debt.under(m.caps.Tokens, m.now)
+	k.debt.unpaid = max(k.debt.unpaid, float64(tokens))
+	k.debt.under(m.caps.Tokens, m.now)
 }
 
 func (m *limitsModel) spendSome(t *rapid.T) {
@@ -75,6 +165,8 @@ func (m *limitsModel) grow(l *modelLease, tokens int64) {
 	}
 	l.total += tokens
 	l.reserved -= min(l.reserved, tokens)
+	l.held -= min(l.held, tokens)
+	l.key.debt.grow(float64(tokens), m.now)
 	l.key.tokens = append(l.key.tokens, &modelEvent{m.now, tokens, l})
 	if l.key.quota >= 0 {
 		l.key.quota += tokens
@@ -90,6 +182,9 @@ func (m *limitsModel) releaseOne(t *rapid.T) {
 	}
 	m.end(l.id, f)
 	m.grow(l, f.Total-l.total)
+	if back := l.total - f.Total; back > 0 {
+		l.key.debt.grow(-float64(back), m.now)
+	}
 	if back := l.total - f.Total; back > 0 {
 		for i := len(l.key.tokens) - 1; i >= 0 && back > 0; i-- {
 			if e := l.key.tokens[i]; e.of == l {
@@ -165,7 +260,10 @@ func (m *limitsModel) compare() {
 		}
 		want := limit.View{
 			KeyID: k.id, Slots: slots, Leases: leases, Reserved: reserved, QuotaUsed: k.quota, QuotaPeriod: period,
-			RequestsWindow: got.RequestsWindow, TokensWindow: got.TokensWindow,
+			RequestsWindow: got.RequestsWindow, TokensWindow: got.TokensWindow, QuotaHeld: m.held(k), Debt: got.Debt,
+		}
+		if debt := k.debt.owed(m.now); float64(got.Debt) < debt-0.1 || float64(got.Debt) > debt+1.1 {
+			m.t.Fatalf("debt: got %d, want %v", got.Debt, debt)
 		}
 		if diff := gocmp.Diff(want, got); diff != "" {
 			m.t.Fatalf("view (-want +got):\n%s", diff)

@@ -39,7 +39,7 @@ var tokenRules = []limitsRule{
 		id := r.admit("k", c)
 		r.reserve(id, c, 10, limit.Admitted)
 		for _, again := range []string{id, "unknown"} {
-			if _, err := r.store.Reserve(r.ctx, again, c, 10); !errors.Is(err, limit.ErrLease) {
+			if _, err := r.store.Reserve(r.ctx, again, c, whole(10)); !errors.Is(err, limit.ErrLease) {
 				r.t.Errorf("Reserve %q: got %v, want ErrLease", again, err)
 			}
 		}
@@ -271,7 +271,7 @@ var quotaRules = []limitsRule{
 		}
 		spend(100, monday.QuotaPeriod)
 		r.refuse("k", monday, limit.Quota)
-		if _, err := r.store.Reserve(r.ctx, late, tuesday, 5); !errors.Is(err, limit.ErrUnseeded) {
+		if _, err := r.store.Reserve(r.ctx, late, tuesday, whole(5)); !errors.Is(err, limit.ErrUnseeded) {
 			r.t.Fatalf("Reserve: got %v, want ErrUnseeded", err)
 		}
 		r.seed("k", tuesday.QuotaPeriod, 0)

@@ -35,6 +35,10 @@ for _, r in ipairs(doc.leases) do
     settle(l, r)
     redis.call('HSET', base .. 'lease:' .. l.id, 'total', r.total, 'has_reserved', r.has_reserved and 1 or 0)
     reserve(l, r.reserved - l.reserved)
+    take_slots(l, r.slots - l.slots, r.wide - l.wide)
+    if r.held ~= l.held then hold(l, r.held - l.held) end
+    l.granted = r.granted
+    redis.call('HSET', base .. 'lease:' .. l.id, 'granted', int(l.granted))
     if r.claimed then
       redis.call('HSET', base .. 'lease:' .. l.id, 'claimed', 1)
       redis.call('ZADD', base .. 'leases', now + CLAIMED, l.id)
@@ -60,8 +64,12 @@ local function count(kind, key, at, n)
 end
 for _, r in ipairs(doc.windows) do
   count('tokens', r.key, now - r.age, r.tokens)
+  debt_grow(r.key, r.tokens)
   count('requests', r.key, now - r.age, r.requests)
 end
+
+-- Debts that Redis has lost; what was used of late is in them.
+for _, r in ipairs(doc.debts) do debt_raise(r.key, r.limit, r.unpaid) end
 
 for _, r in ipairs(doc.quotas) do
   if not quota_add(r.key, r.period, r.grown) then

@@ -1,13 +1,45 @@
--- ARGV: lease, tokens, six caps. A lease reserves once.
+-- ARGV: lease, tokens, sequences, what to hold of the quota (prompt, output, most,
+-- least, extended), the rest of a quota that one request may hold alone, six caps.
+-- A lease reserves once.
 if not known_epoch() then return { mark, 'epoch' } end
-local tokens, caps = tonumber(ARGV[4]), caps_at(5)
-expire()
+local tokens, sequences, small, caps = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[11]), caps_at(12)
+local want = {
+  prompt = tonumber(ARGV[6]), output = tonumber(ARGV[7]), most = tonumber(ARGV[8]), least = tonumber(ARGV[9]),
+  extended = ARGV[10] == '1',
+}
+local more = expire()
 local l = load(ARGV[3])
 if not l or l.has_reserved then return { mark, 'lease' } end
 local requests, used = slide(window('requests', l.key)), slide(window('tokens', l.key))
-local verdict, wait = check_tokens(used, l.key, account(l.key).reserved, caps, tokens)
+local owed = debt_under(l.key, caps.tokens)
+local own, wide = more_slots(l, caps, sequences)
+
+-- held_of is what is held when so much is left, prompt included.
+local function held_of(left)
+  left = math.max(0, left - want.prompt)
+  local output = math.max(want.output, want.least)
+  if not want.extended then output = math.max(2 * output, math.min(small, left), math.floor(left / 16)) end
+  return want.prompt + math.min(want.most, output, left)
+end
+
+local verdict, need, free = check_slots(l.key, caps, own, wide, function()
+  local left = more
+  more = more and expire()
+  return left
+end)
+local wait = SECOND
+if not verdict then
+  verdict, wait = check_tokens(used, l.key, owed, caps, tokens, math.max(1, want.prompt + want.least))
+end
 if verdict == 'ok' then
   redis.call('HSET', base .. 'lease:' .. l.id, 'has_reserved', 1)
+  take_slots(l, own, wide)
   reserve(l, tokens) -- in full, also above the limit
+  if caps.quota >= 0 then
+    l.granted = 0
+    hold(l, held_of(caps.quota - quota_used(l.key, caps.period) - account(l.key).held))
+  end
 end
-return decision(verdict, wait, requests, used, l.key, caps)
+return decision(verdict, wait, requests, used, l.key, caps, owed, {
+  need = need, free = free, granted = l.granted, slots = l.slots, wide = l.wide,
+})

@@ -40,7 +40,9 @@ local function grow(l, n, period)
   add(window('tokens', l.key), now, n)
   note_second(l, n)
   if quota_add(l.key, period, n) then note_period(l, period, n) end
+  debt_grow(l.key, n)
   l.total = redis.call('HINCRBY', base .. 'lease:' .. l.id, 'total', n)
+  if l.held > 0 then hold(l, -math.min(n, l.held)) end
   reserve(l, -math.min(n, l.reserved))
 end
 
@@ -67,5 +69,6 @@ local function shrink(l, n)
       left = left - share
     end
   end
+  debt_grow(l.key, -n)
   l.total = redis.call('HINCRBY', name, 'total', -n)
 end

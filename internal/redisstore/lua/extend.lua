@@ -1,0 +1,14 @@
+-- ARGV: lease, total, step, six caps. The reply: tokens that the lease may use
+-- in all, and the quota counter.
+if not known_epoch() then return { mark, 'epoch' } end
+local total, step, caps = tonumber(ARGV[4]), tonumber(ARGV[5]), caps_at(6)
+expire()
+local l = load(ARGV[3])
+if not l then return { mark, 'lease' } end
+if l.granted < 0 or caps.quota < 0 then return { mark, 'ok', l.granted, -1 } end
+local used = quota_used(l.key, caps.period)
+if not used then return { mark, 'unseeded' } end
+if l.granted < l.total then l.granted = l.total end -- what is over is used already
+local left = math.max(0, caps.quota - used - account(l.key).held)
+hold(l, math.min(math.max(0, total + step - l.granted), left))
+return { mark, 'ok', l.granted, used }
