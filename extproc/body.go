@@ -79,7 +79,8 @@ func (x *exchange) check(ctx context.Context, body []byte) (*outbound, error) {
 	x.request = parsed
 	err = x.session.Reserve(ctx, admission.Order{
 		Model: parsed.Model, Format: parsed.Format, Stream: parsed.Stream,
-		N: parsed.N, Prompts: parsed.Prompts, PromptBytes: parsed.PromptBytes, MaxTokens: parsed.MaxTokens,
+		N: parsed.N, Prompts: parsed.Prompts, PromptBytes: parsed.PromptBytes,
+		MaxTokens: parsed.MaxTokens, MinTokens: parsed.MinTokens,
 	})
 	var denied *admission.DenialError
 	switch {
@@ -88,6 +89,9 @@ func (x *exchange) check(ctx context.Context, body []byte) (*outbound, error) {
 	case err != nil:
 		x.o.Log.Error("cannot record a request, refused", "request_id", x.requestID, "error", err)
 		return x.refuse(admission.Deny(admission.Unavailable)), nil
+	}
+	if err := x.boundRequest(); err != nil {
+		return nil, err
 	}
 	return x.replaceRequest(body), nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"tollgate/internal/admission"
 	"tollgate/internal/envoycode"
@@ -41,7 +42,11 @@ type exchange struct {
 	meter     *usage.Meter // nil until an answer is metered
 	opaque    bool         // the answer's body passes unread
 	delivered int64        // bytes of the answer's body
-	settled   bool
+	last      usage.Report // of a key with a quota: what was delivered of the answer
+	// quotaSpent: the answer has ended with an error event, and spentTimer cuts it.
+	quotaSpent bool
+	spentTimer *time.Timer
+	settled    bool
 }
 
 // close ends the session: the one deferred call of the stream.
@@ -50,6 +55,9 @@ func (x *exchange) close(ctx context.Context) {
 	x.body.stop()
 	x.body.mu.Unlock()
 	x.freeBody()
+	if x.spentTimer != nil {
+		x.spentTimer.Stop()
+	}
 	if x.session != nil {
 		x.session.Close(ctx, x.outcome(ledger.Aborted))
 	}
@@ -270,7 +278,11 @@ func (x *exchange) responseBody(ctx context.Context, chunk []byte, last bool) (*
 		return responseBodyGoesOn, x.settleAt(ctx, last)
 	}
 	forward, changed := x.meter.Feed(chunk, last)
-	x.session.Progress(x.meter.Report().Counts)
+	report := x.meter.Report()
+	if !x.covered(ctx, report) {
+		return x.outOfQuota(ctx)
+	}
+	x.session.Progress(report.Counts)
 	err := x.settleAt(ctx, last || x.meter.Ended())
 	if !changed {
 		return responseBodyGoesOn, err
@@ -335,6 +347,9 @@ func (x *exchange) outcome(reason ledger.EndReason) admission.Outcome {
 	o := admission.Outcome{Reason: reason, Status: x.status, Engine: x.engine, Report: usage.Report{Counts: usage.None()}}
 	if x.meter != nil {
 		o.Report = x.meter.Report()
+		if x.quotaSpent {
+			o.Report = x.last
+		}
 		if x.meter.Unread() {
 			o.Unread = x.delivered
 		}
@@ -390,5 +405,5 @@ func badBody(message, param string) *admission.DenialError {
 }
 
 func (x *exchange) rateHeaders() []openai.Header {
-	return openai.LimitHeaders(x.session.Standing())
+	return x.boundHeader(openai.LimitHeaders(x.session.Standing()))
 }

@@ -146,6 +146,9 @@ func lengthOf(n int) *extprocv3.HeaderMutation {
 	return mutation([]openai.Header{{Name: "content-length", Value: strconv.Itoa(n)}})
 }
 
+// clearedChunk answers a chunk that nobody gets.
+var clearedChunk = &outbound{prepared: clearChunk}
+
 // clearChunk is the answer that removes a chunk.
 var clearChunk = prepare(&extprocv3.ProcessingResponse{
 	Response: &extprocv3.ProcessingResponse_ResponseBody{ResponseBody: &extprocv3.BodyResponse{

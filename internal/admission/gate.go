@@ -239,6 +239,7 @@ func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key, secret [sh
 		LeaseID: s.leaseID, KeyID: key.ID, Caps: s.caps,
 		Slot: a.Class == Inference || a.Class == Counting, Tokens: a.Class == Inference,
 	}
+	s.granted.Store(limit.Unlimited)
 	d, err := g.acquire(ctx, ask, s)
 	if err != nil {
 		return Ticket{}, fmt.Errorf("acquire: %w", err)

@@ -23,6 +23,7 @@ type Order struct {
 	N, Prompts  int   // choices per prompt, prompts; both at least 1
 	PromptBytes int64 // bytes of the text that will be tokenized
 	MaxTokens   int64 // bound per choice, or -1
+	MinTokens   int64 // least per choice
 }
 
 // stage is where a session stands. It only grows.
@@ -53,6 +54,10 @@ type Session struct {
 	flushed            atomic.Int64 // completion at the last checkpoint
 	written            atomic.Int64 // prompt + completion at the last checkpoint
 	firstByte          atomic.Int64 // monotonic ns after issued; 0 = none yet
+
+	granted atomic.Int64 // tokens that the quota lets it use in all; below 0: no quota
+	bound   int64        // output per choice to be sent with, 0: the client's own; of the stream alone
+	lowered bool         // the client had asked for more
 
 	most bounds // of the order: the stream writes it before the answer begins, then only reads
 
@@ -166,9 +171,12 @@ func (s *Session) reserve(ctx context.Context, o Order) error {
 	if o.Format != usage.Free {
 		estimate := g.estimate.Estimate(s.sample(o, maxLen))
 		tokens = estimate.Total()
-		if err := s.take(ctx, reservationOf(o, estimate)); err != nil {
+		hold := holdOf(o, estimate, maxLen)
+		granted, err := s.take(ctx, reservationOf(o, estimate, hold))
+		if err != nil {
 			return err
 		}
+		s.grant(o, hold, granted, maxLen)
 	}
 	s.mu.Lock()
 	s.order, s.reserved, s.most = o, tokens, boundsOf(o, maxLen)
@@ -205,13 +213,10 @@ func (s *Session) withdraw(ctx context.Context) {
 
 // reservationOf is what a request takes beside its lease: a slot for each
 // sequence that it generates, and its tokens.
-func reservationOf(o Order, e limit.Estimate) limit.Reservation {
-	r := limit.Reservation{
-		Tokens: e.Total(), Slots: 1,
-		Hold: limit.Hold{Prompt: e.Prompt, Output: e.Output, Most: e.Output, Extended: true},
-	}
+func reservationOf(o Order, e limit.Estimate, hold limit.Hold) limit.Reservation {
+	r := limit.Reservation{Tokens: e.Total(), Slots: 1, Hold: hold}
 	if o.generates() {
-		r.Slots = int64(max(o.N, 1)) * int64(max(o.Prompts, 1))
+		r.Slots = o.choices()
 	}
 	return r
 }
@@ -226,8 +231,9 @@ func (o Order) generates() bool {
 	return false
 }
 
-// take reserves slots and tokens in the key's window and quota.
-func (s *Session) take(ctx context.Context, r limit.Reservation) error {
+// take reserves slots and tokens in the key's window and quota; granted is what
+// the quota lets the request use in all.
+func (s *Session) take(ctx context.Context, r limit.Reservation) (granted int64, err error) {
 	g := s.gate
 	d, err := g.limits.Reserve(ctx, s.leaseID, s.caps, r)
 	if errors.Is(err, limit.ErrUnseeded) {
@@ -236,15 +242,15 @@ func (s *Session) take(ctx context.Context, r limit.Reservation) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("reserve: %w", err)
+		return 0, fmt.Errorf("reserve: %w", err)
 	}
 	s.mu.Lock()
 	s.standing = s.standingOf(d)
 	s.mu.Unlock()
 	if d.Denied != limit.Admitted {
-		return s.denial(d, r.Tokens)
+		return 0, s.denial(d, r.Tokens)
 	}
-	return nil
+	return d.Granted, nil
 }
 
 func (s *Session) deny(r Reason) *DenialError {

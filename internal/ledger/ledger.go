@@ -44,6 +44,7 @@ const (
 	Cancelled     EndReason = "cancelled"
 	Revoked       EndReason = "revoked"
 	Drained       EndReason = "drained"
+	Quota         EndReason = "quota"
 	GatewayCrash  EndReason = "gateway_crash"
 	EnvoyCrash    EndReason = "envoy_crash"
 )
@@ -52,7 +53,7 @@ const (
 func EndReasons() []EndReason {
 	return []EndReason{
 		Complete, Refused, ClientAbort, UpstreamAbort, Timeout, Aborted, UpstreamError,
-		EngineAbort, Cancelled, Revoked, Drained, GatewayCrash, EnvoyCrash,
+		EngineAbort, Cancelled, Revoked, Drained, Quota, GatewayCrash, EnvoyCrash,
 	}
 }
 

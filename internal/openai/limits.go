@@ -192,3 +192,24 @@ func ceil(d, unit time.Duration) int64 {
 	}
 	return n
 }
+
+// QuotaEvent is the last event of a stream whose key has used up its quota: an
+// error as the engine itself writes one, and the end. unheld tells that the bytes
+// before it may end within an event, which it ends first.
+func QuotaEvent(ep Endpoint, unheld bool) []byte {
+	r := Denied(admission.QuotaSpent)
+	var b []byte
+	if unheld {
+		b = append(b, "\n\n"...)
+	}
+	if ep.Anthropic() {
+		b = append(b, "event: error\n"...)
+	}
+	b = append(b, "data: "...)
+	b = append(b, Body(ep, r.Message, r.Type, "", r.Code)...)
+	b = append(b, "\n\n"...)
+	if ep.choices() {
+		b = append(b, "data: [DONE]\n\n"...)
+	}
+	return b
+}

@@ -55,6 +55,8 @@ type Request struct {
 	PromptBytes int64
 	// MaxTokens is the output bound per choice that the client gave, or -1.
 	MaxTokens int64
+	// MinTokens is the least output per choice that the client wants; 0 without one.
+	MinTokens int64
 	// WantsUsage: the client set stream_options.include_usage.
 	WantsUsage bool
 	// WantsRunning: and continuous_usage_stats.

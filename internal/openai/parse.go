@@ -33,8 +33,10 @@ type parser struct {
 	stream                              bool
 	n, bestOf                           int64
 	maxTokens, maxCompletion, maxOutput int64
-	options                             edit // the value of stream_options; end is 0 where there is none
-	optionsSet                          bool // and it is an object
+	minTokens                           int64
+	bounds                              [boundFields]edit // the values of the three bounds; end is 0 where there is none
+	options                             edit              // the value of stream_options; end is 0 where there is none
+	optionsSet                          bool              // and it is an object
 	includeUsage, continuous            bool
 	prompts, embeds, items              int64
 }
@@ -55,10 +57,7 @@ type parser struct {
 // Inputs of embeddings, score and rerank are bounded by 65,536, not by
 // MaxPrompts.
 func Parse(ep Endpoint, body []byte, lim Limits) (*Request, error) {
-	p := parser{
-		scanner: scanner{buf: body, names: names{live: make([]name, 0, 32)}}, ep: ep, lim: lim,
-		n: unset, bestOf: unset, maxTokens: unset, maxCompletion: unset, maxOutput: unset,
-	}
+	p := newParser(ep, body, lim)
 	if err := p.document(); err != nil {
 		return nil, err
 	}
@@ -69,6 +68,13 @@ func Parse(ep Endpoint, body []byte, lim Limits) (*Request, error) {
 	req.Endpoint, req.Format = ep, ep.Format()
 	req.Body = p.rewritten()
 	return &req, nil
+}
+
+func newParser(ep Endpoint, body []byte, lim Limits) parser {
+	return parser{
+		scanner: scanner{buf: body, names: names{live: make([]name, 0, 32)}}, ep: ep, lim: lim,
+		n: unset, bestOf: unset, maxTokens: unset, maxCompletion: unset, maxOutput: unset,
+	}
 }
 
 func badParam(param, message string) error {
@@ -199,7 +205,7 @@ func (p *parser) verdict() error {
 		p.out.Prompts = int(max(1, p.items))
 	}
 	p.out.Stream = p.stream && p.ep.streams()
-	p.out.MaxTokens = p.outputBound()
+	p.out.MaxTokens, p.out.MinTokens = p.outputBound(), p.minTokens
 	return nil
 }
 

@@ -36,6 +36,11 @@ func (p *parser) rewritten() []byte {
 	if len(p.edits) == 0 {
 		return p.buf
 	}
+	return p.edited()
+}
+
+// edited is the body with all edits applied.
+func (p *parser) edited() []byte {
 	// At the same place the insertion, which ends there, comes before a cut.
 	slices.SortFunc(p.edits, func(a, b edit) int {
 		if a.start != b.start {

@@ -1,0 +1,162 @@
+package limits_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tollgate/e2e/stack"
+	"tollgate/internal/ledger"
+	"tollgate/internal/vllmsim"
+)
+
+// attacks are ways to ask for far more than a quota: path and body, with a place
+// for what the script says.
+var attacks = map[string]struct{ path, body string }{
+	"chat, streamed":         {"/v1/chat/completions", `{"model":"tiny","stream":true,"messages":[{"role":"user","content":"count for me"}],"sim":{%s}}`},
+	"chat, streamed, n=3":    {"/v1/chat/completions", `{"model":"tiny","stream":true,"n":3,"messages":[{"role":"user","content":"count for me"}],"sim":{%s}}`},
+	"chat, whole":            {"/v1/chat/completions", `{"model":"tiny","messages":[{"role":"user","content":"count for me"}],"sim":{%s}}`},
+	"chat, whole, n=3":       {"/v1/chat/completions", `{"model":"tiny","n":3,"messages":[{"role":"user","content":"count for me"}],"sim":{%s}}`},
+	"completions, streamed":  {"/v1/completions", `{"model":"tiny","stream":true,"max_tokens":2000,"prompt":"count","sim":{%s}}`},
+	"completions, whole":     {"/v1/completions", `{"model":"tiny","max_tokens":2000,"prompt":["count","more"],"sim":{%s}}`},
+	"messages, streamed":     {"/v1/messages", `{"model":"tiny","stream":true,"max_tokens":2000,"messages":[{"role":"user","content":"count"}],"sim":{%s}}`},
+	"messages, whole":        {"/v1/messages", `{"model":"tiny","max_tokens":2000,"messages":[{"role":"user","content":"count"}],"sim":{%s}}`},
+	"responses, streamed":    {"/v1/responses", `{"model":"tiny","stream":true,"input":"count","sim":{%s}}`},
+	"responses, whole":       {"/v1/responses", `{"model":"tiny","input":"count","sim":{%s}}`},
+	"chat, streamed, taught": {"/v1/chat/completions", `{"model":"tiny","stream":true,"messages":[{"role":"user","content":"count for me"}],"sim":{%s}}`},
+	"chat, whole, taught":    {"/v1/chat/completions", `{"model":"tiny","messages":[{"role":"user","content":"count for me"}],"sim":{%s}}`},
+}
+
+// TestAQuotaIsHard asks for sixty times what a quota has, in every way at once.
+func TestAQuotaIsHard(t *testing.T) {
+	t.Parallel()
+	const quota = 5000
+	var file []string
+	ids := map[string]string{}
+	for name := range attacks {
+		ids[name] = strings.NewReplacer(",", "", " ", "-", "=", "").Replace(name)
+		file = append(file, ids[name], `"quota":5000`)
+	}
+	s := stack.Start(t, stack.Options{Keys: keys(file...), Sim: vllmsim.Options{MaxTruths: 100000}})
+	for name, a := range attacks {
+		t.Run(name, func(t *testing.T) {
+			id := ids[name]
+			post := func(script string) *stack.Answer {
+				return s.Do(s.HTTP1, "POST", a.path, fmt.Sprintf(a.body, script), "Authorization", "Bearer "+secret(id))
+			}
+			if strings.Contains(name, "taught") {
+				for range 15 { // answers are short, it seems
+					post(`"tokens":1`)
+				}
+			}
+			var wg sync.WaitGroup
+			for range scale(40, 150) {
+				wg.Go(func() { post(`"tokens":2000`) })
+			}
+			wg.Wait()
+			s.Idle(10 * time.Second)
+			// What is left is asked for one by one, until it is used up.
+			for range 40 {
+				if a := post(`"tokens":2000`); a.StatusCode == http.StatusTooManyRequests && a.Header.Get("X-Should-Retry") == "false" {
+					break
+				}
+			}
+			got := spent(s, id)
+			if got > quota*102/100 || got < quota*9/10 {
+				t.Errorf("%d tokens of a quota of %d", got, quota)
+			}
+			t.Logf("%d tokens of %d", got, quota)
+		})
+	}
+}
+
+// TestHonestUseOfALargeQuotaIsLeftAlone: nothing is refused or shortened.
+func TestHonestUseOfALargeQuotaIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	s := stack.Start(t, stack.Options{Keys: keys("honest", `"quota":5000000`)})
+	var wg sync.WaitGroup
+	for i := range 30 {
+		wg.Go(func() {
+			body := stack.Chat(i%2 == 0, 4000, `"tokens":700`)
+			if i%3 == 0 {
+				body = `{"model":"tiny","messages":[{"role":"user","content":"count for me"}],"sim":{"tokens":700}}`
+			}
+			a := ask(s, "honest", body)
+			if a.StatusCode != http.StatusOK || a.Header.Get("X-Quota-Max-Tokens") != "" || strings.Contains(string(a.Bytes), "insufficient_quota") {
+				t.Errorf("%d, x-quota-max-tokens %q", a.StatusCode, a.Header.Get("X-Quota-Max-Tokens"))
+			}
+			if r := s.RecordWhen(a.RequestID(), "settled", ended); r.Counts.Completion != 700 {
+				t.Errorf("%s with %d tokens, want 700", r.Reason, r.Counts.Completion)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestAnAnswerEndsWithItsQuota looks at the two ways in which a client learns it.
+func TestAnAnswerEndsWithItsQuota(t *testing.T) {
+	t.Parallel()
+	s := stack.Start(t, stack.Options{Keys: keys("stream", `"quota":300`, "whole", `"quota":300`, "patient", `"quota":300`)})
+	for name, c := range map[string]*http.Client{"h1": s.HTTP1, "h2": s.HTTP2} {
+		if name == "h2" {
+			s.Admin("PATCH", "/admin/keys/stream", `{"quota":600}`)
+		}
+		req, err := http.NewRequestWithContext(context.Background(), "POST", s.URL+stack.ChatPath, strings.NewReader(stack.Chat(true, 1000, "")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+secret("stream"))
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _ := io.ReadAll(resp.Body) // the connection may end without its end
+		_ = resp.Body.Close()
+		text := string(got)
+		i := strings.Index(text, `data: {"error":`)
+		if i < 0 || !strings.Contains(text[i:], `"code":"insufficient_quota"`) || !strings.HasSuffix(text, "data: [DONE]\n\n") {
+			t.Errorf("%s: no error event at the end: %.300s", name, text[max(0, len(text)-300):])
+		}
+		r := s.RecordWhen(resp.Header.Get("X-Request-Id"), "settled", ended)
+		if r.Reason != ledger.Quota || r.Quality != ledger.Exact || r.Counts.Prompt+r.Counts.Completion > 300 {
+			t.Errorf("%s: %+v", name, r)
+		}
+		delivered := int64(strings.Count(text[:i], `"content":"`)) - 1 // the first has a role and no text
+		if delivered > r.Counts.Completion {
+			t.Errorf("%s: %d tokens delivered, %d in the ledger", name, delivered, r.Counts.Completion)
+		}
+	}
+	a := ask(s, "whole", stack.Chat(false, 1000, ""))
+	bound := a.Header.Get("X-Quota-Max-Tokens")
+	r := s.RecordWhen(a.RequestID(), "settled", ended)
+	if a.StatusCode != http.StatusOK || bound == "" || fmt.Sprint(r.Counts.Completion) != bound {
+		t.Errorf("a shortened answer: %d, x-quota-max-tokens %q, %+v", a.StatusCode, bound, r)
+	}
+	if left := a.Header.Get("X-Quota-Remaining"); left != "0" {
+		t.Errorf("x-quota-remaining beside the reservation: %q", left)
+	}
+
+	// While only a reservation stands in the way it is worth another try.
+	held, end := s.Open(s.HTTP1, secret("patient"), stack.Chat(true, 1000, `"pause_after":2`))
+	defer end()
+	if held.StatusCode != http.StatusOK {
+		t.Fatalf("the first stream: %d", held.StatusCode)
+	}
+	stack.Eventually(t, 5*time.Second, "the rest to be held", func() bool {
+		a := ask(s, "patient", stack.Chat(false, 200, ""))
+		if a.StatusCode != http.StatusTooManyRequests {
+			return false
+		}
+		stack.WantProblem(t, a, tooFast)
+		if wait := retryAfter(t, a); wait != time.Second {
+			t.Errorf("retry-after: %v", wait)
+		}
+		return true
+	})
+}

@@ -1,0 +1,46 @@
+package openai
+
+import "strconv"
+
+// The fields that bound an answer, by route.
+const (
+	atMaxTokens = iota
+	atMaxCompletion
+	atMaxOutput
+	boundFields
+)
+
+var boundNames = [boundFields]string{"max_tokens", "max_completion_tokens", "max_output_tokens"}
+
+// bound reads one of the bounds and remembers where its value stands.
+func (p *parser) bound(field int, into *int64) error {
+	start := p.pos
+	err := p.count(boundNames[field], into)
+	p.bounds[field] = edit{start: start, end: p.pos}
+	return err
+}
+
+// Bound returns a body that [Parse] has let pass with n as the bound of each
+// choice, in place of the client's own or beside it. The body lies in memory of
+// lim.Buffer; nil: allocated. body is not changed.
+func Bound(ep Endpoint, body []byte, n int64, lim Limits) ([]byte, error) {
+	p := newParser(ep, body, lim)
+	if err := p.document(); err != nil {
+		return nil, err
+	}
+	field := atMaxTokens
+	switch {
+	case ep == Responses:
+		field = atMaxOutput
+	case ep == ChatCompletions && p.maxCompletion != unset:
+		field = atMaxCompletion
+	}
+	e := p.bounds[field]
+	e.with = strconv.FormatInt(n, 10)
+	if e.end == 0 {
+		e.start, e.end = p.brace, p.brace
+		e.with = `"` + boundNames[field] + `":` + e.with + ","
+	}
+	p.edits = []edit{e}
+	return p.edited(), nil
+}
