@@ -8,9 +8,10 @@ ENVOY   := python3 scripts/fetch_envoy.py
 VLLM    := python3 scripts/vllm/install.py
 MODEL   ?= tiny
 REDIS   := python3 scripts/fetch_redis.py
+CLIENTS := python3 scripts/fetch_clients.py
 # Black-box suites run one after the other: they watch clocks, and each starts several processes.
-# What tests through real programs need; both are fetched once.
-REAL    := envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" E2E=require
+# What tests through real programs need; all are fetched once.
+REAL    := envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && clients=$$($(CLIENTS)) && ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" CLIENTS_BIN="$$clients" E2E=require
 
 .DEFAULT_GOAL := help
 .PHONY: help build envoy vllm run run-vllm test lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof check vuln ci changelog hooks clean

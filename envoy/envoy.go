@@ -48,6 +48,8 @@ type Params struct {
 	AllowOrigins   []string
 	TrustedProxies int // hops whose x-forwarded-for is believed
 	MaxBodyBytes   int64
+	MaxConnections int64 // of clients, at once
+	MaxHeapBytes   int64 // of Envoy; above it the largest streams are reset
 	BodyTimeout    time.Duration
 	IdleTimeout    time.Duration
 	Upstreams      []Endpoint // at least one

@@ -20,6 +20,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"tollgate/internal/config"
 )
 
 // The rules below are the ones whose violation would let a request through
@@ -278,6 +280,37 @@ func TestTollgatesOwnRepliesComeFirst(t *testing.T) {
 		}
 		if i == 0 && (m.GetStatusCode() != nil || m.GetBody() != nil || len(m.GetHeadersToAdd()) > 0) {
 			t.Error("the first mapper changes denials")
+		}
+	}
+}
+
+func TestSilentConnectionsEndSoonAndAreBounded(t *testing.T) {
+	for name, c := range map[string]*config.Config{"plain": defaults(), "TLS": everything()} {
+		b := bootstrapOf(t, c)
+		l := b.GetStaticResources().GetListeners()[0]
+		if got := l.GetListenerFiltersTimeout().AsDuration(); got != 30*time.Second || l.GetContinueOnListenerFiltersTimeout() {
+			t.Errorf("%s: the first byte may take %s, then: continue %v", name, got, l.GetContinueOnListenerFiltersTimeout())
+		}
+		if waits := len(l.GetListenerFilters()) == 1; waits != (name == "plain") {
+			t.Errorf("%s: waits for a first byte: %v", name, waits)
+		}
+		if got := l.GetFilterChains()[0].GetTransportSocketConnectTimeout().AsDuration(); got != 30*time.Second {
+			t.Errorf("%s: the handshake may take %s", name, got)
+		}
+		if !b.GetAdmin().GetIgnoreGlobalConnLimit() {
+			t.Errorf("%s: a flood of clients closes the admin page", name)
+		}
+		actions := map[string]bool{}
+		for _, a := range b.GetOverloadManager().GetActions() {
+			actions[a.GetName()] = true
+		}
+		for _, want := range []string{"shrink_heap", "disable_http_keepalive", "reset_high_memory_stream"} {
+			if !actions["envoy.overload_actions."+want] {
+				t.Errorf("%s: nothing does %s", name, want)
+			}
+		}
+		if actions["envoy.overload_actions.stop_accepting_requests"] {
+			t.Errorf("%s: one client's memory refuses everybody", name)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"tollgate/internal/config"
+	"tollgate/internal/machine"
 )
 
 // ParamsFor reads Params out of the configuration. Files become absolute, since
@@ -24,6 +25,8 @@ func ParamsFor(cfg *config.Config) (Params, error) {
 		HTTPSocket:     HTTPSocket,
 		AdminSocket:    AdminSocket,
 		SecretsFile:    SecretsFile,
+		MaxConnections: MaxConnections(machine.Files()),
+		MaxHeapBytes:   maxHeap(cfg.Envoy.MaxHeapMB, machine.Memory()),
 	}
 	var errs []error
 	host, port, err := splitHostPort(cfg.Listen)
@@ -52,6 +55,35 @@ func ParamsFor(cfg *config.Config) (Params, error) {
 		return Params{}, err
 	}
 	return p, p.check()
+}
+
+const (
+	// mostConnections is enough for anybody, and what 4 GiB of memory carry.
+	mostConnections = 50000
+	// ownFiles are the descriptors that Envoy needs beside connections: listeners,
+	// event loops, the admin page, connections to tollgate, logs.
+	ownFiles = 192
+	// leastHeap is for machines a quarter of which is nothing to work with.
+	leastHeap = 256 << 20
+)
+
+// MaxConnections is how many clients may be connected with so many file
+// descriptors: each may need one more, for its request's connection to an
+// engine. 0 descriptors are not known.
+func MaxConnections(files int64) int64 {
+	if files == 0 {
+		return mostConnections
+	}
+	return max(16, min(mostConnections, (files-ownFiles)/2))
+}
+
+// maxHeap is the bound of Envoy's heap in bytes: what is configured, or a
+// quarter of the machine's memory. 0 memory is not known.
+func maxHeap(mib int, memory int64) int64 {
+	if mib > 0 {
+		return int64(mib) << 20
+	}
+	return max(leastHeap, memory/4)
 }
 
 // upstreams are vllm.endpoints, or host and port where there are none.

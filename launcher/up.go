@@ -48,6 +48,9 @@ func (upCmd) Run(p *process) error {
 		fmt.Fprintf(h.console, "wrote %s with the simulated vLLM; for a real one set vllm.launch_mode: cli and vllm.model, as Qwen/Qwen3-0.6B\n", p.config)
 	}
 	h.warn()
+	if err := h.allowFiles(); err != nil {
+		return err
+	}
 	return h.up()
 }
 

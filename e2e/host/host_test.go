@@ -32,6 +32,8 @@ type host struct {
 	cmd  *exec.Cmd
 	out  string // all that it printed until it was ready
 	done chan struct{}
+	// files is the limit of open files of the launcher; 0: the test's own.
+	files int
 }
 
 // newHost writes a config with the simulated vLLM on free ports.
@@ -54,6 +56,9 @@ func (h *host) up() time.Duration {
 	h.t.Helper()
 	stack.Binary(h.t, "tollgate") // beside the launcher
 	h.cmd = exec.Command(stack.Binary(h.t, "launcher"), "up", "--config", "config.yaml")
+	if h.files > 0 {
+		h.cmd = exec.Command("sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0" up --config config.yaml`, h.files), stack.Binary(h.t, "launcher"))
+	}
 	h.cmd.Dir = h.dir
 	h.cmd.Env = append(os.Environ(), "ENVOY_BIN="+stack.EnvoyBinary(h.t))
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

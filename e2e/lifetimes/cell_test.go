@@ -1,11 +1,9 @@
 package lifetimes_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -13,6 +11,7 @@ import (
 
 	"tollgate/e2e/stack"
 	"tollgate/internal/ledger"
+	"tollgate/internal/unixsock"
 )
 
 // cell is one end over one protocol, streamed or not, with a gateway of its own.
@@ -195,10 +194,7 @@ func (c *cell) checkEnvoy(t *testing.T) {
 // admin asks Envoy's admin socket.
 func (c *cell) admin(t *testing.T, path string, into any) {
 	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", c.s.Path("state/run/envoy-admin.sock"))
-	}}}
-	resp, err := client.Get("http://envoy" + path)
+	resp, err := unixsock.HTTPClient(c.s.Path("state/run/envoy-admin.sock"), 10*time.Second).Get("http://envoy" + path)
 	if err != nil {
 		t.Fatal(err)
 	}

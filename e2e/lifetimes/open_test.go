@@ -17,6 +17,7 @@ import (
 type open struct {
 	cancel context.CancelFunc
 	rest   *io.PipeWriter // of the body, where the request uploads
+	drips  chan struct{}  // closed when the upload stops to drip
 	body   string
 	reads  chan struct{} // closed when the client reads its answer
 	once   sync.Once
@@ -48,12 +49,30 @@ func (c *cell) open(t *testing.T) *open {
 	t.Cleanup(func() { o.leave(); client.CloseIdleConnections() })
 	go func() { o.status <- o.do(client, req) }()
 	if c.uploads {
-		if _, err := io.WriteString(o.rest, o.body[:len(o.body)/2]); err != nil {
-			t.Fatal(err)
-		}
+		o.drips = make(chan struct{})
+		go o.drip()
 	}
 	return o
 }
+
+// drip uploads the first byte of the body, and white space: a little more than
+// the gateway asks for at least.
+func (o *open) drip() {
+	_, err := io.WriteString(o.rest, o.body[:1])
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for err == nil {
+		select {
+		case <-o.drips:
+			return
+		case <-tick.C:
+			_, err = io.WriteString(o.rest, strings.Repeat(" ", 1<<10))
+		}
+	}
+}
+
+// stall stops the upload. What it writes last may be on its way still.
+func (o *open) stall() { close(o.drips) }
 
 func (o *open) transport(h2 bool) *http.Transport {
 	tr := &http.Transport{DisableCompression: true, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -118,7 +137,8 @@ func (o *open) reset() {
 
 // finishBody sends what is left of the body.
 func (o *open) finishBody() {
-	_, _ = io.WriteString(o.rest, o.body[len(o.body)/2:])
+	o.stall()
+	_, _ = io.WriteString(o.rest, o.body[1:])
 	_ = o.rest.Close()
 }
 
@@ -126,4 +146,7 @@ func (o *open) finishBody() {
 func (o *open) tooMuch() { _, _ = io.WriteString(o.rest, strings.Repeat(" ", 2<<20)) }
 
 // wrongBody ends the body in the middle of its JSON.
-func (o *open) wrongBody() { _ = o.rest.Close() }
+func (o *open) wrongBody() {
+	o.stall()
+	_ = o.rest.Close()
+}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"tollgate/internal/unixsock"
 )
 
 // Chat is the body of a chat request to "tiny": max bounds its tokens, sim is
@@ -149,5 +151,21 @@ func WantProblem(tb testing.TB, a *Answer, want Problem) {
 	tb.Helper()
 	if diff := cmp.Diff(want, Refusal(tb, a)); diff != "" {
 		tb.Errorf("problem (-want +got):\n%s%.400s", diff, a.Bytes)
+	}
+}
+
+// AdminOf returns a function that asks an Envoy's admin page; errors are the
+// empty string.
+func AdminOf(tb testing.TB, socket string) func(path string) string {
+	tb.Helper()
+	client := unixsock.HTTPClient(socket, 5*time.Second)
+	return func(path string) string {
+		resp, err := client.Get("http://envoy" + path)
+		if err != nil {
+			return ""
+		}
+		defer func() { _ = resp.Body.Close() }()
+		b, _ := io.ReadAll(resp.Body)
+		return string(b)
 	}
 }

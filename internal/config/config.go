@@ -182,6 +182,7 @@ type Launcher struct {
 type Envoy struct {
 	Binary      string `yaml:"binary"`      // empty: ENVOY_BIN, PATH, the fetched one
 	Concurrency int    `yaml:"concurrency"` // worker threads; 0 = all cores
+	MaxHeapMB   int    `yaml:"max_heap_mb"` // above it Envoy sheds load, the largest streams first; 0 = a quarter of the machine
 }
 
 // LedgerPath is where the ledger lies.

@@ -198,7 +198,14 @@ func (d *decoder) processes(c *Config) {
 		d.address(fmt.Sprintf("launchers[%d]", i), l, "10.0.0.2:9466", false)
 	}
 	within(d, "envoy.concurrency", c.Envoy.Concurrency, 0, 1024, "worker threads; 0 is one per core")
+	within(d, "envoy.max_heap_mb", c.Envoy.MaxHeapMB, 0, 1<<22, "MiB; 0 is a quarter of the machine")
+	if c.Envoy.MaxHeapMB > 0 && c.Envoy.MaxHeapMB < leastHeapMB {
+		d.bad("envoy.max_heap_mb", "is hardly what Envoy takes when it is idle", fmt.Sprintf("write at least %d, or 0 for a quarter of the machine", leastHeapMB))
+	}
 }
+
+// leastHeapMB is the smallest heap for Envoy that leaves it room to work: idle it takes about 75 MiB.
+const leastHeapMB = 128
 
 // loopback reports whether HOST:PORT is reached from this machine only.
 func loopback(address string) bool {

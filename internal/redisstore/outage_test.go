@@ -272,6 +272,38 @@ func TestWhatWasDecidedAloneIsShared(t *testing.T) {
 	}
 }
 
+// TestWhatIsToldTwiceCountsOnce: Redis takes what a replica decided alone, its
+// answer is lost, and the replica tells it again.
+func TestWhatIsToldTwiceCountsOnce(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	p, both := pair(t, s)
+	a, b := both[0], both[1]
+	quota := caps(func(c *limit.Caps) { c.Quota = 1000 })
+	if err := a.Seed(t.Context(), "k", "total", 200); err != nil {
+		t.Fatal(err)
+	}
+	admit(t, a, "old", quota)
+	admit(t, b, "other", quota) // b knows the counter too
+
+	p.set(0, false, true)
+	admit(t, a, "new", quota)
+	reserve(t, a, "new", quota, 30, limit.Admitted)
+	spend(t, a, "new", 20)
+	spend(t, a, "old", 70)
+	p.lose(`"windows":[{`) // what join.lua reads
+	p.set(0, false, false)
+
+	awaitShared(t, both)
+	want := limit.View{
+		KeyID: "k", Slots: 3, Leases: 3, RequestsWindow: 3, TokensWindow: 90, Reserved: 10, QuotaUsed: 290, QuotaPeriod: "total",
+	}
+	await(t, 5*time.Second, "all is shared", func() bool { return a.Untold() == 0 && b.Untold() == 0 })
+	if got := view(t, b); got != want || p.losses() != 1 {
+		t.Errorf("after %d lost answers: got %+v, want %+v", p.losses(), got, want)
+	}
+}
+
 func reserve(tb testing.TB, s limit.Store, id string, c limit.Caps, tokens int64, want limit.Denial) {
 	tb.Helper()
 	d, err := s.Reserve(context.Background(), id, c, limit.Reservation{Tokens: tokens, Hold: limit.Hold{Output: tokens, Most: tokens}})

@@ -1,6 +1,7 @@
 package redisstore_test
 
 import (
+	"bytes"
 	"net"
 	"sync"
 	"testing"
@@ -18,6 +19,9 @@ type proxy struct {
 	delay   time.Duration         // of each chunk of replies
 	silent  chan struct{}         // not nil: bytes wait until it is closed
 	refuses bool
+	loses   string // the reply to the next command that has it is lost, and the connection with it
+	losing  bool   // that command is on its way
+	lost    int    // replies
 }
 
 func startProxy(tb testing.TB, target string) *proxy {
@@ -53,6 +57,35 @@ func (p *proxy) set(delay time.Duration, silent, refuses bool) {
 			c.Close()
 		}
 	}
+}
+
+// lose makes the reply to one command that has the text in it get lost.
+func (p *proxy) lose(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.loses = text
+}
+
+// losses is how many replies were lost.
+func (p *proxy) losses() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lost
+}
+
+// cuts tells whether the chunk is a reply that is to be lost.
+func (p *proxy) cuts(chunk []byte, reply bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case reply && p.losing:
+		p.losing = false
+		p.lost++
+		return true
+	case !reply && p.loses != "" && bytes.Contains(chunk, []byte(p.loses)):
+		p.loses, p.losing = "", true
+	}
+	return false
 }
 
 func (p *proxy) accept() {
@@ -97,6 +130,9 @@ func (p *proxy) carry(to, from net.Conn, replies bool) {
 		}
 		if replies && delay > 0 {
 			<-time.After(delay)
+		}
+		if p.cuts(buf[:n], replies) {
+			return
 		}
 		if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
 			return

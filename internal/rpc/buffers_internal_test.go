@@ -25,6 +25,33 @@ func TestABufferHasRoomAndLittleMore(t *testing.T) {
 	})
 }
 
+// TestTiersAtTheirBounds: at a power of two, and halfway to the next, one byte
+// more is another tier, and one byte less is not.
+func TestTiersAtTheirBounds(t *testing.T) {
+	var bounds []int
+	for power := smallest; power <= largest; power++ {
+		if power > finer {
+			bounds = append(bounds, 3<<(power-2))
+		}
+		bounds = append(bounds, 1<<power)
+	}
+	if len(bounds) != tierCount {
+		t.Fatalf("%d bounds for %d tiers", len(bounds), tierCount)
+	}
+	for tier, bound := range bounds {
+		for _, c := range []struct{ n, tier int }{{bound - 1, tier}, {bound, tier}, {bound + 1, tier + 1}} {
+			got, capacity := tierOf(c.n)
+			want := c.n // beyond the largest
+			if c.tier < tierCount {
+				want = bounds[c.tier]
+			}
+			if got != c.tier || capacity != want {
+				t.Errorf("%d bytes: tier %d of %d bytes, want %d of %d", c.n, got, capacity, c.tier, want)
+			}
+		}
+	}
+}
+
 func TestABufferIsWhatWasAskedFor(t *testing.T) {
 	b := new(buffers)
 	strange := make([]byte, 3000)

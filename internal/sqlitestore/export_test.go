@@ -14,6 +14,23 @@ func (s *Store) Exec(ctx context.Context, query string, args ...any) error {
 	}})
 }
 
+// Fail submits a write that calls before and then fails.
+func (s *Store) Fail(ctx context.Context, before func()) error {
+	return s.w.submit(ctx, &op{do: func(context.Context, *tx) error {
+		before()
+		return errors.New("no such table")
+	}})
+}
+
+// Remembered is how many rows the writer knows without reading them.
+func (s *Store) Remembered(ctx context.Context) (n int, err error) {
+	err = s.w.submit(ctx, &op{do: func(context.Context, *tx) error {
+		n = len(s.w.live.rows)
+		return nil
+	}})
+	return n, err
+}
+
 // Stall holds the writer inside an op until release is called, so that what is
 // submitted meanwhile becomes one group.
 func (s *Store) Stall() (release func()) {

@@ -1,6 +1,7 @@
 package sqlitestore_test
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -58,5 +59,37 @@ func TestARowDeletedInTheSameGroupIsGone(t *testing.T) {
 	}
 	if found, err := s.Verify(t.Context()); err != nil || len(found) > 0 {
 		t.Errorf("verify: %+v, %v", found, err)
+	}
+}
+
+// TestWhatAFailedGroupNotedIsForgotten: a row that was begun in a group that
+// failed, and whose caller has left since, is in no file and must be known to
+// nobody: its settlement would go to the row that has got its number.
+func TestWhatAFailedGroupNotedIsForgotten(t *testing.T) {
+	s := open(t, sqlitestore.Options{})
+	leaving, leave := context.WithCancel(t.Context())
+	together(t, s,
+		func() { _ = s.Begin(leaving, intent("a")) },
+		func() { _ = s.Fail(t.Context(), leave) },
+	)
+	if err := s.Begin(t.Context(), intent("b")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Settle(t.Context(), complete("a", 10, 5)); !errors.Is(err, ledger.ErrUnknown) {
+		t.Errorf("a settlement of a row that is in no file: %v, want ErrUnknown", err)
+	}
+	if row, err := s.Get(t.Context(), "b"); err != nil || !row.Open() {
+		t.Errorf("another row was settled in its place: %+v, %v", row, err)
+	}
+}
+
+func TestSettledRowsAreNotRemembered(t *testing.T) {
+	s := open(t, sqlitestore.Options{})
+	fill(t, s, 20)
+	if err := s.Begin(t.Context(), intent("lives")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Remembered(t.Context()); n != 1 || err != nil {
+		t.Errorf("%d rows are remembered, %v; want the one that lives", n, err)
 	}
 }

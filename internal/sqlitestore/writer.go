@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
@@ -98,6 +99,9 @@ func (w *writer) run(ctx context.Context) {
 	for {
 		select {
 		case o := <-w.queue:
+			// Whoever can run now may have something to write too: of a burst on one
+			// processor each would otherwise have a transaction of its own.
+			runtime.Gosched()
 			w.commit(ctx, w.gather(append(group[:0], o)))
 			continue
 		case <-w.stop:

