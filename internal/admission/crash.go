@@ -1,11 +1,6 @@
 package admission
 
-import (
-	"context"
-	"time"
-
-	"tollgate/internal/ledger"
-)
+import "time"
 
 // ProxyGone tells that the last log stream of the proxy has broken off: it
 // died, or it is about to come back. Streams that ended about that moment, and
@@ -18,24 +13,13 @@ func (g *Gate) ProxyGone() {
 }
 
 // orphaned tells whether the session ended with the proxy: without a word of
-// it, and within the grace of its death.
+// it, and within the grace of its death. REQUIRES: s.mu held.
 func (s *Session) orphaned() bool {
 	s.gate.mu.Lock()
 	gone := s.gate.proxyGone
 	s.gate.mu.Unlock()
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if gone.IsZero() || s.witness != nil || s.stage != closed {
 		return false
 	}
 	return s.closedAt.Sub(gone).Abs() <= grace
-}
-
-// nameless gives a stream without a log entry its name, where the proxy's
-// death explains it.
-func (s *Session) nameless(ctx context.Context, rec *ledger.Record) *ledger.Record {
-	if rec.Reason != ledger.Aborted || !s.orphaned() {
-		return rec
-	}
-	return s.named(ctx, rec, ledger.EnvoyCrash, rec.Status)
 }

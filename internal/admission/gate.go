@@ -122,15 +122,16 @@ type Gate struct {
 	access    func(Access)
 
 	mu        sync.Mutex
-	sessions  map[string]*Session // by lease id, until finished; guarded by mu
-	tickets   tickets             // guarded by mu
-	draining  bool                // guarded by mu
-	proxyGone time.Time           // when the proxy was last seen to die; guarded by mu
+	sessions  map[string]*Session  // by lease id, until finished; guarded by mu
+	tickets   tickets              // guarded by mu
+	draining  bool                 // guarded by mu
+	proxyGone time.Time            // when the proxy was last seen to die; guarded by mu
+	alone     map[string]time.Time // leases whose record was written without a log entry, and when; guarded by mu
 
 	flush chan struct{} // a stream has outrun its checkpoint
 
 	pendingMu sync.Mutex
-	pending   []pendingSettle // settlements that the ledger refused; guarded by pendingMu
+	pending   []*Session // whose settlement the ledger refused; guarded by pendingMu
 }
 
 // NewGate returns a gate; [Gate.Run] must run beside it.
@@ -150,6 +151,7 @@ func NewGate(o Options) *Gate {
 		caps: o.Caps, wall: o.Wall, access: o.Access,
 		sessions: make(map[string]*Session),
 		tickets:  newTickets(),
+		alone:    make(map[string]time.Time),
 		flush:    make(chan struct{}, 1),
 	}
 }

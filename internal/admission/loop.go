@@ -25,6 +25,7 @@ func (g *Gate) Run(ctx context.Context) error {
 			defer cancel()
 			g.checkpoint(last)
 			g.retryPending(last)
+			g.giveUp()
 			return nil
 		case <-g.flush:
 			g.checkpoint(ctx)
@@ -32,6 +33,7 @@ func (g *Gate) Run(ctx context.Context) error {
 			g.checkpoint(ctx)
 			g.retryPending(ctx)
 			g.sweep(ctx)
+			g.forgetAlone()
 		}
 	}
 }

@@ -70,6 +70,7 @@ type Session struct {
 	intent    bool // the ledger has the intent
 	settling  bool // somebody settles or has settled
 	record    *ledger.Record
+	owed      *ledger.Settlement // what the ledger has refused for now
 	released  bool
 	giveBack  bool // the request did not count against the key
 	cutReason ledger.EndReason
@@ -207,7 +208,7 @@ func (s *Session) withdraw(ctx context.Context) {
 		Counts: usage.Counts{Cached: usage.Unsaid, Reasoning: usage.Unsaid},
 	}
 	if _, _, err := s.gate.ledger.Settle(ctx, st); err != nil && !errors.Is(err, ledger.ErrUnknown) {
-		s.gate.keep(pendingSettle{session: s, settlement: st})
+		s.owe(st)
 	}
 }
 

@@ -29,12 +29,6 @@ type Outcome struct {
 	doubtful bool // the report has nonsense in it
 }
 
-// pendingSettle is a settlement that the ledger refused for now.
-type pendingSettle struct {
-	session    *Session
-	settlement ledger.Settlement
-}
-
 // Settle writes the final record. It must return without an error before the
 // last byte of an answer is released: a client that saw the end is in the
 // ledger. On an error the record is kept and retried, and the stream must be
@@ -62,7 +56,7 @@ func (s *Session) Settle(ctx context.Context, o Outcome) error {
 	s.gate.metrics.anomalies(o.Report, nonsense)
 	rec, _, err := s.gate.ledger.Settle(ctx, st)
 	if err != nil {
-		s.gate.keep(pendingSettle{session: s, settlement: st})
+		s.owe(st)
 		return fmt.Errorf("settle: %w", err)
 	}
 	s.settledAs(rec)
@@ -187,10 +181,18 @@ func (s *Session) count(rec ledger.Record) {
 	s.gate.metrics.settled(rec, first, time.Since(s.issued))
 }
 
-// keep remembers a settlement that could not be written.
-func (g *Gate) keep(p pendingSettle) {
+// owe remembers what the ledger refused; [Gate.retryPending] writes it.
+func (s *Session) owe(st ledger.Settlement) {
+	s.mu.Lock()
+	listed := s.owed != nil
+	s.owed = &st
+	s.mu.Unlock()
+	if listed {
+		return
+	}
+	g := s.gate
 	g.pendingMu.Lock()
-	g.pending = append(g.pending, p)
+	g.pending = append(g.pending, s)
 	g.pendingMu.Unlock()
 }
 
@@ -201,20 +203,60 @@ func (g *Gate) retryPending(ctx context.Context) {
 	batch := g.pending
 	g.pending = nil
 	g.pendingMu.Unlock()
-	for i, p := range batch {
-		rec, _, err := g.ledger.Settle(ctx, p.settlement)
-		switch {
-		case err == nil:
-			p.session.settledAs(rec)
-			p.session.count(rec)
-		case errors.Is(err, ledger.ErrUnknown):
-			// Its intent was never written: there is nothing to end.
-			g.log.Debug("nothing to settle", "lease_id", p.settlement.LeaseID)
-		default:
+	for i, s := range batch {
+		if err := s.pay(ctx); err != nil {
 			g.pendingMu.Lock()
 			g.pending = append(batch[i:], g.pending...)
 			g.pendingMu.Unlock()
 			return
+		}
+	}
+}
+
+// pay writes what the session owes, with the name that it has by now.
+func (s *Session) pay(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		owed := s.owed
+		s.mu.Unlock()
+		rec, _, err := s.gate.ledger.Settle(ctx, *owed)
+		unknown := errors.Is(err, ledger.ErrUnknown)
+		if err != nil && !unknown {
+			return fmt.Errorf("settle: %w", err)
+		}
+		s.mu.Lock()
+		if s.owed != owed && !unknown { // it was named meanwhile
+			s.mu.Unlock()
+			continue
+		}
+		s.owed = nil
+		if !unknown { // else its intent was never written: there is nothing to end
+			s.record = &rec
+		}
+		finished, w := s.finished, s.witness
+		s.mu.Unlock()
+		switch {
+		case finished:
+			s.conclude(w)
+		case !unknown && rec.Reason != ledger.Aborted:
+			s.count(rec)
+		}
+		return nil
+	}
+}
+
+// giveUp writes the access records of what is owed still: nothing will be
+// written any more, and the log must not lose it too.
+func (g *Gate) giveUp() {
+	g.pendingMu.Lock()
+	rest := g.pending
+	g.pendingMu.Unlock()
+	for _, s := range rest {
+		s.mu.Lock()
+		w, order, st, finished := s.witness, s.order, s.owed, s.finished
+		s.mu.Unlock()
+		if finished && st != nil {
+			g.access(s.accessRecord(w, &ledger.Record{Status: st.Status, Reason: st.Reason, Quality: st.Quality, Counts: st.Counts}, order))
 		}
 	}
 }

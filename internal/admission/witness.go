@@ -81,6 +81,39 @@ type Access struct {
 	Counts  usage.Counts // [usage.Unsaid] where nothing was recorded
 }
 
+// aloneFor is how long a record that was written without a log entry is
+// remembered, so that an entry that comes after all makes no second one; and
+// aloneMost bounds how many are.
+const (
+	aloneFor  = 10 * time.Minute
+	aloneMost = 1 << 16
+)
+
+func (g *Gate) noteAlone(leaseID string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.alone) < aloneMost {
+		g.alone[leaseID] = time.Now()
+	}
+}
+
+func (g *Gate) isAlone(leaseID string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, ok := g.alone[leaseID]
+	return ok
+}
+
+func (g *Gate) forgetAlone() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for id, at := range g.alone {
+		if time.Since(at) > aloneFor {
+			delete(g.alone, id)
+		}
+	}
+}
+
 // grace is how long one witness waits for the other (design §6).
 const grace = time.Second
 
@@ -89,6 +122,9 @@ const grace = time.Second
 // stream leaves open for longer than a second.
 func (g *Gate) Witness(w Witness) {
 	s := g.witnessed(w)
+	if s == nil && g.isAlone(w.LeaseID) {
+		return // too late: the record was written without it
+	}
 	if s == nil {
 		g.access(Access{Witness: w, Counts: usage.None()})
 		return
@@ -115,8 +151,8 @@ func (g *Gate) Witness(w Witness) {
 	}
 }
 
-// finish joins the two accounts, once: the ledger gets the name of an early
-// end, the metrics their settlement, the log its record.
+// finish joins the two accounts, once: the end gets its name, and when the
+// ledger has it, the metrics get their settlement and the log its record.
 func (s *Session) finish(ctx context.Context) {
 	s.mu.Lock()
 	if s.finished {
@@ -124,46 +160,76 @@ func (s *Session) finish(ctx context.Context) {
 		return
 	}
 	s.finished = true
-	w, rec, order, cut := s.witness, s.record, s.order, s.cutReason
-	claimed := s.claimed
+	w, rec := s.witness, s.record
+	claimed, owed := s.claimed, s.owed
+	if owed != nil { // what is still to be written gets the name before it is
+		named := *owed
+		named.Reason, named.Status = s.nameOf(owed.Reason, owed.Status)
+		s.owed = &named
+	}
 	s.mu.Unlock()
+	if w == nil && claimed {
+		s.gate.noteAlone(s.leaseID)
+	}
 	s.gate.forget(s)
 	if w == nil && !claimed {
 		// The client left during the check: its log entry came without a lease.
 		return
 	}
+	if owed != nil || rec != nil && !s.rename(ctx, rec) {
+		return // retryPending concludes
+	}
+	s.conclude(w)
+}
 
+// conclude tells the metrics and the log of an end that has its last name.
+func (s *Session) conclude(w *Witness) {
+	s.mu.Lock()
+	rec, order := s.record, s.order
+	s.mu.Unlock()
 	if rec != nil {
 		if w != nil {
 			s.compare(*w, *rec)
-			rec = s.rename(ctx, *w, rec, cut)
-		} else {
-			rec = s.nameless(ctx, rec)
 		}
 		s.count(*rec)
 	}
 	s.gate.access(s.accessRecord(w, rec, order))
 }
 
-// rename gives an end of unknown cause the name that the proxy knows.
-func (s *Session) rename(ctx context.Context, w Witness, rec *ledger.Record, cut ledger.EndReason) *ledger.Record {
-	reason := w.Cause.EndReason()
-	if cut != "" {
-		reason = cut
+// nameOf is the name of an end, where it has none yet the one that a cut, the
+// proxy's account or the proxy's death gives it; and its status. REQUIRES: mu held.
+func (s *Session) nameOf(reason ledger.EndReason, status int) (ledger.EndReason, int) {
+	if reason != ledger.Aborted {
+		return reason, status
 	}
-	if rec.Reason != ledger.Aborted || reason == "" || reason == ledger.Refused {
-		return rec
+	if s.witness == nil {
+		if s.orphaned() {
+			reason = ledger.EnvoyCrash
+		}
+		return reason, status
 	}
-	status := rec.Status
+	name := s.witness.Cause.EndReason()
+	if s.cutReason != "" {
+		name = s.cutReason
+	}
+	if name == "" || name == ledger.Refused {
+		return reason, status
+	}
 	if status == 0 {
-		status = w.Status
+		status = s.witness.Status
 	}
-	return s.named(ctx, rec, reason, status)
+	return name, status
 }
 
-// named replaces the name of a settled end; the counts stay. A name that
-// cannot be written now is written later.
-func (s *Session) named(ctx context.Context, rec *ledger.Record, reason ledger.EndReason, status int) *ledger.Record {
+// rename gives a settled end of unknown cause its name; the counts stay. It is
+// false when the name could not be written now: then it is owed.
+func (s *Session) rename(ctx context.Context, rec *ledger.Record) bool {
+	s.mu.Lock()
+	reason, status := s.nameOf(rec.Reason, rec.Status)
+	s.mu.Unlock()
+	if reason == rec.Reason {
+		return true
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	st := ledger.Settlement{
@@ -172,10 +238,11 @@ func (s *Session) named(ctx context.Context, rec *ledger.Record, reason ledger.E
 	}
 	named, _, err := s.gate.ledger.Settle(ctx, st)
 	if err != nil {
-		s.gate.keep(pendingSettle{session: s, settlement: st})
-		return rec
+		s.owe(st)
+		return false
 	}
-	return &named
+	s.settledAs(named)
+	return true
 }
 
 // compare counts ends on which the two witnesses disagree.
