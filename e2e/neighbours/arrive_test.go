@@ -2,6 +2,7 @@ package neighbours_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -77,55 +78,77 @@ func chat(n int) string {
 	return `{"model":"tiny","stream":true,"max_tokens":3,"messages":[{"role":"user","content":"` + strings.Repeat("x", n) + `"}]}`
 }
 
-// frames is an HTTP/2 connection of one stream, frame by frame.
+// frames is an HTTP/2 connection with one stream at a time, frame by frame.
 type frames struct {
-	t    *testing.T
-	conn net.Conn
-	f    *http2.Framer
+	conn  net.Conn
+	f     *http2.Framer
+	block bytes.Buffer
+	pack  *hpack.Encoder
+	id    uint32
 }
 
+// dialFrames connects and opens the first stream.
 func dialFrames(t *testing.T, s *stack.Stack, key string, length int) *frames {
 	t.Helper()
-	conn, err := net.Dial("tcp", s.Addr())
+	c, err := newFrames(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
-	_, _ = io.WriteString(conn, http2.ClientPreface)
-	c := &frames{t, conn, http2.NewFramer(conn, conn)}
+	t.Cleanup(func() { _ = c.conn.Close() })
+	c.open(key, length)
+	return c
+}
+
+func newFrames(ctx context.Context, s *stack.Stack) (*frames, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.Addr())
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.WriteString(conn, http2.ClientPreface)
+	c := &frames{conn: conn, f: http2.NewFramer(conn, conn)}
+	c.pack = hpack.NewEncoder(&c.block)
 	c.f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	_ = c.f.WriteSettings()
+	return c, err
+}
+
+// open begins a chat on a new stream; more are further headers.
+func (c *frames) open(key string, length int, more ...[2]string) {
+	c.id += 2
+	if c.id == 2 {
+		c.id = 1
+	}
 	head := [][2]string{
 		{":method", "POST"},
 		{":scheme", "http"},
 		{":path", path},
 		{":authority", "gw"},
 		{"authorization", "Bearer " + key},
-		{"content-type", "application/json"},
 	}
 	if length > 0 {
 		head = append(head, [2]string{"content-length", strconv.Itoa(length)})
 	}
-	c.headers(false, head)
-	return c
+	if len(more) == 0 {
+		more = [][2]string{{"content-type", "application/json"}}
+	}
+	c.headers(false, append(head, more...))
 }
 
 func (c *frames) headers(end bool, head [][2]string) {
-	var b bytes.Buffer
-	e := hpack.NewEncoder(&b)
+	c.block.Reset()
 	for _, h := range head {
-		_ = e.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+		_ = c.pack.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
 	}
-	_ = c.f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: b.Bytes(), EndHeaders: true, EndStream: end})
+	_ = c.f.WriteHeaders(http2.HeadersFrameParam{StreamID: c.id, BlockFragment: c.block.Bytes(), EndHeaders: true, EndStream: end})
 }
 
 // data sends b in frames of at most 16 KiB.
 func (c *frames) data(b string, end bool) {
 	for len(b) > 16384 {
-		_ = c.f.WriteData(1, false, []byte(b[:16384]))
+		_ = c.f.WriteData(c.id, false, []byte(b[:16384]))
 		b = b[16384:]
 	}
-	_ = c.f.WriteData(1, end, []byte(b))
+	_ = c.f.WriteData(c.id, end, []byte(b))
 }
 
 // status reads until the answer is whole and returns its status, 0 for none.
@@ -135,6 +158,9 @@ func (c *frames) status(limit time.Duration) (code int, body string) {
 		f, err := c.f.ReadFrame()
 		if err != nil {
 			return code, body
+		}
+		if id := f.Header().StreamID; id != 0 && id != c.id {
+			continue // of a stream before
 		}
 		switch f := f.(type) {
 		case *http2.SettingsFrame:
@@ -151,6 +177,9 @@ func (c *frames) status(limit time.Duration) (code int, body string) {
 			}
 		case *http2.DataFrame:
 			body += string(f.Data())
+			if n := uint32(len(f.Data())); n > 0 { //nolint:gosec // a frame
+				_ = c.f.WriteWindowUpdate(0, n)
+			}
 			if f.StreamEnded() {
 				return code, body
 			}
@@ -209,6 +238,7 @@ func cut(s string, n int) (parts []string) {
 // trailers; the engine gets the checked body with its length, once, and never
 // anything of a request before it was checked.
 func TestBodiesArriveInAnyWay(t *testing.T) {
+	t.Parallel()
 	w, addr := startWitness(t)
 	s := stack.Start(t, stack.Options{Engine: addr})
 	wantServed := func(t *testing.T, status int, body string, bytes int) {
@@ -255,6 +285,7 @@ func TestBodiesArriveInAnyWay(t *testing.T) {
 // TestNothingUncheckedReachesTheEngine holds for every way of not being a good
 // request, whatever has arrived of it.
 func TestNothingUncheckedReachesTheEngine(t *testing.T) {
+	t.Parallel()
 	w, addr := startWitness(t)
 	s := stack.Start(t, stack.Options{Engine: addr})
 	refused := func(t *testing.T, a *stack.Answer) {

@@ -59,6 +59,8 @@ type Options struct {
 	Workers int
 	// Dir is the working folder; empty: one of the test's own.
 	Dir string
+	// EnvoyHeapMB is envoy.max_heap_mb; 0: its default.
+	EnvoyHeapMB int
 	// NoStart leaves tollgate and Envoy to the test.
 	NoStart bool
 }
@@ -138,13 +140,13 @@ metrics_listen: 127.0.0.1:%d
 state_dir: %q
 log: {dir: %q, level: debug}
 auth: {api_keys_file: %q}
-envoy: {concurrency: %d}
+envoy: {concurrency: %d, max_heap_mb: %d}
 %s
 vllm:
   host: %s
   port: %s
 %s
-`, edge, scrape, s.Path("state"), s.Path("logs"), s.Path("keys.json"), cmp.Or(o.Workers, 2), o.Config, host, port, o.VLLM)
+`, edge, scrape, s.Path("state"), s.Path("logs"), s.Path("keys.json"), cmp.Or(o.Workers, 2), o.EnvoyHeapMB, o.Config, host, port, o.VLLM)
 	keys := o.Keys
 	if keys == "" {
 		keys = defaultKeys
