@@ -11,7 +11,7 @@ var requestHeaders = []string{
 }
 
 // requestFamilies are beginnings of names that never reach an engine.
-var requestFamilies = []string{"x-forwarded-", "x-envoy-", "x-vllm-"}
+var requestFamilies = []string{"x-forwarded-", "x-envoy-", "x-vllm-", "x-tollgate-said-"}
 
 // responseHeaders of an engine, or of a proxy in front of it, go no further: they
 // would speak for the gateway, to browsers and to the client's next proxy.

@@ -3,6 +3,7 @@ package extauthz
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -42,8 +43,13 @@ type check struct {
 // headers are the request headers that a decision needs, as raw bytes
 // (encode_raw_headers): a repeated header is a repeated value.
 type headers struct {
-	authorization, apiKey, forwarded, origin []string
-	requestID, external                      string
+	authorization, apiKey, origin []string
+	requestID, external           string
+	// relayed: somebody passed the request on, or a page of another site made it.
+	relayed bool
+	// scheme: the request line has one. Every HTTP/2 request does; over HTTP/1 it
+	// is an absolute URI, which clients send to proxies.
+	scheme bool
 }
 
 // Decode implements [rpc.Decoder].
@@ -111,19 +117,26 @@ func (h *headers) add(name, value []byte) {
 		h.authorization = append(h.authorization, string(value))
 	case "x-api-key":
 		h.apiKey = append(h.apiKey, string(value))
-	case "x-forwarded-for":
-		h.forwarded = append(h.forwarded, string(value))
 	case "origin":
 		h.origin = append(h.origin, string(value))
 	case "x-request-id":
 		h.requestID = string(value)
 	case "x-envoy-external-address":
 		h.external = string(value)
+	case "sec-fetch-site":
+		h.relayed = h.relayed || string(value) == "cross-site"
+	case "forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip", "x-tollgate-said-proto":
+		h.relayed = true
+	case "x-tollgate-said-scheme":
+		h.scheme = true
+	case "x-forwarded-proto": // Envoy's own; the client's is x-tollgate-said-proto
+	default:
+		h.relayed = h.relayed || bytes.HasPrefix(name, []byte("x-forwarded-"))
 	}
 }
 
 // arrival reads a check; false when the route is none of the gateway's.
-func (c *check) arrival(hops int) (admission.Arrival, bool) {
+func (c *check) arrival(hops int, port string) (admission.Arrival, bool) {
 	h := &c.headers
 	a := admission.Arrival{
 		Method: c.method, RequestID: h.requestID,
@@ -143,10 +156,22 @@ func (c *check) arrival(hops int) (admission.Arrival, bool) {
 			a.Addr = addr
 		}
 	}
-	// HTTP/1.0 is what a proxy speaks that says nothing of whom it speaks for.
-	a.Local = hops == 0 && c.protocol != "HTTP/1.0" && len(h.forwarded) == 0 && peer.IsLoopback() &&
-		loopbackHost(c.host) && loopbackOrigin(h.origin)
+	a.Local = hops == 0 && peer.IsLoopback() && c.direct() && loopbackHost(c.host) && ownPort(c.host, port) && loopbackOrigin(h.origin)
 	return a, true
+}
+
+// direct: nothing in the request says that it came by way of somebody else.
+// HTTP/1.0 is what a proxy speaks that says nothing of whom it speaks for.
+func (c *check) direct() bool {
+	absolute := c.headers.scheme && strings.HasPrefix(c.protocol, "HTTP/1")
+	return c.protocol != "HTTP/1.0" && !c.headers.relayed && !absolute
+}
+
+// ownPort: the port in Host, where there is one, is the gateway's own. Another is
+// that of a forwarder on this machine.
+func ownPort(host, port string) bool {
+	_, named, err := net.SplitHostPort(host)
+	return err != nil || named == port || port == ""
 }
 
 func (c *check) peerAddr() netip.Addr {

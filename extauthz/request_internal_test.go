@@ -28,8 +28,10 @@ func generated(m *authv3.CheckRequest) check {
 			h.authorization = append(h.authorization, value)
 		case "x-api-key":
 			h.apiKey = append(h.apiKey, value)
-		case "x-forwarded-for":
-			h.forwarded = append(h.forwarded, value)
+		case "x-forwarded-for", "via", "x-tollgate-said-proto":
+			h.relayed = true
+		case "x-tollgate-said-scheme":
+			h.scheme = true
 		case "origin":
 			h.origin = append(h.origin, value)
 		case "x-request-id":

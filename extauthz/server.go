@@ -26,13 +26,15 @@ type Admitter interface {
 type Server struct {
 	admit Admitter
 	hops  int
+	port  string
 	log   hclog.Logger
 }
 
 // NewServer returns a server that asks admit. trustedProxies is the number of
-// hops in front of Envoy whose x-forwarded-for is believed.
-func NewServer(admit Admitter, trustedProxies int, log hclog.Logger) *Server {
-	return &Server{admit: admit, hops: trustedProxies, log: log}
+// hops in front of Envoy whose x-forwarded-for is believed, port the one that
+// clients of this machine connect to ("": any).
+func NewServer(admit Admitter, trustedProxies int, port string, log hclog.Logger) *Server {
+	return &Server{admit: admit, hops: trustedProxies, port: port, log: log}
 }
 
 // Register serves the ext_authz service. The server needs [rpc.ServerOptions].
@@ -58,7 +60,7 @@ func Register(r grpc.ServiceRegistrar, s *Server) {
 // applies status_on_error (503); an answer without OK and without an HTTP
 // response would be a 403 that blames the user.
 func (s *Server) check(ctx context.Context, c *check) (*answer, error) {
-	a, ok := c.arrival(s.hops)
+	a, ok := c.arrival(s.hops, s.port)
 	if !ok {
 		// Envoy routes exact paths only, so this is a configuration of
 		// somebody else's making.

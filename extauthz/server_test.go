@@ -50,7 +50,7 @@ func ask(t *testing.T, g *gate, hops int, c check) (*authv3.CheckResponse, error
 	t.Helper()
 	lis := bufconn.Listen(1 << 20)
 	server := grpc.NewServer(rpc.ServerOptions()...)
-	extauthz.Register(server, extauthz.NewServer(g, hops, hclog.NewNullLogger()))
+	extauthz.Register(server, extauthz.NewServer(g, hops, "8080", hclog.NewNullLogger()))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -103,9 +103,27 @@ func TestOnlyAClientOfThisMachineIsLocal(t *testing.T) {
 		"another peer":        {func(c *check) { c.peer = "192.0.2.1" }, 0, false},
 		"another host":        {func(c *check) { c.host = "gate.example" }, 0, false},
 		"a host like ours":    {func(c *check) { c.host = "127.0.0.1.evil.example" }, 0, false},
-		"forwarded":           {func(c *check) { c.headers = append(c.headers, "x-forwarded-for", "127.0.0.1") }, 0, false},
-		"HTTP/1.0":            {func(c *check) { c.protocol = "HTTP/1.0" }, 0, false},
-		"behind a proxy":      {func(*check) {}, 1, false},
+		"Envoy's own scheme":  {said("x-forwarded-proto", "http"), 0, true},
+		"a page of our site":  {said("sec-fetch-site", "same-origin"), 0, true},
+		"a cross-site page":   {said("sec-fetch-site", "cross-site"), 0, false},
+		"forwarded":           {said("x-forwarded-for", "127.0.0.1"), 0, false},
+		"RFC 7239":            {said("forwarded", "for=127.0.0.1"), 0, false},
+		"via":                 {said("Via", "1.1 nginx"), 0, false},
+		"nginx's":             {said("x-real-ip", "127.0.0.1"), 0, false},
+		"Cloudflare's":        {said("cf-connecting-ip", "127.0.0.1"), 0, false},
+		"Akamai's":            {said("true-client-ip", "127.0.0.1"), 0, false},
+		"forwarded host":      {said("X-Forwarded-Host", "127.0.0.1"), 0, false},
+		"forwarded port":      {said("x-forwarded-port", "8080"), 0, false},
+		"forwarded server":    {said("x-forwarded-server", ""), 0, false},
+		"forwarded proto":     {said("x-tollgate-said-proto", "https"), 0, false},
+		"an absolute URI":     {said("x-tollgate-said-scheme", "http"), 0, false},
+		"the scheme of HTTP/2": {func(c *check) {
+			c.protocol, c.headers = "HTTP/2", append(c.headers, "x-tollgate-said-scheme", "http")
+		}, 0, true},
+		"another port":   {func(c *check) { c.host = "127.0.0.1:80" }, 0, false},
+		"no port":        {func(c *check) { c.host = "localhost" }, 0, true},
+		"HTTP/1.0":       {func(c *check) { c.protocol = "HTTP/1.0" }, 0, false},
+		"behind a proxy": {func(*check) {}, 1, false},
 	} {
 		g := &gate{}
 		in := local()
@@ -117,6 +135,10 @@ func TestOnlyAClientOfThisMachineIsLocal(t *testing.T) {
 			t.Errorf("%s: local %v, want %v", name, g.asked.Local, c.want)
 		}
 	}
+}
+
+func said(name, value string) func(*check) {
+	return func(c *check) { c.headers = append(c.headers, name, value) }
 }
 
 func TestAnArrivalIsWhatEnvoySaid(t *testing.T) {

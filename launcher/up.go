@@ -175,7 +175,7 @@ func (h *host) sayReady() {
 	key, quote := "$TOLLGATE_KEY", `"`
 	if h.defaultKey() {
 		key, quote = apikey.DefaultSecret, "'"
-		h.log.Warn("the public default key is enabled; it works from this machine only. Disable it when you have keys of your own: tollgate keys disable default")
+		h.log.Warn("the public default key is enabled. " + apikey.DefaultWarning)
 	}
 	name, err := json.Marshal(model)
 	if err != nil {

@@ -62,8 +62,11 @@ func checkKeys(env *Env, cfg *config.Config) (string, error) {
 		return "", err
 	}
 	now := ring.Current()
-	if now.HasDefault() {
-		fmt.Fprintf(env.Stderr, "warning: the public default key is enabled in %s: it works on this machine only; disable it when you have keys of your own\n", path)
+	switch {
+	case now.HasDefault():
+		fmt.Fprintf(env.Stderr, "warning: the public default key is enabled in %s. %s\n", path, apikey.DefaultWarning)
+	case now.ListsDefault():
+		fmt.Fprintf(env.Stderr, "warning: the public default key is still in %s; it opens nothing beside other keys: remove it\n", path)
 	}
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
 		fmt.Fprintf(env.Stderr, "warning: %s can be read by other users: chmod 600 it\n", path)

@@ -39,7 +39,7 @@ func (c *keysListCmd) Run(env *Env) error {
 	if c.JSON {
 		return listJSON(env.Stdout, keys)
 	}
-	return listTable(env.Stdout, keys, time.Now())
+	return listTable(env.Stdout, keys, ring.Current().HasDefault(), time.Now())
 }
 
 func listJSON(w io.Writer, keys []*apikey.Key) error {
@@ -52,20 +52,21 @@ func listJSON(w io.Writer, keys []*apikey.Key) error {
 	return enc.Encode(list)
 }
 
-func listTable(w io.Writer, keys []*apikey.Key, now time.Time) error {
+// listTable writes a line for each key; public says whether the default key is honoured.
+func listTable(w io.Writer, keys []*apikey.Key, public bool, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tUSER\tSTATE\tQUOTA\tMODELS\tLIMITS\tEXPIRES\tNOTE")
 	for _, k := range keys {
 		i := k.Info()
 		fmt.Fprintln(t, strings.Join([]string{
-			k.ID, dash(k.User), state(k, now), quota(i), models(k), limits(i.Limits), until(k.ExpiresAt), dash(k.Note),
+			k.ID, dash(k.User), state(k, public, now), quota(i), models(k), limits(i.Limits), until(k.ExpiresAt), dash(k.Note),
 		}, "\t"))
 	}
 	return t.Flush()
 }
 
 // state says whether the key passes now, and why not.
-func state(k *apikey.Key, now time.Time) string {
+func state(k *apikey.Key, public bool, now time.Time) string {
 	switch {
 	case !k.Enabled && k.Drain:
 		return "disabled (drain)"
@@ -75,6 +76,8 @@ func state(k *apikey.Key, now time.Time) string {
 		return "expired"
 	case now.Before(k.NotBefore):
 		return "from " + until(k.NotBefore)
+	case k.Default && !public:
+		return "void (public)" // there are better ones
 	case k.Default:
 		return "enabled (public)"
 	}

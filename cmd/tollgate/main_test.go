@@ -198,7 +198,7 @@ func TestListShowsKeysWithoutSecrets(t *testing.T) {
 	]`)
 	out, _ := c.run(0, "keys", "list")
 	want := `ID       USER     STATE             QUOTA   MODELS  LIMITS                               EXPIRES               NOTE
-default  default  enabled (public)  -       all     -                                    -                     -
+default  default  void (public)     -       all     -                                    -                     -
 a        alice    enabled           10/day  none    concurrent=2 tokens/min=unlimited  -                     -
 b        bob      disabled (drain)  -       all     -                                    2020-01-01T00:00:00Z  gone
 c        -        expired           -       all     -                                    2020-01-01T00:00:00Z  -
@@ -249,7 +249,7 @@ func TestConfigCheck(t *testing.T) {
 	c.env["CONFIG_FILE"] = path
 	out, errs := c.run(0, "config", "check")
 	contains(t, "good files", out, "ok: "+path, "3 keys, 3 enabled")
-	contains(t, "good files", errs, "warning: listen 0.0.0.0:8080 serves a network without TLS", "warning: the public default key")
+	contains(t, "good files", errs, "warning: listen 0.0.0.0:8080 serves a network without TLS", "warning: the public default key", "opens nothing")
 
 	path = c.write("bad.yaml", "listen: nowhere\nlog:\n  levl: info\n")
 	out, errs = c.run(2, "config", "check", "--config", path)

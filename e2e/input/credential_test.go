@@ -112,7 +112,7 @@ func TestOneCredentialFromOneSource(t *testing.T) {
 	if got := s.Sim.Stats().Requests; got != 8 {
 		t.Errorf("the engine saw %d requests, want the 8 good ones", got)
 	}
-	first := s.Raw(request("POST", stack.ChatPath, hello))
+	first := s.Raw(request("POST", stack.ChatPath, hello, "Authorization: Bearer sk-somebody-0123456789abcdef"))
 	for _, key := range []string{"sk-nobody-0123456789abcdef", disabledKey, expiredKey, futureKey} {
 		a := s.Raw(request("POST", stack.ChatPath, hello, "Authorization: Bearer "+key))
 		if string(a.Bytes) != string(first.Bytes) {
@@ -124,23 +124,37 @@ func TestOneCredentialFromOneSource(t *testing.T) {
 	}
 }
 
+// firstKeys is what a missing key file is written with.
+const firstKeys = `[{"key": "` + defaultKey + `", "id": "default", "user": "default"}, {"key": "` + stack.AdminKey + `", "id": "root", "user": "admin"}]`
+
 func TestTheDefaultKeyIsHonouredLocallyOnly(t *testing.T) {
-	s := stack.Start(t, stack.Options{Keys: manyKeys})
+	s := stack.Start(t, stack.Options{Keys: firstKeys})
+	_, port, _ := strings.Cut(s.Addr(), ":")
 	for name, c := range map[string]struct {
 		lines []string
 		want  int
 	}{
 		"local":               {nil, 200},
-		"localhost":           {[]string{"Host: localhost:8080"}, 200},
-		"IPv6 loopback host":  {[]string{"Host: [::1]:8080"}, 200},
-		"page of this host":   {[]string{"Origin: http://localhost:3000"}, 200},
+		"localhost":           {[]string{"Host: localhost:" + port}, 200},
+		"IPv6 loopback host":  {[]string{"Host: [::1]:" + port}, 200},
+		"page of this host":   {[]string{"Origin: http://localhost:3000", "Sec-Fetch-Site: same-site"}, 200},
 		"forwarded":           {[]string{"X-Forwarded-For: 10.0.0.1"}, 401},
 		"forwarded from here": {[]string{"X-Forwarded-For: 127.0.0.1"}, 401},
+		"forwarded proto":     {[]string{"X-Forwarded-Proto: https"}, 401},
+		"forwarded host":      {[]string{"X-Forwarded-Host: localhost"}, 401},
+		"forwarded anything":  {[]string{"X-Forwarded-Something: 1"}, 401},
+		"RFC 7239":            {[]string{"Forwarded: for=127.0.0.1"}, 401},
+		"via":                 {[]string{"Via: 1.1 cache"}, 401},
+		"nginx's address":     {[]string{"X-Real-IP: 127.0.0.1"}, 401},
+		"Cloudflare's":        {[]string{"CF-Connecting-IP: 127.0.0.1"}, 401},
+		"Akamai's":            {[]string{"True-Client-IP: 127.0.0.1"}, 401},
+		"cross-site page":     {[]string{"Sec-Fetch-Site: cross-site"}, 401},
 		"page of another":     {[]string{"Origin: https://evil.example"}, 401},
 		"opaque origin":       {[]string{"Origin: null"}, 401},
 		"rebound name":        {[]string{"Host: evil.example"}, 401},
 		"name that looks so":  {[]string{"Host: localhost.evil.example"}, 401},
-		"another address":     {[]string{"Host: 192.168.1.5:8080"}, 401},
+		"another address":     {[]string{"Host: 192.168.1.5:" + port}, 401},
+		"a forwarder's port":  {[]string{"Host: localhost:9"}, 401},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := s.Raw(request("POST", stack.ChatPath, hello, append(c.lines, "Authorization: Bearer "+defaultKey)...))
@@ -149,10 +163,34 @@ func TestTheDefaultKeyIsHonouredLocallyOnly(t *testing.T) {
 			}
 			if c.want == 401 {
 				stack.WantProblem(t, a, invalidKey)
+				if !strings.Contains(string(a.Bytes), "default key") {
+					t.Errorf("the refusal does not say where the default key works: %s", a.Bytes)
+				}
 			}
 		})
 	}
+	lines := request("POST", stack.ChatPath, hello, "Authorization: Bearer "+defaultKey)
+	for name, raw := range map[string]string{
+		"absolute URI": strings.Replace(lines, " "+stack.ChatPath, " http://"+s.Addr()+stack.ChatPath, 1),
+		"HTTP/1.0":     strings.Replace(lines, "HTTP/1.1", "HTTP/1.0", 1),
+	} {
+		if a := s.Raw(raw); a.Response == nil || a.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: got %v, want 401", name, a.Response)
+		}
+	}
+	if a := s.Do(s.HTTP2, "POST", stack.ChatPath, hello, "Authorization", "Bearer "+defaultKey); a.StatusCode != http.StatusOK {
+		t.Errorf("HTTP/2: got %d %s", a.StatusCode, a.Bytes)
+	}
 	if a := s.Admin("GET", "/health", ""); a.JSON()["default_key"] != true {
 		t.Errorf("health does not warn of the default key: %s", a.Bytes)
+	}
+	if code, _, errs := s.Command("keys", "add", "--user", "ann"); code != 0 {
+		t.Fatalf("keys add: %s", errs)
+	}
+	if a := s.Raw(lines); a.Response == nil || a.StatusCode != http.StatusUnauthorized {
+		t.Errorf("beside a key of somebody's own: got %v, want 401", a.Response)
+	}
+	if a := s.Admin("GET", "/health", ""); a.JSON()["default_key"] != false {
+		t.Errorf("health still warns of the default key: %s", a.Bytes)
 	}
 }

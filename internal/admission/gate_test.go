@@ -21,7 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestIdentitiesAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, unlimited)
-		far, local := arrive("sk-default-key-change-me"), arrive("sk-default-key-change-me")
+		local := arrive("sk-default-key-change-me")
 		local.Local = true
 		admin := arrive("sk-admin0000000000000000000")
 		admin.Class = admission.Admin
@@ -33,16 +33,15 @@ func TestIdentitiesAreTold(t *testing.T) {
 			arrival admission.Arrival
 			want    admission.Reason
 		}{
-			"no key":               {admission.Arrival{Class: admission.Inference}, admission.MissingKey},
-			"open route":           {admission.Arrival{Class: admission.Open}, ""},
-			"two secrets":          {two, admission.MalformedKey},
-			"unknown key":          {arrive("sk-nobody"), admission.InvalidKey},
-			"disabled key":         {arrive("sk-cccccccccccccccccccccccc"), admission.InvalidKey},
-			"default key from far": {far, admission.InvalidKey},
-			"default key at home":  {local, ""},
-			"admin":                {admin, ""},
-			"somebody at /admin":   {notAdmin, admission.NotAdmin},
-			"a good key":           {arrive(keyA), ""},
+			"no key":                        {admission.Arrival{Class: admission.Inference}, admission.MissingKey},
+			"open route":                    {admission.Arrival{Class: admission.Open}, ""},
+			"two secrets":                   {two, admission.MalformedKey},
+			"unknown key":                   {arrive("sk-nobody"), admission.InvalidKey},
+			"disabled key":                  {arrive("sk-cccccccccccccccccccccccc"), admission.InvalidKey},
+			"default key beside a good one": {local, admission.InvalidKey},
+			"admin":                         {admin, ""},
+			"somebody at /admin":            {notAdmin, admission.NotAdmin},
+			"a good key":                    {arrive(keyA), ""},
 		} {
 			_, err := b.Admit(t.Context(), c.arrival)
 			if got := reason(err); (err == nil) != (c.want == "") || (err != nil && got != c.want) {
@@ -50,6 +49,39 @@ func TestIdentitiesAreTold(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTheDefaultKeyIsForTheFirstHour: at home only, and until somebody has a key
+// of their own.
+func TestTheDefaultKeyIsForTheFirstHour(t *testing.T) {
+	const public = `{"key": "sk-default-key-change-me", "id": "default", "user": "default"}`
+	const admin = `{"key": "sk-admin0000000000000000000", "id": "root", "user": "admin"}`
+	for name, c := range map[string]struct {
+		keys  string
+		local bool
+		want  admission.Reason
+	}{
+		"at home":               {public + "," + admin, true, ""},
+		"from far":              {public + "," + admin, false, admission.InvalidKey},
+		"beside a key":          {public + `,{"key": "` + keyA + `", "id": "a", "user": "ann"}`, true, admission.InvalidKey},
+		"beside a disabled key": {public + `,{"key": "` + keyA + `", "id": "a", "user": "ann", "enabled": false}`, true, ""},
+		"beside an expired key": {public + `,{"key": "` + keyA + `", "id": "a", "user": "ann", "expires_at": "1999-01-01T00:00:00Z"}`, true, ""},
+		"beside a later key":    {public + `,{"key": "` + keyA + `", "id": "a", "user": "ann", "not_before": "2999-01-01T00:00:00Z"}`, true, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, unlimited, withKeys(t, "["+c.keys+"]"))
+			a := arrive("sk-default-key-change-me")
+			a.Local = c.local
+			_, err := b.Admit(t.Context(), a)
+			var denied *admission.DenialError
+			switch {
+			case (err == nil) != (c.want == "") || err != nil && reason(err) != c.want:
+				t.Errorf("%s: got %v, want %q", name, err, c.want)
+			case err != nil && (!errors.As(err, &denied) || !denied.DefaultKey):
+				t.Errorf("%s: the refusal does not know the default key", name)
+			}
+		})
+	}
 }
 
 func TestUnclaimedTicketGivesEverythingBack(t *testing.T) {

@@ -67,6 +67,9 @@ const AdminUser = "admin"
 // is honoured only under [Circumstances.Local].
 const DefaultSecret = "sk-default-key-change-me" //nolint:gosec // public on purpose
 
+// DefaultWarning is said at every start while the default key is honoured.
+const DefaultWarning = "It works from this machine only, until a key of your own exists. Behind a proxy on this machine that only passes requests on, the whole world is this machine: disable it first, with tollgate keys disable default"
+
 // Key is what is known of one identity. It is immutable.
 type Key struct {
 	ID          string

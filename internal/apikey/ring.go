@@ -72,8 +72,8 @@ func newRing(records []*record) *Ring {
 
 // Lookup finds the key that the secret opens at now. It is false for a secret
 // that is unknown or expired and for a key that is disabled, expired or not yet
-// valid, after the same work. Whether the default key is honoured is for the
-// caller to say.
+// valid, after the same work. The public default secret opens nothing once a key
+// of an ordinary user is good; whether it is honoured before is for the caller to say.
 func (r *Ring) Lookup(secret string, now time.Time) (*Key, bool) {
 	return r.LookupDigest(Digest(secret), now)
 }
@@ -90,10 +90,18 @@ func (r *Ring) LookupDigest(digest [sha256.Size]byte, now time.Time) (*Key, bool
 	valid &= bit(!now.Before(k.NotBefore))
 	valid &= bit(k.ExpiresAt.IsZero()) | bit(now.Before(k.ExpiresAt))
 	valid &= bit(g.expiresAt.IsZero()) | bit(now.Before(g.expiresAt))
-	if valid != 1 {
+	if valid != 1 || k.Default && r.hasOrdinary(k.ID, now) {
 		return nil, false
 	}
 	return k, true
+}
+
+// hasOrdinary reports whether another key than that of id is good now and belongs
+// to an ordinary user. From then on the public default key has done its work.
+func (r *Ring) hasOrdinary(id string, now time.Time) bool {
+	return slices.ContainsFunc(r.keys, func(k *Key) bool {
+		return k.ID != id && !k.Admin() && !k.Default && k.Enabled && !now.Before(k.NotBefore) && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
+	})
 }
 
 // Holds reports whether requests of the key with that id, opened by the secret
@@ -136,6 +144,12 @@ func (r *Ring) Len() int { return len(r.keys) }
 
 // Enabled is the number of keys that are not disabled, expired ones included.
 func (r *Ring) Enabled() int { return r.enabled }
+
+// ListsDefault reports whether the public default key is enabled in the file,
+// whether it opens anything or not.
+func (r *Ring) ListsDefault() bool {
+	return slices.ContainsFunc(r.keys, func(k *Key) bool { return k.Default && k.Enabled })
+}
 
 // HasDefault reports whether the public default secret opens a key now.
 func (r *Ring) HasDefault() bool {

@@ -148,7 +148,7 @@ func (g *Gateway) openKeys(terminal io.Writer, own prometheus.Registerer) error 
 		}
 	})
 	if g.keys.Current().HasDefault() {
-		g.log.Warn("the public default key is enabled; it works from this machine only. Disable it: tollgate keys disable default")
+		g.log.Warn("the public default key is enabled. " + apikey.DefaultWarning)
 	}
 	return nil
 }
@@ -251,7 +251,8 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 		Access: newRecorder(base, o.Records).record,
 	})
 	g.keys.OnChange(func(_, ring *apikey.Ring) { g.gate.Revoke(ring) })
-	g.check = extauthz.NewServer(g.gate, g.cfg.TrustedProxies, log.Named("extauthz"))
+	_, port, _ := net.SplitHostPort(g.cfg.Listen) // checked with the configuration
+	g.check = extauthz.NewServer(g.gate, g.cfg.TrustedProxies, port, log.Named("extauthz"))
 	bodies := extproc.NewBudget(int64(g.cfg.Request.MaxInflightBodyMB)<<20, int64(g.cfg.Request.MaxBodyMB)<<20)
 	bodies.Register(own)
 	g.proc = extproc.NewServer(extproc.Options{
