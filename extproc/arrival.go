@@ -42,9 +42,9 @@ type arrival struct {
 	last    int64 // guarded by mu: size at the last look
 }
 
-// add takes the next piece. whole is the body when it is complete; it is piece
-// itself where nothing came before.
-func (a *arrival) add(piece []byte, end bool) (whole []byte, joined *[]byte, complete bool) {
+// add takes the next piece and reports whether the body is complete with it. Where
+// it came as one piece it is not kept.
+func (a *arrival) add(piece []byte, end bool) (complete bool) {
 	a.size += int64(len(piece))
 	complete = end || a.announced > 0 && a.size >= a.announced
 	if !complete && a.announced == 0 {
@@ -53,21 +53,22 @@ func (a *arrival) add(piece []byte, end bool) (whole []byte, joined *[]byte, com
 		// place any more. So the end is found in the body itself.
 		complete = a.json.feed(piece)
 	}
-	if complete && len(a.pieces) == 0 {
-		return piece, nil, true
+	if !complete || len(a.pieces) > 0 {
+		a.keep(piece)
 	}
-	a.keep(piece)
-	if !complete {
-		return nil, nil, false
-	}
-	joined = rpc.Buffers.Get(int(a.size))
-	whole = (*joined)[:0]
+	return complete
+}
+
+// join makes one of the pieces, in a buffer of rpc.Buffers.
+func (a *arrival) join() *[]byte {
+	joined := rpc.Buffers.Get(int(a.size))
+	*joined = (*joined)[:0]
 	for _, p := range a.pieces {
-		whole = append(whole, *p...)
+		*joined = append(*joined, *p...)
 		rpc.Buffers.Put(p)
 	}
 	a.pieces = nil
-	return whole, joined, true
+	return joined
 }
 
 // room is the memory that keeping n more bytes takes beyond what is held.

@@ -9,6 +9,7 @@ import (
 	"tollgate/internal/admission"
 	"tollgate/internal/ledger"
 	"tollgate/internal/openai"
+	"tollgate/internal/rpc"
 )
 
 // requestBody takes one piece of the body. Envoy keeps none of the pieces and,
@@ -25,14 +26,19 @@ func (x *exchange) requestBody(ctx context.Context, piece []byte, end bool) (*ou
 	if d := x.hold(piece); d != nil {
 		return x.refuseSelf(d), nil
 	}
-	body, joined, complete := x.body.add(piece, end)
-	if !complete {
+	if !x.body.add(piece, end) {
 		return requestPieceHeld, nil
 	}
 	x.body.stop()
-	x.joined = joined
-	return x.check(ctx, body)
+	return x.check(ctx, piece)
 }
+
+// shortBody is the size in bytes up to which a body that comes whole is never
+// refused for want of memory.
+const shortBody = 64 << 10
+
+// largeBody is the size in bytes above which few bodies are parsed at a time.
+const largeBody = 1 << 20
 
 // hold takes the memory that a piece needs.
 func (x *exchange) hold(piece []byte) *admission.DenialError {
@@ -41,7 +47,12 @@ func (x *exchange) hold(piece []byte) *admission.DenialError {
 	}
 	n := x.body.room(len(piece))
 	if x.whole && len(x.body.pieces) == 0 {
-		n = int64(len(piece)) // it is not kept in pieces
+		// It is not kept in pieces. A short one is held for no longer than it takes to
+		// answer, so it needs no room: however full the memory is, ordinary requests pass.
+		n = int64(len(piece))
+		if n <= shortBody {
+			return nil
+		}
 	}
 	if n == 0 {
 		return nil
@@ -61,14 +72,9 @@ func (x *exchange) hold(piece []byte) *admission.DenialError {
 }
 
 // check parses, reserves, records and rewrites: what vLLM receives is what was
-// checked.
-func (x *exchange) check(ctx context.Context, body []byte) (*outbound, error) {
-	limits := x.o.Limits
-	limits.Buffer = x.bodyBuffer
-	if x.o.IsolateCache {
-		limits.CacheSalt = "tollgate-" + x.session.Key().ID
-	}
-	parsed, err := openai.Parse(x.endpoint, body, limits)
+// checked. last is the piece that completes the body.
+func (x *exchange) check(ctx context.Context, last []byte) (*outbound, error) {
+	body, parsed, err := x.parse(ctx, last)
 	var bad *openai.BadRequestError
 	switch {
 	case errors.As(err, &bad):
@@ -94,6 +100,36 @@ func (x *exchange) check(ctx context.Context, body []byte) (*outbound, error) {
 		return nil, err
 	}
 	return x.replaceRequest(body), nil
+}
+
+// parse reads the body that last completes and writes the one for the engine. A
+// body that came in pieces is joined for it, and while it is read and written takes
+// twice its size more than it is counted with: so only a few are at a time.
+func (x *exchange) parse(ctx context.Context, last []byte) (body []byte, parsed *openai.Request, err error) {
+	limits := x.o.Limits
+	limits.Buffer = x.bodyBuffer
+	if x.o.IsolateCache {
+		limits.CacheSalt = "tollgate-" + x.session.Key().ID
+	}
+	body = last
+	if x.body.size > largeBody {
+		select {
+		case x.large <- struct{}{}:
+			defer func() { <-x.large }()
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
+	if len(x.body.pieces) > 0 {
+		x.joined = x.body.join()
+		body = *x.joined
+	}
+	parsed, err = openai.Parse(x.endpoint, body, limits)
+	if x.joined != nil && err == nil && &parsed.Body[0] != &body[0] {
+		rpc.Buffers.Put(x.joined) // what is needed of it is in the new body
+		x.joined = nil
+	}
+	return body, parsed, err
 }
 
 // afterBody answers what comes after the body was complete by its own account:

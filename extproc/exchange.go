@@ -22,6 +22,7 @@ import (
 type exchange struct {
 	o         *Options
 	stream    rpc.Stream
+	large     chan struct{}   // of the server
 	send      func(any) error // sends an answer; the loop's, lent to the watch over the body
 	cuttable  bool            // the session knows how to end the stream
 	in        inbound         // the message being answered

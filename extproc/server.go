@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/hashicorp/go-hclog"
@@ -40,10 +41,16 @@ type Options struct {
 }
 
 // Server answers Envoy's ext_proc streams; see [Register].
-type Server struct{ o Options }
+type Server struct {
+	o Options
+	// large has a place for each large body that may be parsed at a time.
+	large chan struct{}
+}
 
 // NewServer returns a server; all of Options but Bodies must be set.
-func NewServer(o Options) *Server { return &Server{o: o} }
+func NewServer(o Options) *Server {
+	return &Server{o: o, large: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
+}
 
 // errCut ends a stream from outside: cancelled, revoked or drained. Where it does,
 // what process returns is not heard any more.
@@ -60,7 +67,7 @@ func (s *Server) process(stream grpc.ServerStream) (err error) {
 		s.o.Log.Error("cannot process a stream", "error", err)
 		return status.Error(codes.Unavailable, "cannot process")
 	}
-	x := &exchange{o: &s.o, stream: own, send: stream.SendMsg}
+	x := &exchange{o: &s.o, stream: own, send: stream.SendMsg, large: s.large}
 	// However the stream ends - half-close, reset, our own error - the session
 	// goes back here and nowhere else. Whether the answer was complete is
 	// another question, which only the answer's own bytes decide.
