@@ -37,6 +37,7 @@ type host struct {
 	guard   *supervisor.Guard
 	locks   []*supervisor.PIDFile
 	flags   flagSet // of the engine; written before the first start
+	madeKey string  // path of the engine's key where we made it; as flags
 
 	// stopping ends when a stop was asked for or something failed, which is its
 	// cause; killing when it has to be at once.
@@ -243,6 +244,9 @@ func (h *host) close() {
 		if err := u.log.Close(); err != nil {
 			h.log.Warn("cannot close log", "error", err)
 		}
+	}
+	if h.madeKey != "" {
+		_ = os.Remove(h.madeKey)
 	}
 	h.guard.Close()
 	for _, l := range slices.Backward(h.locks) {

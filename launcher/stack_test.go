@@ -213,7 +213,7 @@ func TestAdaptersSurviveACrashOfTheEngine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	models, err := newEngineProbe(engineAddress(cfg), func() (string, error) { return "", nil }).models(t.Context())
+	models, err := newEngineProbe(engineAddress(cfg), func() (string, error) { return s.engineKey(), nil }).models(t.Context())
 	if err != nil || !slices.Contains(models, "x") {
 		t.Errorf("models after the crash: got %q, %v, want x among them", models, err)
 	}

@@ -127,7 +127,7 @@ func (h *host) addTollgate() error {
 		Name: tollgateName,
 		Command: func() (supervisor.Command, error) {
 			return supervisor.Command{
-				Path: binary, Args: []string{"serve", "--config", h.config, "--log", "stderr"}, Env: serviceEnv(h.environ),
+				Path: binary, Args: []string{"serve", "--config", h.config, "--log", "stderr"}, Env: h.gatewayEnv(),
 			}, nil
 		},
 		Ready: serving, ReadyTimeout: serviceReady,

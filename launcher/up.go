@@ -51,6 +51,9 @@ func (upCmd) Run(p *process) error {
 	if err := h.allowFiles(); err != nil {
 		return err
 	}
+	if err := h.makeEngineKey(); err != nil {
+		return err
+	}
 	return h.up()
 }
 

@@ -34,6 +34,11 @@ func (vllmCmd) Run(p *process) error {
 	}
 	defer h.close()
 	h.warn()
+	if !cfg.VLLM.AutoStart { // else that was among the warnings
+		for _, w := range cfg.VLLM.Exposed() {
+			h.log.Warn(w)
+		}
+	}
 	adapters, err := h.addEngine()
 	if err == nil {
 		err = h.preflight(map[string]string{"vllm.port": engineAddress(cfg)})

@@ -37,6 +37,9 @@ func (c *serveCmd) Run(env *Env) error {
 	if err != nil {
 		return err
 	}
+	if file := env.Getenv(config.EngineKeyEnv); file != "" && cfg.GetsKey() {
+		cfg.VLLM.APIKeyFile = file
+	}
 	adjustProcessors(env.Ctx, env.Getenv, cfg.Ledger.Sync)
 	out, err := c.output(cfg, env.Stderr)
 	if err != nil {

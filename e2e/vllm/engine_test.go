@@ -56,7 +56,18 @@ func (h *host) core() int {
 // direct asks vLLM itself.
 func (h *host) direct(path, body string) (status int, answer string) {
 	h.t.Helper()
-	resp, err := http.Post(h.engine+path, "application/json", strings.NewReader(body))
+	req, err := http.NewRequest(http.MethodPost, h.engine+path, strings.NewReader(body))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	// The key that the launcher has made for it.
+	key, err := os.ReadFile(h.Path("state/run/engine.key"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(key)))
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		h.t.Fatal(err)
 	}

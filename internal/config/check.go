@@ -32,6 +32,21 @@ func (d *decoder) bad(key, message, suggestion string) {
 	d.add(p, key, message, suggestion)
 }
 
+// replace is bad for what outweighs another mistake of the same value.
+func (d *decoder) replace(key, message, suggestion string) {
+	d.problems = slices.DeleteFunc(d.problems, func(p Problem) bool { return p.Key == key })
+	d.bad(key, message, suggestion)
+}
+
+// flagNamed says whether arguments for vLLM hold one of the flags, in a spelling
+// that it takes: with underscores, or with its value after "=".
+func flagNamed(args []string, flags ...string) bool {
+	return slices.ContainsFunc(args, func(arg string) bool {
+		name, _, _ := strings.Cut(arg, "=")
+		return slices.Contains(flags, strings.ReplaceAll(name, "_", "-"))
+	})
+}
+
 // within checks that low ≤ v ≤ high.
 func within[T cmp.Ordered](d *decoder, key string, v, low, high T, example string) {
 	if v < low || v > high {

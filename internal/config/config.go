@@ -205,6 +205,10 @@ func (c *Config) VLLMPIDFile() string {
 // had counted when the service or they last started.
 func (c *Config) BaselinePath() string { return filepath.Join(c.StateDir, "reconcile.json") }
 
+// EngineKeyEnv is the environment variable in which the launcher tells tollgate
+// of the key that it made for an engine: the path of a file.
+const EngineKeyEnv = "TOLLGATE_ENGINE_KEY_FILE"
+
 // RunDir holds the sockets: grpc.sock, http.sock, envoy-admin.sock, launcher.sock.
 func (c *Config) RunDir() string { return filepath.Join(c.StateDir, "run") }
 

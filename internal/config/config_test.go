@@ -284,7 +284,9 @@ func TestWarnings(t *testing.T) {
 		"store: {kind: redis, redis: {addresses: [\"127.0.0.1:6379\"]}}":           nil,
 		"store: {kind: redis, redis: {addresses: [\"127.0.0.1:1\"], timeout: 1s}}": {"nobody passes"},
 		"launchers: [\"10.0.0.2:1\"]":                                              {"token_file"},
-		"vllm: {args: [--api-key, sk-abc], lora: {runtime: {enabled: true}}}":      {"--api-key", "lora.enabled"},
+		"vllm: {lora: {runtime: {enabled: true}}}":                                 {"lora.enabled"},
+		"vllm: {auto_start: true, launch_mode: simulated, host: 0.0.0.0}":          {"vllm.host 0.0.0.0"},
+		"vllm: {auto_start: true, launch_mode: simulated, args: [--host, \"::\"]}": {"--host"},
 	} {
 		cfg, err := config.Parse("c", []byte(text))
 		if err != nil {

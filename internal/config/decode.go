@@ -171,6 +171,10 @@ func (d *decoder) string(n ast.Node, to reflect.Value, key string) {
 			to.SetString(source(n))
 			return
 		}
+		if isAddress(key) {
+			d.add(at(n), key, source(n)+" is not HOST:PORT", "write for example 127.0.0.1:"+strings.TrimLeft(source(n), ":"))
+			return
+		}
 		d.wrong(n, key, "text", "put it in quotes")
 	default:
 		if text, ok := glued(n); ok {
@@ -179,6 +183,12 @@ func (d *decoder) string(n ast.Node, to reflect.Value, key string) {
 		}
 		d.wrong(n, key, "text", "put it in quotes")
 	}
+}
+
+// isAddress reports whether a text is HOST:PORT, of which people write the port
+// alone.
+func isAddress(key string) bool {
+	return key == "listen" || strings.HasSuffix(key, "_listen") || strings.HasSuffix(key, ".listen")
 }
 
 var wholeNumber = regexp.MustCompile(`^[-+]?(0|[1-9][0-9_]*)$`)

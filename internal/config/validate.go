@@ -5,7 +5,9 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,14 +28,53 @@ func (d *decoder) validate(c *Config) {
 	d.engine(&c.VLLM)
 	d.lora(&c.VLLM.LoRA)
 	d.processes(c)
+	d.listeners(c)
+}
+
+// listeners finds two that want the same port of the same address.
+func (d *decoder) listeners(c *Config) {
+	type listener struct{ key, address string }
+	all := []listener{{"listen", c.Listen}, {"metrics_listen", c.MetricsListen}, {"launcher.listen", c.Launcher.Listen}}
+	if c.VLLM.AutoStart {
+		all = append(all, listener{"vllm.port", net.JoinHostPort(c.VLLM.Host, strconv.Itoa(c.VLLM.Port))})
+	}
+	for i, b := range all {
+		for _, a := range all[:i] {
+			b := b
+			if _, written := d.positions[b.key]; !written && d.positions[a.key].line > 0 {
+				a, b = b, a // what the file does not say is not what is wrong in it
+			}
+			switch {
+			case a.address == b.address:
+				d.bad(b.key, "is the same as "+a.key, "give it a port of its own")
+			case overlap(a.address, b.address):
+				d.bad(b.key, "has the port of "+a.key, "give it a port of its own")
+			}
+		}
+	}
+}
+
+// overlap reports whether both addresses cannot be listened on at once: the same
+// port, and the same host or all hosts.
+func overlap(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB {
+		return false
+	}
+	any := func(host string) bool { ip := net.ParseIP(host); return host == "" || ip != nil && ip.IsUnspecified() }
+	same := func(host string) string {
+		if host == "localhost" {
+			return "127.0.0.1"
+		}
+		return host
+	}
+	return any(hostA) || any(hostB) || same(hostA) == same(hostB)
 }
 
 func (d *decoder) edge(c *Config) {
 	d.address("listen", c.Listen, "127.0.0.1:8080", true)
 	d.address("metrics_listen", c.MetricsListen, "127.0.0.1:9464", false)
-	if c.Listen == c.MetricsListen {
-		d.bad("metrics_listen", "is the same as listen", "give it a port of its own, as 127.0.0.1:9464")
-	}
 	d.needed("state_dir", c.StateDir, "write for example state")
 	switch {
 	case c.TLS.CertFile != "" && c.TLS.KeyFile == "":
@@ -137,11 +178,26 @@ func (d *decoder) engine(v *VLLM) {
 	d.supervision(v)
 }
 
+// joined is a flag and its value in one text, which the engine would take for
+// the name of a flag.
+var joined = regexp.MustCompile(`^(--?[A-Za-z][A-Za-z0-9_.-]*)\s+\S`)
+
 // arguments checks what is handed to the engine's process.
 func (d *decoder) arguments(v *VLLM) {
 	for i, a := range v.Args {
+		key := fmt.Sprintf("vllm.args[%d]", i)
 		if strings.ContainsRune(a, 0) {
-			d.bad(fmt.Sprintf("vllm.args[%d]", i), "has a NUL byte", "remove it")
+			d.bad(key, "has a NUL byte", "remove it")
+		}
+		flag := joined.FindStringSubmatch(a)
+		if flag != nil {
+			d.bad(key, "is a flag and its value in one text", fmt.Sprintf("write two: [%s, VALUE], or %s=VALUE", flag[1], flag[1]))
+		}
+		if flag == nil {
+			flag = []string{a, a}
+		}
+		if flagNamed(flag[1:], "--api-key", "--api-ke", "--api-k") { // vLLM takes a beginning, too
+			d.replace(key, "--api-key would show the key in the process list and in the log", "put it into a file and name that in vllm.api_key_file")
 		}
 	}
 	for name, value := range v.ExtraEnv {
@@ -210,9 +266,10 @@ const leastHeapMB = 128
 // loopback reports whether HOST:PORT is reached from this machine only.
 func loopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
+	return err == nil && loopbackHost(host)
+}
+
+func loopbackHost(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

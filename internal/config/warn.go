@@ -1,8 +1,9 @@
 package config
 
 import (
+	"net"
 	"slices"
-	"strings"
+	"strconv"
 	"time"
 )
 
@@ -39,8 +40,8 @@ func (c *Config) engineWarnings() []string {
 	if c.VLLM.AutoStart && len(c.VLLM.Endpoints) > 0 {
 		w = append(w, "vllm.auto_start starts an engine, but vllm.endpoints replaces vllm.host and vllm.port: list the engine there too")
 	}
-	if slices.ContainsFunc(c.VLLM.Args, func(a string) bool { return a == "--api-key" || strings.HasPrefix(a, "--api-key=") }) {
-		w = append(w, "vllm.args has --api-key: every user of the host can read it; use vllm.api_key_file")
+	if c.VLLM.AutoStart {
+		w = append(w, c.VLLM.Exposed()...)
 	}
 	l := c.VLLM.LoRA
 	if !l.Enabled && (len(l.Preload) > 0 || l.Runtime.Enabled) {
@@ -50,6 +51,30 @@ func (c *Config) engineWarnings() []string {
 		w = append(w, "vllm.lora.runtime is enabled but vllm.lora.dir is empty: no adapter can be loaded at run time")
 	}
 	return w
+}
+
+// Exposed warns of an engine of ours that is open to others than this machine
+// and has no key; at most one sentence.
+func (v *VLLM) Exposed() []string {
+	switch {
+	case v.APIKeyFile != "":
+		return nil
+	case flagNamed(v.Args, "--host"):
+		return []string{"vllm.args has --host: whoever reaches that address uses the engine without a key, unmetered; name a file with one in vllm.api_key_file, or use vllm.host"}
+	case !loopbackHost(v.Host):
+		return []string{"vllm.host " + v.Host + " serves the engine to a network without a key, unmetered; name a file with one in vllm.api_key_file"}
+	}
+	return nil
+}
+
+// GetsKey reports whether launcher up makes a key for the engine that it starts:
+// where it is reached from this machine only, has none, and no other engine
+// would be sent it.
+func (c *Config) GetsKey() bool {
+	v := &c.VLLM
+	own := net.JoinHostPort(v.Host, strconv.Itoa(v.Port))
+	return v.AutoStart && v.APIKeyFile == "" && len(v.Exposed()) == 0 &&
+		!slices.ContainsFunc(v.Endpoints, func(e string) bool { return e != own })
 }
 
 func allLoopback(addresses []string) bool {
