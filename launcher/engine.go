@@ -39,7 +39,7 @@ func engineCommand(v *config.VLLM, self, key string, environ []string) (supervis
 		c.Path, c.Main = v.PythonLauncher.Python, "vllm.entrypoints.openai.api_server"
 		c.Args = append([]string{"-m", c.Main, "--model", v.Model, "--host", v.Host, "--port", port}, vllmArgs(v, env)...)
 	case "cli":
-		c.Path, c.Main = "vllm", "vllm serve"
+		c.Path, c.Main = besidePython(v), "vllm serve"
 		c.Args = append([]string{"serve", v.Model, "--host", v.Host, "--port", port}, vllmArgs(v, env)...)
 	default:
 		return c, fmt.Errorf("vllm.launch_mode: %q is unknown", v.LaunchMode)
@@ -55,6 +55,56 @@ func engineCommand(v *config.VLLM, self, key string, environ []string) (supervis
 		c.Main = "" // no wrapper: the process started is the one
 	}
 	return c, nil
+}
+
+// besidePython is the vllm of the environment whose Python is named by its path;
+// else the one in PATH.
+func besidePython(v *config.VLLM) string {
+	if python := v.PythonLauncher.Python; strings.Contains(python, "/") && v.PythonLauncher.CondaEnv == "" {
+		return filepath.Join(filepath.Dir(python), "vllm")
+	}
+	return "vllm"
+}
+
+// engineCommand is how the engine is started here: with a program that exists,
+// and in its virtual environment, where compilers and tools are that it calls.
+func (h *host) engineCommand(key string) (supervisor.Command, error) {
+	v := &h.cfg.VLLM
+	cmd, err := engineCommand(v, h.self, key, h.environ)
+	if err != nil {
+		return cmd, misconfigured{err}
+	}
+	if v.LaunchMode == "simulated" || v.PythonLauncher.CondaEnv != "" {
+		return cmd, nil
+	}
+	bin := filepath.Dir(v.PythonLauncher.Python)
+	if _, err := os.Stat(filepath.Join(bin, "../pyvenv.cfg")); err == nil && strings.Contains(v.PythonLauncher.Python, "/") {
+		cmd.Env = activated(cmd.Env, bin, v.ExtraEnv)
+	}
+	if strings.Contains(cmd.Path, "/") && v.LaunchMode == "cli" {
+		if _, err := os.Stat(cmd.Path); err != nil {
+			h.log.Warn("there is no vllm beside vllm.python_launcher.python, looking in PATH", "missing", cmd.Path)
+			cmd.Path = "vllm"
+		}
+	}
+	return cmd, nil
+}
+
+// activated is the environment after the virtual environment with that bin
+// folder was activated. What the user set himself stays.
+func activated(env []string, bin string, own map[string]string) []string {
+	bin, err := filepath.Abs(bin)
+	if err != nil {
+		return env
+	}
+	all := filterEnv(env, "*")
+	if _, set := own["PATH"]; !set {
+		all["PATH"] = strings.TrimSuffix(bin+":"+all["PATH"], ":")
+	}
+	if _, set := own["VIRTUAL_ENV"]; !set {
+		all["VIRTUAL_ENV"] = filepath.Dir(bin)
+	}
+	return list(all)
 }
 
 // forceUsage is a second belt: the gateway asks for usage in every request.

@@ -44,6 +44,10 @@ func TestEngineCommandLine(t *testing.T) {
 			func(v *config.VLLM) { v.ExtraEnv = map[string]string{"VLLM_USE_RUST_FRONTEND": "1"} },
 			"vllm serve org/m --host 127.0.0.1 --port 8000 --enable-prompt-tokens-details", "",
 		},
+		"cli in the environment of a Python": {
+			func(v *config.VLLM) { v.PythonLauncher.Python = "/opt/py/bin/python" },
+			"/opt/py/bin/vllm serve org/m --host 127.0.0.1 --port 8000" + metering, "",
+		},
 		"python_api": {
 			func(v *config.VLLM) { v.LaunchMode = "python_api"; v.PythonLauncher.Python = "/opt/py/bin/python" },
 			"/opt/py/bin/python -m vllm.entrypoints.openai.api_server --model org/m --host 127.0.0.1 --port 8000" + metering, "",

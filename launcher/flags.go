@@ -217,11 +217,13 @@ func (w *limitedWriter) Write(p []byte) (int, error) {
 // one. Empty when the program is not to be found.
 func (h *host) installed(cmd supervisor.Command) (key string, isVLLM bool) {
 	v := &h.cfg.VLLM
-	program := "vllm"
-	if v.LaunchMode == "python_api" {
+	program, env := "vllm", cmd.Env
+	switch {
+	case v.LaunchMode == "python_api":
 		program = v.PythonLauncher.Python
+	case v.PythonLauncher.CondaEnv == "" && cmd.Path != "":
+		program = cmd.Path // beside its Python, or in PATH
 	}
-	env := cmd.Env
 	if v.PythonLauncher.CondaEnv != "" {
 		prefix := h.condaPrefix(v.PythonLauncher.CondaEnv, cmd)
 		env = []string{"PATH=" + filepath.Join(prefix, "bin")}

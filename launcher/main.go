@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -97,9 +98,18 @@ func run(args []string, p process) (code int) {
 		fmt.Fprintln(p.stderr, "launcher:", err)
 		return exitFailed
 	}
+	if slices.Contains(args, "simulate") {
+		for _, flag := range parser.Model.Flags {
+			flag.Hidden = flag.Hidden || flag.Name == "config" // it reads none
+		}
+	}
 	ctx, err := parser.Parse(args)
 	if err != nil {
 		fmt.Fprintf(p.stderr, "launcher: %v\nTry: launcher --help\n", err)
+		return exitUsage
+	}
+	if c.Config != "" && ctx.Command() == "simulate" {
+		fmt.Fprintln(p.stderr, "launcher: simulate reads no configuration, all is in its flags: launcher simulate --help; launcher up runs it as vllm.launch_mode: simulated says")
 		return exitUsage
 	}
 	p.config = config.Path(c.Config, p.getenv)

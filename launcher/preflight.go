@@ -10,7 +10,9 @@ import (
 	"strconv"
 	"strings"
 
+	"tollgate/envoy"
 	"tollgate/internal/config"
+	"tollgate/internal/supervisor"
 	"tollgate/internal/unixsock"
 )
 
@@ -20,15 +22,45 @@ func (h *host) preflight(addresses map[string]string) error {
 	if err := portsFree(h.stopping, addresses); err != nil {
 		return err
 	}
+	if h.unit(envoyName) != nil {
+		if err := h.checkEnvoy(); err != nil {
+			return err
+		}
+	}
 	if h.unit(engineName) == nil {
 		return nil
 	}
-	cmd, err := engineCommand(&h.cfg.VLLM, h.self, "", h.environ)
+	cmd, err := h.engineCommand("")
 	if err != nil {
-		return misconfigured{err}
+		return err
 	}
 	h.flags, err = h.checkArgs(cmd)
 	return err
+}
+
+// checkEnvoy asks Envoy for its version: another program, or an Envoy that is
+// too old for our bootstrap, would only be restarted again and again.
+func (h *host) checkEnvoy() error {
+	binary, err := envoy.Binary(h.cfg.Envoy.Binary, h.getenv)
+	if err != nil {
+		return misconfigured{err}
+	}
+	said, err := h.output(askTimeout, supervisor.Command{Path: binary, Args: []string{"--version"}, Env: serviceEnv(h.environ)})
+	switch {
+	case h.stopping.Err() != nil:
+		return context.Cause(h.stopping)
+	case err != nil:
+		h.log.Warn("Envoy does not say its version; if it cannot run, its own words follow", "binary", binary, "error", err)
+		return nil
+	}
+	newer, err := envoy.CheckVersion(string(said))
+	if err != nil {
+		return misconfigured{fmt.Errorf("%s: %w", binary, err)}
+	}
+	if newer != "" {
+		h.log.Warn("this Envoy is newer than the one that Tollgate is tested with", "binary", binary, "version", newer, "tested", envoy.Version)
+	}
+	return nil
 }
 
 // portsFree fails when an address that a child is going to listen on is taken,

@@ -260,7 +260,7 @@ func TestAnEngineThatCountsNothingWhileItRunsIsHung(t *testing.T) {
 func TestWrongUsageAndHelp(t *testing.T) {
 	for args, want := range map[string]int{
 		"--help": 0, "up --help": 0, "vllm --help": 0, "simulate --help": 0, "": 2, "nonsense": 2, "up --nonsense": 2, "up extra": 2,
-		"up -c /dev/null/x": 2, "vllm -c /no/such/file": 2,
+		"simulate --config x.yaml": 2, "--config x.yaml simulate": 2, "up -c /dev/null/x": 2, "vllm -c /no/such/file": 2,
 	} {
 		var out, errOut bytes.Buffer
 		got := run(strings.Fields(args), process{getenv: func(string) string { return "" }, stdin: strings.NewReader(""), stdout: &out, stderr: &errOut})

@@ -48,12 +48,12 @@ func (h *host) addEngine() (*control.Adapters, error) {
 	if err != nil {
 		return nil, misconfigured{err}
 	}
-	cmd, err := engineCommand(v, h.self, k, h.environ)
+	cmd, err := h.engineCommand(k)
 	if err != nil {
-		return nil, misconfigured{err}
+		return nil, err
 	}
 	if findProgram(cmd.Path, cmd.Env) == cmd.Path && filepath.Base(cmd.Path) == cmd.Path {
-		return nil, misconfigured{errors.New("vllm.auto_start: " + cmd.Path + " is not in PATH; install it, name its Python in vllm.python_launcher, or use launch_mode: simulated")}
+		return nil, misconfigured{errors.New("vllm.auto_start: " + cmd.Path + " is not in PATH; install it, name the Python that has it by its path in vllm.python_launcher.python, or use launch_mode: simulated")}
 	}
 	lock, err := supervisor.AcquirePIDFile(h.cfg.VLLMPIDFile())
 	if err != nil {
@@ -72,7 +72,7 @@ func (h *host) addEngine() (*control.Adapters, error) {
 			if err != nil {
 				return supervisor.Command{}, err
 			}
-			cmd, err := engineCommand(v, h.self, k, h.environ)
+			cmd, err := h.engineCommand(k)
 			cmd.Path = findProgram(cmd.Path, cmd.Env)
 			cmd.Args = h.flags.withoutUnknown(cmd.Args)
 			return cmd, err

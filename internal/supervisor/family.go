@@ -98,6 +98,13 @@ func (f *family) members(all []procStat, quick bool, c *claims) []procStat {
 			in[s.pid] = mark == f.mark || c.orphan(s, mark)
 		}
 	}
+	descend(all, in)
+	return slices.DeleteFunc(slices.Clone(all), func(s procStat) bool { return !in[s.pid] })
+}
+
+// descend adds all descendants of those that are in.
+func descend(all []procStat, in map[int]bool) {
+	self := os.Getpid()
 	for grown := true; grown; {
 		grown = false
 		for _, s := range all {
@@ -106,7 +113,6 @@ func (f *family) members(all []procStat, quick bool, c *claims) []procStat {
 			}
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(all), func(s procStat) bool { return !in[s.pid] })
 }
 
 // owns says whether a group or session is that of the leader or of a process
