@@ -90,7 +90,11 @@ func fakeEnvoy() error {
 	}
 	var active atomic.Int64
 	edge := http.NewServeMux()
-	edge.HandleFunc("/health", func(http.ResponseWriter, *http.Request) {})
+	edge.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) {
+		if _, err := os.Stat("fake-unhealthy"); err == nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
 	edge.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
 		active.Add(1)
 		defer active.Add(-1)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/hashicorp/go-hclog"
@@ -33,7 +34,9 @@ type host struct {
 	cfg     *config.Config
 	self    string // this binary
 	console *console
-	log     hclog.Logger
+	log     hclog.Logger    // for people and launcher.log
+	record  hclog.Logger    // for launcher.log alone: what people are told in other words
+	file    *logfile.Writer // launcher.log
 	guard   *supervisor.Guard
 	locks   []*supervisor.PIDFile
 	flags   flagSet // of the engine; written before the first start
@@ -45,6 +48,8 @@ type host struct {
 	stop     context.CancelCauseFunc
 	killing  context.Context //nolint:containedctx // as above
 	kill     context.CancelFunc
+
+	missing atomic.Pointer[string] // which engines do not answer, and how; nil: not known
 
 	mu    sync.Mutex
 	units []*unit // guarded by mu; in the order of start
@@ -67,7 +72,6 @@ func newHost(p *process, cfg *config.Config) (*host, error) {
 		return nil, fmt.Errorf("find own binary: %w", err)
 	}
 	h := &host{process: *p, cfg: cfg, self: self, console: newConsole(p.stderr)}
-	h.log = hclog.New(&hclog.LoggerOptions{Name: "launcher", Level: hclog.LevelFromString(cfg.Log.Level), Output: h.console})
 	if err := os.MkdirAll(cfg.RunDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("create state_dir: %w", err)
 	}
@@ -79,8 +83,11 @@ func newHost(p *process, cfg *config.Config) (*host, error) {
 	if err := lock.Set(os.Getpid()); err != nil {
 		return nil, errors.Join(err, lock.Release())
 	}
-	if h.guard, err = supervisor.NewGuard([]string{self, "watch"}, h.log); err != nil {
+	if err := h.openLog(); err != nil {
 		return nil, errors.Join(err, lock.Release())
+	}
+	if h.guard, err = supervisor.NewGuard([]string{self, "watch"}, h.log); err != nil {
+		return nil, errors.Join(err, h.file.Close(), lock.Release())
 	}
 	h.stopping, h.stop = context.WithCancelCause(context.Background())
 	h.killing, h.kill = context.WithCancel(context.Background())
@@ -128,10 +135,7 @@ func (h *host) reload() {
 // add makes a child with a log of the given file name under log.dir. All are
 // added before the first is started.
 func (h *host) add(spec supervisor.Spec, logName string) error {
-	log, err := logfile.Open(logfile.Options{
-		Path: filepath.Join(h.cfg.Log.Dir, logName), MaxBytes: int64(h.cfg.Log.MaxSizeMB) << 20,
-		KeepDays: h.cfg.Log.KeepDays, CheckInterval: h.cfg.Log.CheckInterval, Tail: tailLines,
-	})
+	log, err := h.logFile(logName)
 	if err != nil {
 		return err
 	}
@@ -139,6 +143,28 @@ func (h *host) add(spec supervisor.Spec, logName string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.units = append(h.units, &unit{child: supervisor.New(spec), log: log, done: make(chan struct{})})
+	return nil
+}
+
+// logFile opens a log under log.dir.
+func (h *host) logFile(logName string) (*logfile.Writer, error) {
+	return logfile.Open(logfile.Options{
+		Path: filepath.Join(h.cfg.Log.Dir, logName), MaxBytes: int64(h.cfg.Log.MaxSizeMB) << 20,
+		KeepDays: h.cfg.Log.KeepDays, CheckInterval: h.cfg.Log.CheckInterval, Tail: tailLines,
+	})
+}
+
+// openLog opens the launcher's own log, beside those of its children, in their
+// form. People see it too, in another one.
+func (h *host) openLog() (err error) {
+	if h.file, err = h.logFile("launcher.log"); err != nil {
+		return err
+	}
+	level := hclog.LevelFromString(h.cfg.Log.Level)
+	h.record = hclog.New(&hclog.LoggerOptions{Name: "launcher", Level: level, JSONFormat: true, Output: h.file})
+	log := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "launcher", Level: level, Output: h.console})
+	log.RegisterSink(hclog.NewSinkAdapter(&hclog.LoggerOptions{Level: level, JSONFormat: true, Output: h.file}))
+	h.log = log
 	return nil
 }
 
@@ -194,6 +220,9 @@ func (h *host) waiting() string {
 		if tail := u.log.Tail(1); last == "" && len(tail) > 0 {
 			last = ": " + tail[0]
 		}
+	}
+	if text := h.missing.Load(); len(names) == 0 && text != nil {
+		return *text
 	}
 	return strings.Join(names, ", ") + last
 }
@@ -254,4 +283,10 @@ func (h *host) close() {
 			h.log.Warn("cannot release", "error", err)
 		}
 	}
+	if err := context.Cause(h.stopping); err != nil && !errors.Is(err, errAsked) {
+		h.record.Error("ended", "error", err)
+	} else {
+		h.record.Info("ended")
+	}
+	_ = h.file.Close()
 }

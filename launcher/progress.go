@@ -7,14 +7,16 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"tollgate/internal/supervisor"
 )
 
 const (
 	liveEvery  = 200 * time.Millisecond // on a terminal
 	plainEvery = 10 * time.Second       // in a log
+	plainWidth = 1000                   // characters
 )
 
 // console is where people look while the launcher works: one live line at the
@@ -98,7 +100,7 @@ func (c *console) follow(text func() string) (done func()) {
 			if c.terminal {
 				c.show(cut(line, c.width()))
 			} else {
-				fmt.Fprintln(c, line)
+				fmt.Fprintln(c, cut(line, plainWidth))
 			}
 		}
 	}()
@@ -111,15 +113,10 @@ func (c *console) follow(text func() string) (done func()) {
 	}
 }
 
-// cut makes a line of at most n characters without control characters, which
-// a child's log may hold.
+// cut makes a line of at most n characters, without what a child's log may hold
+// for the terminal.
 func cut(s string, n int) string {
-	runes := []rune(strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, s))
+	runes := []rune(strings.ReplaceAll(supervisor.Plain(s), "\t", " "))
 	if len(runes) > n {
 		runes = append(runes[:n-1], '…')
 	}

@@ -152,7 +152,11 @@ func (h *host) edgeReady() error {
 	client, base := edgeClient(), edgeURL(h.cfg)
 	t := time.NewTicker(100 * time.Millisecond)
 	defer t.Stop()
-	for {
+	defer h.missing.Store(nil)
+	for round := 0; ; round++ {
+		if round%askEvery == askEvery-1 {
+			h.askEngines()
+		}
 		ctx, cancel := context.WithTimeout(h.stopping, 5*time.Second)
 		status, err := edgeHealth(ctx, client, base)
 		if err == nil && status == http.StatusOK {

@@ -210,11 +210,16 @@ func (c *Child) Run(ctx context.Context) (err error) {
 	}
 }
 
+// tail is for people to read, on a terminal.
 func (c *Child) tail() []string {
 	if c.spec.Tail == nil {
 		return nil
 	}
-	return c.spec.Tail(crashLines)
+	var lines []string
+	for _, line := range c.spec.Tail(crashLines) {
+		lines = append(lines, Plain(line))
+	}
+	return lines
 }
 
 // pause waits before the next start; false means not to start.

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// askEvery is how many looks at the edge, ten a second, there are between two
+	// questions to engines that it does not believe in.
+	askEvery = 10
+	// answerWithin bounds such a question.
+	answerWithin = 2 * time.Second
+)
+
+// askEngines finds out why the edge has no engine, for people to read, and says
+// so once for each answer.
+func (h *host) askEngines() {
+	ctx, cancel := context.WithTimeout(h.stopping, answerWithin)
+	defer cancel()
+	addresses := h.cfg.EngineAddresses()
+	said := make([]string, len(addresses))
+	var wg sync.WaitGroup
+	for i, address := range addresses {
+		wg.Go(func() {
+			probe := newEngineProbe(address, func() (string, error) { return engineKey(&h.cfg.VLLM) })
+			if err := probe.ready(ctx, nil); err != nil {
+				said[i] = "waiting for vLLM at " + address + ": " + inShort(err)
+			}
+		})
+	}
+	wg.Wait()
+	var missing []string
+	for _, s := range said {
+		if s != "" {
+			missing = append(missing, s)
+		}
+	}
+	text := strings.Join(missing, "; ")
+	if text == "" {
+		text = "waiting for the edge to see vLLM"
+	}
+	before := h.missing.Swap(&text)
+	if h.stopping.Err() == nil && len(missing) > 0 && (before == nil || *before != text) {
+		h.log.Warn(text)
+	}
+}
+
+// inShort is what a person needs of an error of the network.
+func inShort(err error) string {
+	var number syscall.Errno
+	switch {
+	case errors.As(err, &number):
+		return number.Error()
+	case errors.Is(err, context.DeadlineExceeded):
+		return "no answer"
+	}
+	text := err.Error()
+	if strings.HasSuffix(text, "answers 401") {
+		text += "; vllm.api_key_file must hold its key"
+	}
+	return text
+}
