@@ -79,7 +79,6 @@ var bootstrap = template.Must(template.New("envoy.yaml").Funcs(template.FuncMap{
 	"replies":          func() []reply { return localReplies },
 	"inference":        func() []route { return inferenceRoutes },
 	"models":           func() []route { return modelRoutes },
-	"unrouted":         unroutedPaths,
 	"requestHeaders":   func() []string { return requestHeaders },
 	"requestFamilies":  func() []string { return requestFamilies },
 	"responseHeaders":  func() []string { return responseHeaders },

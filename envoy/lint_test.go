@@ -77,7 +77,7 @@ func TestNothingFailsOpen(t *testing.T) {
 	walk(t, bootstrapOf(t, everything()).ProtoReflect(), func(m protoreflect.Message) {
 		for _, name := range []protoreflect.Name{
 			"failure_mode_allow", "shadow_mode", "observability_mode", "allow_content_length_header", "clear_route_cache",
-			"clear_route_cache_headers", "disable_clear_route_cache", "filter_enabled", "filter_enabled_metadata", "upgrade_configs", "disable_immediate_response",
+			"clear_route_cache_headers", "disable_clear_route_cache", "filter_enabled", "filter_enabled_metadata", "disable_immediate_response",
 		} {
 			if fd := m.Descriptor().Fields().ByName(name); fd != nil && m.Has(fd) {
 				t.Errorf("%s sets %s", m.Descriptor().FullName(), name)
@@ -94,7 +94,7 @@ func TestAuthorizationComesBeforeMetering(t *testing.T) {
 		}
 		got = append(got, strings.TrimPrefix(f.GetName(), "envoy.filters.http."))
 	}
-	if diff := cmp.Diff([]string{"cors", "body_size_limit", "ext_authz", "ext_proc", "buffer", "router"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"cors", "ext_authz", "body_size_limit", "ext_proc", "buffer", "router"}, got); diff != "" {
 		t.Errorf("filters (-want +got):\n%s", diff)
 	}
 }
@@ -148,40 +148,56 @@ func exact(l *matcherv3.ListStringMatcher) []string {
 	return names
 }
 
-func TestOnlyAnswersOfEnvoyItselfPassWithoutAuthorization(t *testing.T) {
+func TestNothingPassesWithoutAuthorization(t *testing.T) {
 	routes := hcmOf(t, bootstrapOf(t, everything())).GetRouteConfig().GetVirtualHosts()[0].GetRoutes()
 	metered := 0
 	for _, r := range routes {
 		toEngine := r.GetRoute().GetCluster() == "vllm"
-		if disables(t, r, "envoy.filters.http.ext_authz") != (r.GetDirectResponse() != nil) {
-			t.Errorf("route %s: ext_authz must be off exactly where Envoy answers itself", r.GetName())
+		if disables(t, r, "envoy.filters.http.ext_authz") {
+			t.Errorf("route %s: ext_authz is off", r.GetName())
 		}
-		if disables(t, r, "envoy.filters.http.ext_proc") == toEngine {
-			t.Errorf("route %s: ext_proc must be on exactly where vLLM answers", r.GetName())
+		if disables(t, r, "envoy.filters.http.ext_proc") == toEngine || disables(t, r, "envoy.filters.http.buffer") == toEngine {
+			t.Errorf("route %s: a body must be read, and the request held back for it, exactly where vLLM answers", r.GetName())
 		}
 		if !toEngine {
 			continue
 		}
 		metered++
-		if r.GetMatch().GetPath() == "" || r.GetMatch().GetHeaders()[0].GetStringMatch().GetExact() == "" {
-			t.Errorf("route %s: not one exact path and method", r.GetName())
+		if r.GetMatch().GetPath() == "" || r.GetMatch().GetHeaders()[0].GetStringMatch().GetExact() != "POST" {
+			t.Errorf("route %s: not one exact path and POST", r.GetName())
 		}
-		// The model list is asked for whole. Bodies of inference are counted by tollgate, and Envoy must hold little of them.
-		inference := r.GetMatch().GetHeaders()[0].GetStringMatch().GetExact() == "POST"
-		if got := r.GetRequestBodyBufferLimit() != nil; got == inference {
-			t.Errorf("route %s: a body limit of its own: %v", r.GetName(), got)
-		}
-		if disables(t, r, "envoy.filters.http.buffer") == inference {
-			t.Errorf("route %s: a request must be held back exactly where its body is checked", r.GetName())
+		// Bodies are counted by tollgate, and Envoy must hold little of them.
+		if r.GetRequestBodyBufferLimit() != nil {
+			t.Errorf("route %s: a body limit of its own", r.GetName())
 		}
 		checkStripped(t, r)
 	}
-	if metered != 17 {
-		t.Errorf("routes to vLLM: got %d, want 17", metered)
+	if metered != 18 {
+		t.Errorf("routes to vLLM: got %d, want 18", metered)
 	}
-	if last := routes[len(routes)-1]; last.GetMatch().GetPrefix() != "/" || last.GetDirectResponse().GetStatus() != 404 {
-		t.Errorf("the last route is %s, want a 404 for everything", last.GetName())
+	if last := routes[len(routes)-1]; last.GetMatch().GetPrefix() != "/" || last.GetRoute().GetCluster() != "tollgate_http" {
+		t.Errorf("the last route is %s, want one that the check refuses, for everything", last.GetName())
 	}
+}
+
+// TestNoOfferOfAnotherProtocolReachesAnEngine: upgrades are let in so that the check
+// can refuse them; the route for them comes before those to vLLM, in case it does not.
+func TestNoOfferOfAnotherProtocolReachesAnEngine(t *testing.T) {
+	hcm := hcmOf(t, bootstrapOf(t, everything()))
+	for _, u := range hcm.GetUpgradeConfigs() {
+		if u.GetUpgradeType() != "websocket" || len(u.GetFilters()) > 0 {
+			t.Errorf("upgrade %s has filters of its own, or is none of ours", u.GetUpgradeType())
+		}
+	}
+	for _, r := range hcm.GetRouteConfig().GetVirtualHosts()[0].GetRoutes() {
+		if r.GetRoute().GetCluster() == "vllm" {
+			t.Fatal("a route to vLLM comes before the one for upgrades")
+		}
+		if h := r.GetMatch().GetHeaders(); r.GetMatch().GetPrefix() == "/" && len(h) == 1 && h[0].GetName() == "upgrade" && h[0].GetPresentMatch() {
+			return
+		}
+	}
+	t.Error("no route for upgrades")
 }
 
 // checkStripped: what a client says of itself ends at the edge, what belongs to the
@@ -220,7 +236,8 @@ func TestAuthorizationErrorsAre503(t *testing.T) {
 	// Exactly what extauthz reads.
 	read := []string{
 		"authorization", "x-api-key", "x-request-id", "x-envoy-external-address", "origin", "sec-fetch-site",
-		"forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip", "x-forwarded-*", "x-tollgate-said-*",
+		"forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip",
+		"content-type", "content-length", "upgrade", "anthropic-version", "access-control-request-method", "x-forwarded-*", "x-tollgate-said-*",
 	}
 	if diff := cmp.Diff(read, exact(ea.GetAllowedHeaders())); diff != "" {
 		t.Errorf("headers that Check receives (-want +got):\n%s", diff)
@@ -237,7 +254,7 @@ func TestEdgeTrustsNobody(t *testing.T) {
 		t.Error("request ids must be Envoy's own, and returned")
 	}
 	if !hcm.GetNormalizePath().GetValue() || !hcm.GetMergeSlashes() ||
-		hcm.GetPathWithEscapedSlashesAction() != hcmv3.HttpConnectionManager_REJECT_REQUEST {
+		hcm.GetPathWithEscapedSlashesAction() != hcmv3.HttpConnectionManager_KEEP_UNCHANGED {
 		t.Error("a path has more than one spelling")
 	}
 	if hcm.GetRequestTimeout().AsDuration() != c.Request.BodyTimeout || hcm.GetStreamIdleTimeout().AsDuration() != c.Request.IdleTimeout {

@@ -1,9 +1,6 @@
 package envoy
 
-import (
-	"regexp"
-	"strings"
-)
+import "strings"
 
 // route is one path that vLLM answers.
 type route struct {
@@ -24,6 +21,9 @@ var inferenceRoutes = []route{
 	{Path: "/v1/messages/count_tokens"},
 	{Path: "/v1/score"},
 	{Path: "/v1/rerank"},
+	{Path: "/v2/rerank"},
+	{Path: "/pooling"},
+	{Path: "/classify"},
 	{Path: "/tokenize"},
 	{Path: "/detokenize"},
 	{Path: "/chat/completions", Rewrite: "/v1/chat/completions"},
@@ -33,37 +33,8 @@ var inferenceRoutes = []route{
 	{Path: "/rerank", Rewrite: "/v1/rerank"},
 }
 
-// modelRoutes are the model list and take GET only.
+// modelRoutes are the model list, which tollgate answers, and take GET only.
 var modelRoutes = []route{
 	{Path: "/v1/models"},
-	{Path: "/models", Rewrite: "/v1/models"},
-}
-
-// direct is a path that Envoy answers itself.
-type direct struct {
-	Name   string
-	Match  string // the YAML of a route match, without braces
-	Status int
-	Allow  string
-}
-
-// unroutedPaths come after all routes: known paths with a wrong method, then
-// everything else.
-func unroutedPaths() []direct {
-	return []direct{
-		{Name: "post-only", Match: onPaths(inferenceRoutes), Status: 405, Allow: "POST, OPTIONS"},
-		{Name: "get-only", Match: onPaths(append([]route{{Path: "/metrics"}}, modelRoutes...)), Status: 405, Allow: "GET, OPTIONS"},
-		{Name: "health-only", Match: "path: /health", Status: 405, Allow: "GET, HEAD, OPTIONS"},
-		{Name: "admin-only", Match: "prefix: /admin/", Status: 405, Allow: "GET, POST, PATCH, DELETE, OPTIONS"},
-		{Name: "unknown", Match: "prefix: /", Status: 404},
-	}
-}
-
-// onPaths matches any of the paths exactly.
-func onPaths(routes []route) string {
-	paths := make([]string, 0, len(routes))
-	for _, r := range routes {
-		paths = append(paths, regexp.QuoteMeta(r.Path))
-	}
-	return `safe_regex: { regex: ` + quote(strings.Join(paths, "|")) + ` }`
+	{Path: "/models"},
 }

@@ -31,11 +31,11 @@ func TestRoutesAreThoseOfTheService(t *testing.T) {
 		}
 	}
 	for _, r := range modelRoutes {
-		if got, ok := service.Find("GET", r.Path); !ok || got.Endpoint != service.Models {
+		if got, ok := service.Find("GET", r.Path); !ok || got.Endpoint != service.Models || !got.Page {
 			t.Errorf("GET %s: the service says %q, %v", r.Path, got.Endpoint, ok)
 		}
 	}
-	for _, path := range []string{"/", "/v1", "/v1/chat/completions/", "/v1/models/tiny", "/admin", "/invocations", "/v1/audio/speech"} {
+	for _, path := range []string{"/v1", "/v1/chat/completions/", "/v1/models/", "/admin", "/invocations", "/v1/audio/speech"} {
 		if got, ok := service.Find("POST", path); ok || got.Endpoint != service.Other {
 			t.Errorf("POST %s: the service takes it as %q", path, got.Endpoint)
 		}

@@ -169,6 +169,14 @@ func (s *stand) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.Ch
 				Headers: []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: "content-type", Value: "application/json"}}},
 			}},
 		}, nil
+	case "preflight":
+		return &authv3.CheckResponse{
+			Status: &rpcstatus.Status{Code: int32(codes.PermissionDenied)},
+			HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
+				Status:  &typev3.HttpStatus{Code: typev3.StatusCode_OK},
+				Headers: []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: "access-control-allow-origin", Value: "checked"}}},
+			}},
+		}, nil
 	case "error":
 		return nil, status.Error(codes.Unavailable, "no")
 	case "hang":

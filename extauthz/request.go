@@ -36,6 +36,7 @@ const (
 type check struct {
 	method, path, host string
 	protocol           string // "HTTP/1.1"
+	route              route.Route
 	peer               string // the address that the client connects from
 	headers            headers
 }
@@ -49,7 +50,9 @@ type headers struct {
 	relayed bool
 	// scheme: the request line has one. Every HTTP/2 request does; over HTTP/1 it
 	// is an absolute URI, which clients send to proxies.
-	scheme bool
+	scheme                              bool
+	contentType, contentLength, upgrade string
+	anthropicVersion, preflight         string // preflight is access-control-request-method
 }
 
 // Decode implements [rpc.Decoder].
@@ -65,6 +68,7 @@ func (c *check) Decode(data mem.BufferSlice) error {
 	if err != nil {
 		return fmt.Errorf("decode check: %w", err)
 	}
+	c.route = route.Of(c.path)
 	return nil
 }
 
@@ -130,34 +134,43 @@ func (h *headers) add(name, value []byte) {
 	case "x-tollgate-said-scheme":
 		h.scheme = true
 	case "x-forwarded-proto": // Envoy's own; the client's is x-tollgate-said-proto
+	case "content-type":
+		h.contentType = string(value)
+	case "content-length":
+		h.contentLength = string(value)
+	case "upgrade":
+		h.upgrade = string(value)
+	case "anthropic-version":
+		h.anthropicVersion = string(value)
+	case "access-control-request-method":
+		h.preflight = string(value)
 	default:
 		h.relayed = h.relayed || bytes.HasPrefix(name, []byte("x-forwarded-"))
 	}
 }
 
-// arrival reads a check; false when the route is none of the gateway's.
-func (c *check) arrival(hops int, port string) (admission.Arrival, bool) {
+// arrival reads a check.
+func (s *Server) arrival(c *check) admission.Arrival {
 	h := &c.headers
 	a := admission.Arrival{
 		Method: c.method, RequestID: h.requestID,
 		Authorization: h.authorization, APIKey: h.apiKey,
+		Class: c.route.Class, Endpoint: c.route.Endpoint, Refused: s.refused(c),
 	}
-	r, ok := route.Find(c.method, c.path)
-	if !ok {
-		return a, false
+	if s.preflight(c) {
+		a.Class, a.Refused = admission.Open, nil
 	}
-	a.Class, a.Endpoint = r.Class, r.Endpoint
 	peer := c.peerAddr()
 	a.Addr = peer
-	if hops > 0 {
+	if s.o.TrustedProxies > 0 {
 		// Envoy has computed it from x-forwarded-for by xff_num_trusted_hops; it
 		// removes a client's own copy.
 		if addr, err := netip.ParseAddr(h.external); err == nil {
 			a.Addr = addr
 		}
 	}
-	a.Local = hops == 0 && peer.IsLoopback() && c.direct() && loopbackHost(c.host) && ownPort(c.host, port) && loopbackOrigin(h.origin)
-	return a, true
+	a.Local = s.o.TrustedProxies == 0 && peer.IsLoopback() && c.direct() && loopbackHost(c.host) && ownPort(c.host, s.o.Port) && loopbackOrigin(h.origin)
+	return a
 }
 
 // direct: nothing in the request says that it came by way of somebody else.

@@ -9,6 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
+
+	"tollgate/internal/route"
 )
 
 // generated reads a check by way of the generated code: the reference.
@@ -18,6 +20,7 @@ func generated(m *authv3.CheckRequest) check {
 		method: http.GetMethod(), path: http.GetPath(), host: http.GetHost(), protocol: http.GetProtocol(),
 		peer: m.GetAttributes().GetSource().GetAddress().GetSocketAddress().GetAddress(),
 	}
+	c.route = route.Of(c.path)
 	for _, v := range http.GetHeaderMap().GetHeaders() {
 		value := v.GetValue()
 		if raw := v.GetRawValue(); len(raw) > 0 {
@@ -38,6 +41,16 @@ func generated(m *authv3.CheckRequest) check {
 			h.requestID = value
 		case "x-envoy-external-address":
 			h.external = value
+		case "content-type":
+			h.contentType = value
+		case "content-length":
+			h.contentLength = value
+		case "upgrade":
+			h.upgrade = value
+		case "anthropic-version":
+			h.anthropicVersion = value
+		case "access-control-request-method":
+			h.preflight = value
 		}
 	}
 	return c
@@ -76,6 +89,11 @@ func checks() []*authv3.CheckRequest {
 					{Key: "x-request-id", Value: "no", RawValue: []byte("r1")},
 					{Key: "x-envoy-external-address", RawValue: []byte("192.0.2.2")},
 					{Key: "other", RawValue: []byte("value")},
+					{Key: "content-type", RawValue: []byte("application/json")},
+					{Key: "Content-Length", RawValue: []byte("12")},
+					{Key: "upgrade", RawValue: []byte("websocket")},
+					{Key: "anthropic-version", RawValue: []byte("2023-06-01")},
+					{Key: "access-control-request-method", RawValue: []byte("POST")},
 				}},
 			}},
 			Destination: &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{

@@ -2,6 +2,9 @@ package extauthz
 
 import (
 	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -21,21 +24,18 @@ import (
 // answer is a CheckResponse. The ticket goes into the dynamic metadata: clients
 // can forge headers, not metadata.
 type answer struct {
-	refuse *authv3.CheckResponse // nil lets the request go on
-	passed []byte                // of an open route; nil is [passed]
-	ticket ticket.Ticket
+	said    *authv3.CheckResponse // nil: encoded holds it
+	encoded []byte
+	ticket  ticket.Ticket
 }
 
 // Encode implements [rpc.Encoder].
 func (a *answer) Encode() (mem.BufferSlice, error) {
-	said := passed
-	if a.passed != nil {
-		said = a.passed
-	}
-	if a.refuse != nil {
+	said := a.encoded
+	if a.said != nil {
 		var err error
-		if said, err = proto.Marshal(a.refuse); err != nil {
-			return nil, fmt.Errorf("encode refusal: %w", err)
+		if said, err = proto.Marshal(a.said); err != nil {
+			return nil, fmt.Errorf("encode check: %w", err)
 		}
 	}
 	const usual = 128 // bytes
@@ -50,46 +50,43 @@ func (a *answer) Encode() (mem.BufferSlice, error) {
 // responseMetadata is CheckResponse.dynamic_metadata.
 const responseMetadata = 4
 
-// passed is what does not differ between answers that let a request go on:
-// credentials never reach vLLM.
-var passed = letPass()
+// passed is what does not differ between answers that let a request go on to an
+// engine.
+var passed = encode(letPass())
 
 // openTo are the answers on open routes, for strangers and for insiders: the
 // header is set in both, over whatever the client sent.
-var openTo = map[bool][]byte{false: letPass(insider("no")), true: letPass(insider("yes"))}
-
-func insider(value string) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{
-		Header:       &corev3.HeaderValue{Key: route.InsiderHeader, Value: value},
-		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-	}
+var openTo = map[bool][]byte{
+	false: encode(letPass(openai.Header{Name: route.InsiderHeader, Value: "no"})),
+	true:  encode(letPass(openai.Header{Name: route.InsiderHeader, Value: "yes"})),
 }
 
-func letPass(headers ...*corev3.HeaderValueOption) []byte {
-	b, err := proto.Marshal(&authv3.CheckResponse{
-		Status: &rpcstatus.Status{Code: int32(codes.OK)},
-		HttpResponse: &authv3.CheckResponse_OkResponse{
-			OkResponse: &authv3.OkHttpResponse{Headers: headers, HeadersToRemove: []string{"authorization", "x-api-key"}},
-		},
-	})
+func encode(m *authv3.CheckResponse) []byte {
+	b, err := proto.Marshal(m)
 	if err != nil {
 		panic(err) // a message of ours, built at start
 	}
 	return b
 }
 
-// pass lets a request go on.
-func pass(class admission.Class, t admission.Ticket) *answer {
-	if class == admission.Open {
-		return &answer{passed: openTo[t.Insider]}
+// letPass lets a request go on with headers for whom it goes to. Credentials never
+// go with it, nor what only a check may say.
+func letPass(headers ...openai.Header) *authv3.CheckResponse {
+	remove := []string{"authorization", "x-api-key"}
+	for _, name := range []string{route.KeyHeader, route.RefusalHeader, route.WaitHeader} {
+		if !slices.ContainsFunc(headers, func(h openai.Header) bool { return h.Name == name }) {
+			remove = append(remove, name)
+		}
 	}
-	return &answer{ticket: ticket.Ticket{LeaseID: t.LeaseID, KeyID: t.KeyID}}
+	return &authv3.CheckResponse{
+		Status: &rpcstatus.Status{Code: int32(codes.OK)},
+		HttpResponse: &authv3.CheckResponse_OkResponse{
+			OkResponse: &authv3.OkHttpResponse{Headers: options(headers), HeadersToRemove: remove},
+		},
+	}
 }
 
-// refusal answers the client itself. A non-empty body and a content type are
-// needed, or Envoy fills in its own.
-func refusal(endpoint string, d *admission.DenialError) *answer {
-	code, headers, body := openai.Answer(openai.Endpoint(endpoint), d)
+func options(headers []openai.Header) []*corev3.HeaderValueOption {
 	set := make([]*corev3.HeaderValueOption, 0, len(headers))
 	for _, h := range headers {
 		set = append(set, &corev3.HeaderValueOption{
@@ -97,12 +94,59 @@ func refusal(endpoint string, d *admission.DenialError) *answer {
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 		})
 	}
-	return &answer{ticket: ticket.Ticket{Reason: string(d.Reason)}, refuse: &authv3.CheckResponse{
+	return set
+}
+
+// pass lets a request go on.
+func pass(r route.Route, t admission.Ticket) *answer {
+	a := &answer{encoded: passed, ticket: ticket.Ticket{LeaseID: t.LeaseID, KeyID: t.KeyID}}
+	switch {
+	case r.Class == admission.Open:
+		a.encoded = openTo[t.Insider]
+	case r.Page:
+		a.said = letPass(openai.Header{Name: route.KeyHeader, Value: t.KeyID})
+		if r.Class == admission.Listing {
+			a.said.GetOkResponse().ResponseHeadersToAdd = options(openai.LimitHeaders(t.Standing))
+		}
+	}
+	return a
+}
+
+// handOver lets tollgate's own page refuse: Envoy would send the status of a local
+// reply to gRPC as 200.
+func handOver(d *admission.DenialError) *answer {
+	headers := []openai.Header{{Name: route.RefusalHeader, Value: string(d.Reason)}}
+	if d.RetryAfter > 0 {
+		headers = append(headers, openai.Header{Name: route.WaitHeader, Value: strconv.FormatInt(d.RetryAfter.Milliseconds()+1, 10)})
+	}
+	return &answer{said: letPass(headers...), ticket: ticket.Ticket{Reason: string(d.Reason)}}
+}
+
+// allowPage answers a preflight.
+func allowPage(origin string) *answer {
+	return &answer{said: reply(http.StatusOK, []openai.Header{
+		{Name: "access-control-allow-origin", Value: origin},
+		{Name: "access-control-allow-methods", Value: "GET, HEAD, POST, PATCH, DELETE, OPTIONS"},
+		{Name: "access-control-allow-headers", Value: "*, authorization, x-api-key"}, // "*" does not cover authorization
+		{Name: "access-control-max-age", Value: "86400"},
+		{Name: "vary", Value: "origin"},
+	}, nil)}
+}
+
+// refusal answers the client itself. A non-empty body and a content type are
+// needed, or Envoy fills in its own.
+func refusal(shape openai.Endpoint, d *admission.DenialError) *answer {
+	code, headers, body := openai.Answer(shape, d)
+	return &answer{said: reply(code, headers, body), ticket: ticket.Ticket{Reason: string(d.Reason)}}
+}
+
+func reply(code int, headers []openai.Header, body []byte) *authv3.CheckResponse {
+	return &authv3.CheckResponse{
 		Status: &rpcstatus.Status{Code: int32(codes.PermissionDenied)},
 		HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{
 			Status:  &typev3.HttpStatus{Code: typev3.StatusCode(code)}, //nolint:gosec // an HTTP status
-			Headers: set,
+			Headers: options(headers),
 			Body:    string(body),
 		}},
-	}}
+	}
 }

@@ -22,20 +22,23 @@ type Admitter interface {
 	Admit(ctx context.Context, a admission.Arrival) (admission.Ticket, error)
 }
 
+// Options say what the edge takes.
+type Options struct {
+	TrustedProxies int      // hops in front of Envoy whose x-forwarded-for is believed
+	Port           string   // the one that clients of this machine connect to; "" = any
+	AllowOrigins   []string // whose pages may call; "*" = all
+	MaxBody        int64    // bytes; 0 = no bound
+	Log            hclog.Logger
+}
+
 // Server answers Envoy's checks; see [Register].
 type Server struct {
 	admit Admitter
-	hops  int
-	port  string
-	log   hclog.Logger
+	o     Options
 }
 
-// NewServer returns a server that asks admit. trustedProxies is the number of
-// hops in front of Envoy whose x-forwarded-for is believed, port the one that
-// clients of this machine connect to ("": any).
-func NewServer(admit Admitter, trustedProxies int, port string, log hclog.Logger) *Server {
-	return &Server{admit: admit, hops: trustedProxies, port: port, log: log}
-}
+// NewServer returns a server that asks admit.
+func NewServer(admit Admitter, o Options) *Server { return &Server{admit: admit, o: o} }
 
 // Register serves the ext_authz service. The server needs [rpc.ServerOptions].
 func Register(r grpc.ServiceRegistrar, s *Server) {
@@ -60,25 +63,26 @@ func Register(r grpc.ServiceRegistrar, s *Server) {
 // applies status_on_error (503); an answer without OK and without an HTTP
 // response would be a 403 that blames the user.
 func (s *Server) check(ctx context.Context, c *check) (*answer, error) {
-	a, ok := c.arrival(s.hops, s.port)
-	if !ok {
-		// Envoy routes exact paths only, so this is a configuration of
-		// somebody else's making.
-		s.log.Warn("check for a route that the gateway does not have", "request_id", a.RequestID)
-		return nil, status.Error(codes.Unavailable, "unknown route")
-	}
+	a := s.arrival(c)
 	ticket, err := s.admit.Admit(ctx, a)
+	if err == nil && a.Refused != nil {
+		err = a.Refused // whoever decides, this passes nowhere
+	}
 	var denied *admission.DenialError
 	switch {
+	case errors.As(err, &denied) && c.grpc():
+		return handOver(denied), nil
 	case errors.As(err, &denied):
-		return refusal(a.Endpoint, denied), nil
+		return refusal(c.shape(), denied), nil
 	case err != nil && ctx.Err() != nil:
 		return nil, status.FromContextError(ctx.Err()).Err()
 	case errors.Is(err, admission.ErrGone):
 		return nil, status.Error(codes.Unavailable, "gone")
 	case err != nil:
-		s.log.Error("cannot decide", "request_id", a.RequestID, "error", err)
+		s.o.Log.Error("cannot decide", "request_id", a.RequestID, "error", err)
 		return nil, status.Error(codes.Unavailable, "cannot decide")
+	case s.preflight(c):
+		return allowPage(c.headers.origin[0]), nil
 	}
-	return pass(a.Class, ticket), nil
+	return pass(c.route, ticket), nil
 }

@@ -50,7 +50,7 @@ func ask(t *testing.T, g *gate, hops int, c check) (*authv3.CheckResponse, error
 	t.Helper()
 	lis := bufconn.Listen(1 << 20)
 	server := grpc.NewServer(rpc.ServerOptions()...)
-	extauthz.Register(server, extauthz.NewServer(g, hops, "8080", hclog.NewNullLogger()))
+	extauthz.Register(server, extauthz.NewServer(g, extauthz.Options{TrustedProxies: hops, Port: "8080", AllowOrigins: []string{"https://chat.example"}, MaxBody: 1 << 20, Log: hclog.NewNullLogger()}))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -173,7 +173,7 @@ func TestATicketTravelsInMetadataAndCredentialsDoNotTravel(t *testing.T) {
 	if f["lease"].GetStringValue() != "l1" || f["key"].GetStringValue() != "k1" {
 		t.Errorf("metadata: %v", f)
 	}
-	if got := strings.Join(out.GetOkResponse().GetHeadersToRemove(), ","); got != "authorization,x-api-key" {
+	if got := strings.Join(out.GetOkResponse().GetHeadersToRemove(), ","); got != "authorization,x-api-key,x-tollgate-key,x-tollgate-refusal,x-tollgate-wait" {
 		t.Errorf("removed: %s", got)
 	}
 }
@@ -218,15 +218,138 @@ func TestARefusalIsWhole(t *testing.T) {
 }
 
 func TestOurOwnFailureIsAnErrorNotADenial(t *testing.T) {
+	in := local()
+	in.method, in.path = "GET", "/v1/models"
+	out, err := ask(t, &gate{err: errors.New("disk")}, 0, in)
+	if out != nil || status.Code(err) != codes.Unavailable {
+		t.Errorf("got %v, %v; want UNAVAILABLE, so that Envoy answers 503", out, err)
+	}
+}
+
+// refusedBy asks a gate that passes on what the adapter refuses, as the real one
+// does when the address has not spent its rate.
+func refusedBy(t *testing.T, in check) (status int, headers map[string]string, body string) {
+	t.Helper()
+	out, err := ask(t, &gate{}, 0, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	headers = map[string]string{}
+	for _, h := range out.GetDeniedResponse().GetHeaders() {
+		headers[h.GetHeader().GetKey()] = h.GetHeader().GetValue()
+	}
+	return int(out.GetDeniedResponse().GetStatus().GetCode()), headers, out.GetDeniedResponse().GetBody()
+}
+
+func TestWhatNoRouteTakesIsRefusedInTheCheck(t *testing.T) {
 	for name, c := range map[string]struct {
-		err  error
-		path string
-	}{"cannot decide": {errors.New("disk"), "/v1/models"}, "unknown route": {nil, "/nowhere"}} {
+		method, path string
+		headers      []string
+		status       int
+		say, allow   string
+	}{
+		"unknown":                 {"GET", "/nope", nil, 404, "base URL", ""},
+		"a slash at the end":      {"POST", "/v1/chat/completions/", nil, 404, "ends in a slash", ""},
+		"/v1 twice":               {"POST", "/v1/v1/chat/completions", nil, 404, "/v1 twice", ""},
+		"/v1 too much":            {"POST", "/v1/tokenize", nil, 404, "without /v1", ""},
+		"/v1 missing":             {"POST", "/messages", nil, 404, "with or without /v1", ""},
+		"admin without a slash":   {"GET", "/admin", nil, 404, "Unknown path", ""},
+		"an escaped slash":        {"GET", "/v1%2Fmodels", nil, 404, "Unknown path", ""},
+		"an escaped slash, admin": {"GET", "/admin/keys%2fx", nil, 404, "Unknown path", ""},
+		"an escaped backslash":    {"GET", "/admin%5ckeys", nil, 404, "Unknown path", ""},
+		"a method":                {"GET", "/v1/completions", nil, 405, "allow", "POST, OPTIONS"},
+		"a method of health":      {"POST", "/health", nil, 405, "allow", "GET, HEAD, OPTIONS"},
+		"a method of the root":    {"POST", "/", nil, 405, "allow", "GET, HEAD, OPTIONS"},
+		"a method of admin":       {"PUT", "/admin/keys", nil, 405, "allow", "GET, POST, PATCH, DELETE, OPTIONS"},
+		"a method of a model":     {"DELETE", "/v1/models/a%2Fb", nil, 405, "allow", "GET, OPTIONS"},
+		"OPTIONS":                 {"OPTIONS", "/v1/models", nil, 405, "allow", "GET, OPTIONS"},
+		"a foreign preflight":     {"OPTIONS", "/v1/models", []string{"origin", "https://evil.example", "access-control-request-method", "GET"}, 405, "allow", "GET, OPTIONS"},
+		"a preflight of admin":    {"OPTIONS", "/admin/keys", []string{"origin", "https://chat.example", "access-control-request-method", "GET"}, 405, "allow", "GET, POST, PATCH, DELETE, OPTIONS"},
+		"WebSocket":               {"GET", "/v1/responses", []string{"upgrade", "websocket"}, 426, "WebSocket", ""},
+		"a long body":             {"POST", "/v1/completions", []string{"content-length", "1048577"}, 413, "max_body_mb", ""},
+		"a very long body":        {"POST", "/v1/completions", []string{"content-length", "99999999999999999999"}, 413, "max_body_mb", ""},
+	} {
 		in := local()
-		in.method, in.path = "GET", c.path
-		out, err := ask(t, &gate{err: c.err}, 0, in)
-		if out != nil || status.Code(err) != codes.Unavailable {
-			t.Errorf("%s: got %v, %v; want UNAVAILABLE, so that Envoy answers 503", name, out, err)
+		in.method, in.path, in.headers = c.method, c.path, append(in.headers, c.headers...)
+		status, headers, body := refusedBy(t, in)
+		if status != c.status || !strings.Contains(body, c.say) || headers["allow"] != c.allow || headers["content-type"] != "application/json" {
+			t.Errorf("%s: got %d %v %s", name, status, headers, body)
 		}
+	}
+	in := local()
+	in.path = "/v1/messages/nope"
+	if status, _, body := refusedBy(t, in); status != 404 || !strings.Contains(body, `"type":"not_found_error"`) {
+		t.Errorf("below /v1/messages: got %d %s, want Anthropic's shape", status, body)
+	}
+}
+
+func TestAPreflightIsAnsweredInTheCheck(t *testing.T) {
+	for _, path := range []string{"/v1/chat/completions", "/nope"} {
+		in := local()
+		in.method, in.path = "OPTIONS", path
+		in.headers = append(in.headers, "origin", "https://chat.example", "access-control-request-method", "POST")
+		status, headers, _ := refusedBy(t, in)
+		if status != 200 || headers["access-control-allow-origin"] != "https://chat.example" || !strings.Contains(headers["access-control-allow-headers"], "authorization") {
+			t.Errorf("%s: got %d %v", path, status, headers)
+		}
+		out, err := ask(t, &gate{err: admission.Deny(admission.AddressRate)}, 0, in)
+		if got := out.GetDeniedResponse().GetStatus().GetCode(); err != nil || got != 429 {
+			t.Errorf("%s, beyond the rate of the address: got %v, %v", path, got, err)
+		}
+	}
+}
+
+// Envoy would turn the status of every answer of its own to gRPC into 200, so the
+// refusal is handed over to a page of tollgate.
+func TestRefusalsOfGRPCAreHandedOver(t *testing.T) {
+	for kind, handed := range map[string]bool{
+		"application/grpc": true, "application/grpc+proto": true, "application/grpc-web": true, "Application/GRPC-web-text": true,
+		"application/json": false, "": false,
+	} {
+		in := local()
+		in.headers = append(in.headers, "content-type", kind)
+		out, err := ask(t, &gate{ticket: admission.Ticket{LeaseID: "l1"}}, 0, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := map[string]string{}
+		for _, h := range out.GetOkResponse().GetHeaders() {
+			said[h.GetHeader().GetKey()] = h.GetHeader().GetValue()
+		}
+		if (said[route.RefusalHeader] == "unsupported_media") != handed {
+			t.Errorf("%q: got %v", kind, said)
+		}
+	}
+	in := local()
+	in.headers = append(in.headers, "content-type", "application/grpc")
+	out, err := ask(t, &gate{err: &admission.DenialError{Reason: admission.AddressRate, RetryAfter: 1500e6}}, 0, in)
+	said := out.GetOkResponse().GetHeaders()
+	if err != nil || len(said) != 2 || said[0].GetHeader().GetValue() != "qps" || said[1].GetHeader().GetValue() != "1501" {
+		t.Errorf("beyond the rate of the address: got %v, %v", said, err)
+	}
+	if got := out.GetDynamicMetadata().GetFields()["reason"].GetStringValue(); got != "qps" {
+		t.Errorf("the log would hear %q", got)
+	}
+}
+
+func TestThePageHearsWhoseKeyItIs(t *testing.T) {
+	in := local()
+	in.method, in.path = "GET", "/v1/models/a%2Fb?x"
+	in.headers = append(in.headers, route.KeyHeader, "evil", route.RefusalHeader, "evil")
+	out, err := ask(t, &gate{ticket: admission.Ticket{LeaseID: "l1", KeyID: "ann", Standing: admission.Standing{
+		Requests: limit.Rate{Limit: 60, Remaining: 59}, Tokens: limit.Rate{Limit: limit.Unlimited}, Quota: limit.Rate{Limit: limit.Unlimited},
+	}}}, 0, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ok := out.GetOkResponse()
+	if set := ok.GetHeaders(); len(set) != 1 || set[0].GetHeader().GetKey() != route.KeyHeader || set[0].GetHeader().GetValue() != "ann" {
+		t.Errorf("set: %v", set)
+	}
+	if !strings.Contains(strings.Join(ok.GetHeadersToRemove(), ","), route.RefusalHeader) {
+		t.Errorf("removed: %v", ok.GetHeadersToRemove())
+	}
+	if len(ok.GetResponseHeadersToAdd()) != 3 {
+		t.Errorf("rates for the client: %v", ok.GetResponseHeadersToAdd())
 	}
 }

@@ -17,7 +17,7 @@ import (
 // the body's end; the last piece is answered with the whole body as it was checked.
 func (x *exchange) requestBody(ctx context.Context, piece []byte, end bool) (*outbound, error) {
 	switch {
-	case x.session == nil || x.models:
+	case x.session == nil:
 		return nil, errors.New("request body out of turn")
 	case x.request != nil:
 		return x.afterBody(ctx, piece, end)
@@ -159,7 +159,7 @@ func (x *exchange) requestTrailers() (*outbound, error) {
 	switch {
 	case x.session == nil:
 		return nil, errors.New("request trailers out of turn")
-	case x.request == nil && !x.models:
+	case x.request == nil:
 		x.body.stop()
 		return x.refuseSelf(badBody("the request has no body, or its JSON does not end before the trailers", "")), nil
 	}

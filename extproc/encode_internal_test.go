@@ -61,7 +61,6 @@ func TestAnswersAreWhatTheGeneratedCodeReads(t *testing.T) {
 			responseHeaders(set, bodyStreamed),
 			headers(&filterv3.ProcessingMode{ResponseBodyMode: filterv3.ProcessingMode_STREAMED}, setting("a", ""), setting(set[1].Name, set[1].Value)),
 		},
-		"as asked": {responseHeadersAsAsked(set[:1]), headers(nil, setting("a", ""))},
 		"a chunk": {&outbound{chunk: []byte("data: x\n\n")}, &extprocv3.ProcessingResponse{
 			Response: &extprocv3.ProcessingResponse_ResponseBody{ResponseBody: &extprocv3.BodyResponse{Response: &extprocv3.CommonResponse{
 				BodyMutation: &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: []byte("data: x\n\n")}},

@@ -30,7 +30,6 @@ type exchange struct {
 	requestID string
 	session   *admission.Session // nil on a stream that starts with a response: a local reply
 	endpoint  openai.Endpoint
-	models    bool // the model list
 	request   *openai.Request
 	body      arrival
 	joined    *[]byte // of rpc.Buffers: a body that came in pieces
@@ -148,7 +147,7 @@ func (x *exchange) requestHeaders(ctx context.Context, h *head, end bool) (*outb
 		// A CONNECT matches no route, and ext_authz lets alone what has none.
 		return unknownRoute, nil
 	}
-	x.endpoint, x.models = openai.Endpoint(r.Endpoint), r.Endpoint == route.Models
+	x.endpoint = openai.Endpoint(r.Endpoint)
 	session, err := x.o.Claim.Claim(ctx, h.leaseID)
 	switch {
 	case errors.Is(err, admission.ErrTicket):
@@ -158,9 +157,6 @@ func (x *exchange) requestHeaders(ctx context.Context, h *head, end bool) (*outb
 		return nil, fmt.Errorf("claim: %w", err)
 	}
 	x.session = session
-	if x.models {
-		return wantModelList, nil
-	}
 	switch {
 	case h.coding != "":
 		return x.refuseSelf(compressed(h.coding)), nil
@@ -177,7 +173,7 @@ func (x *exchange) requestHeaders(ctx context.Context, h *head, end bool) (*outb
 func (x *exchange) responseHeaders(ctx context.Context, h *head, end bool) (*outbound, error) {
 	spoke := h.details == envoycode.ViaUpstream
 	switch {
-	case spoke && !x.models && x.request == nil:
+	case spoke && x.request == nil:
 		return nil, errors.New("an answer to a request that was not checked")
 	case x.session == nil:
 		return responseHeadersGoOn, nil // a local reply to a request that never came here
@@ -194,8 +190,6 @@ func (x *exchange) responseHeaders(ctx context.Context, h *head, end bool) (*out
 			rates = append(rates, openai.Header{Name: "retry-after", Value: "1"})
 		}
 		return responseHeaders(rates, bodyNone), x.settle(ctx, ledger.Refused)
-	case x.models:
-		return responseHeadersAsAsked(rates), nil
 	case !x.readable(h.kind):
 		return x.refuseAnswer(ctx)
 	case x.request.Format == usage.Free:
@@ -264,9 +258,6 @@ func (x *exchange) startMeter(h *head) {
 
 // responseBody passes one chunk, and settles before it passes the end.
 func (x *exchange) responseBody(ctx context.Context, chunk []byte, last bool) (*outbound, error) {
-	if x.models && x.session != nil && x.status >= 200 && x.status < 300 {
-		return x.modelList(chunk)
-	}
 	if x.meter == nil {
 		if x.session != nil && x.request != nil && !x.settled {
 			x.o.Metrics.unmetered.Add(float64(len(chunk)))
@@ -306,15 +297,6 @@ func (x *exchange) responseTrailers(ctx context.Context) (*outbound, error) {
 		}
 	}
 	return responseTrailersGoOn, nil
-}
-
-// modelList cuts vLLM's list to what the key may use.
-func (x *exchange) modelList(list []byte) (*outbound, error) {
-	body, err := openai.FilterModels(list, x.session.Key().Allows)
-	if err != nil {
-		return nil, fmt.Errorf("filter model list: %w", err)
-	}
-	return replaceModels(body), nil
 }
 
 // ending is what the answer's own bytes say of its end.

@@ -1,8 +1,6 @@
 package extproc
 
 import (
-	"strconv"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
@@ -40,17 +38,6 @@ var (
 			}},
 		}},
 	})
-	// wantModelList asks for the whole answer at once. A body that gets another
-	// length must be asked for here: chosen at the response headers, Envoy has
-	// let them go by the time the new content-length comes (seen on 1.40:
-	// mismatch_between_content_length_and_the_length_of_the_mutated_body).
-	wantModelList = prepare(&extprocv3.ProcessingResponse{
-		Response: &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{}},
-		ModeOverride: &filterv3.ProcessingMode{
-			ResponseHeaderMode: filterv3.ProcessingMode_SEND,
-			ResponseBodyMode:   filterv3.ProcessingMode_BUFFERED,
-		},
-	})
 	requestTrailersGoOn = prepare(&extprocv3.ProcessingResponse{
 		Response: &extprocv3.ProcessingResponse_RequestTrailers{RequestTrailers: &extprocv3.TrailersResponse{}},
 	})
@@ -84,12 +71,6 @@ func responseHeaders(set []openai.Header, mode []byte) *outbound {
 // of it, so a length that somebody in between has put on it is no longer true.
 func streamHeaders(set []openai.Header) *outbound {
 	return &outbound{prepared: answerHeaders(set, bodyStreamed, "content-length")}
-}
-
-// responseHeadersAsAsked answers response headers and leaves the mode that the
-// request headers asked for.
-func responseHeadersAsAsked(set []openai.Header) *outbound {
-	return &outbound{prepared: answerHeaders(set, nil)}
 }
 
 func mutation(set []openai.Header) *extprocv3.HeaderMutation {
@@ -127,23 +108,6 @@ func (x *exchange) replaceRequest(original []byte) *outbound {
 func (x *exchange) replaceChunk(forward []byte) *outbound {
 	x.out = outbound{chunk: forward, clear: len(forward) == 0}
 	return &x.out
-}
-
-// replaceModels sends another model list to the client. The length must be
-// mended in the same answer.
-func replaceModels(body []byte) *outbound {
-	return &outbound{message: &extprocv3.ProcessingResponse{
-		Response: &extprocv3.ProcessingResponse_ResponseBody{ResponseBody: &extprocv3.BodyResponse{
-			Response: &extprocv3.CommonResponse{
-				HeaderMutation: lengthOf(len(body)),
-				BodyMutation:   &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: body}},
-			},
-		}},
-	}}
-}
-
-func lengthOf(n int) *extprocv3.HeaderMutation {
-	return mutation([]openai.Header{{Name: "content-length", Value: strconv.Itoa(n)}})
 }
 
 // clearedChunk answers a chunk that nobody gets.

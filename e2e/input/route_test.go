@@ -33,11 +33,12 @@ func TestOnlyKnownPathsWithTheirMethods(t *testing.T) {
 	}
 	methods("POST", "/v1/chat/completions", "/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/tokenize", "/rerank")
 	methods("GET", "/v1/models", "/models", "/metrics")
-	methods("GET,HEAD", "/health")
+	methods("GET,HEAD", "/health", "/")
+	methods("POST", "/v2/rerank", "/pooling", "/classify")
 
 	for _, path := range []string{
-		"/", "/v1", "/v1/", "/v1/chat/completions/", "/v1/chat/completions/x", "/V1/chat/completions", "/v1/chat/Completions", "/admin",
-		"/v1/models/tiny", "/version", "/load", "/ping", "/invocations", "/pause", "/sleep", "/wake_up", "/collective_rpc", "/update_weights",
+		"/v1", "/v1/", "/v1/chat/completions/", "/v1/chat/completions/x", "/V1/chat/completions", "/v1/chat/Completions", "/admin",
+		"/v1/models/", "/v1/v1/models", "/version", "/load", "/ping", "/invocations", "/pause", "/sleep", "/wake_up", "/collective_rpc", "/update_weights",
 		"/server_info", "/reset_prefix_cache", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/docs", "/openapi.json", "/sim/stats",
 		"/v1/completions;a=b", "/healthz", "/stats", "/quitquitquit", "/metrics/", "/health/",
 	} {
@@ -66,10 +67,17 @@ func TestPathTricksReachNothing(t *testing.T) {
 		"/%61dmin/requests":             403,
 		"/v1/..;/admin/requests":        403, // parameters of a segment are dropped first
 		"/admin/requests%00":            400,
-		"/v1/models%2f..%2fadmin":       400,
-		"/v1%2Fmodels":                  400,
-		"/v1%5cmodels":                  400,
-		"/%2e%2e%2fadmin/requests":      400,
+		"/v1/models%2f..%2fadmin":       404, // an escaped slash makes no other path
+		"/v1%2Fmodels":                  404,
+		"/v1%5cmodels":                  404,
+		"/%2e%2e%2fadmin/requests":      404,
+		"/admin/%2e%2e%2frequests":      404,
+		"/admin%2Frequests":             404,
+		"/admin/requests%2f":            404,
+		"/v1/chat%2Fcompletions":        404,
+		"/v1/models/..%2f..%2fadmin":    404, // the name of a model that is not there
+		"/v1/models/tiny%2F..":          404,
+		"/v1/models/%74iny":             200,
 		"/v1/models#f":                  400,
 		"/v1/%252e%252e/admin/requests": 404, // decoded once only
 		"/ADMIN/requests":               404,

@@ -78,6 +78,23 @@ func (s *Stack) Raw(request string) *Answer {
 	return a
 }
 
+// RawAll writes bytes on a connection of its own and returns all that comes back
+// until the edge closes it, 15 s at most.
+func (s *Stack) RawAll(request string) string {
+	s.tb.Helper()
+	conn, err := net.Dial("tcp", s.Addr())
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
+	if _, err := io.WriteString(conn, request); err != nil {
+		return ""
+	}
+	b, _ := io.ReadAll(conn) // what came until then is the answer
+	return string(b)
+}
+
 // From is an HTTP/1 client whose connections come from a loopback address
 // such as 127.0.0.2.
 func (s *Stack) From(address string) *http.Client {

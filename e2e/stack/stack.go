@@ -210,18 +210,16 @@ func (s *Stack) Ready() {
 // upstreamHealthy: Envoy's own health check has passed, without which it
 // answers 503 by itself.
 func (s *Stack) upstreamHealthy() bool {
-	req, err := http.NewRequest(http.MethodGet, s.URL+"/v1/models", http.NoBody)
-	if err != nil {
-		return false
-	}
-	req.Header.Set("Authorization", "Bearer "+AdminKey)
-	resp, err := s.HTTP1.Do(req)
+	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(s.Cfg.StateDir, envoy.AdminSocket))
+	}}}
+	resp, err := client.Get("http://envoy/stats?filter=^cluster.vllm.membership_healthy$")
 	if err != nil {
 		return false
 	}
 	defer func() { _ = resp.Body.Close() }()
-	_, _ = io.Copy(io.Discard, resp.Body)
-	return resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusUnauthorized
+	b, err := io.ReadAll(resp.Body)
+	return err == nil && strings.Contains(string(b), "membership_healthy: ") && !strings.Contains(string(b), "membership_healthy: 0")
 }
 
 // Post sends a JSON body with [Key] and returns the answer with its body read.

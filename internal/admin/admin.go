@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -60,6 +61,7 @@ type API struct {
 // New returns the API.
 func New(o Options) *API {
 	a := &API{o: o, mux: http.NewServeMux()}
+	a.clientRoutes()
 	a.mux.HandleFunc("GET /health", a.health) // GET serves HEAD too
 	a.mux.Handle("GET /metrics", o.Metrics)
 	a.mux.HandleFunc("POST /admin/reload-keys", a.reloadKeys)
@@ -84,6 +86,14 @@ func New(o Options) *API {
 // ServeHTTP implements [http.Handler]; unknown routes and wrong methods are
 // OpenAI-shaped errors like everything else.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if reason := r.Header.Get(route.RefusalHeader); reason != "" {
+		handed(w, r, reason)
+		return
+	}
+	if r.Method == http.MethodGet && strings.HasPrefix(r.URL.EscapedPath(), route.Models+"/") {
+		a.model(w, r) // a mux would clean the path, and with it the id
+		return
+	}
 	h, pattern := a.mux.Handler(r)
 	if pattern != "" {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)

@@ -43,6 +43,14 @@ const (
 	SlowBody Reason = "slow_body"
 	// UnsupportedMedia: the body is compressed or of a type that is not read.
 	UnsupportedMedia Reason = "unsupported_media"
+	// NotFound: no such path.
+	NotFound Reason = "not_found"
+	// WrongMethod: the path does not take this method.
+	WrongMethod Reason = "method_not_allowed"
+	// OtherProtocol: the client offered to speak WebSocket.
+	OtherProtocol Reason = "upgrade"
+	// TooLarge: the body is announced to be larger than any may be.
+	TooLarge Reason = "too_large"
 	// Unavailable: we cannot decide or cannot record; also too many body bytes
 	// in memory.
 	Unavailable Reason = "unavailable"
@@ -62,6 +70,7 @@ func Reasons() []Reason {
 		MissingKey, MalformedKey, InvalidKey, NotAdmin, AddressRate, RequestRate, TokenRate,
 		GlobalSlots, KeySlots, QuotaSpent, ModelUnknown, BadRequest, KeyBodies, SlowBody,
 		UnsupportedMedia, Unavailable, EngineUnavailable, BadAnswer, Cancelled,
+		NotFound, WrongMethod, OtherProtocol, TooLarge,
 	}
 }
 
@@ -76,6 +85,7 @@ type DenialError struct {
 	Reason  Reason
 	Message string // for the client; may be empty, then the adapter has a sentence for the reason
 	Param   string // the parameter at fault, "" where there is none
+	Allow   string // the methods that the path takes, for [WrongMethod]
 	// RetryAfter is when the same request may pass; 0 says nothing.
 	RetryAfter time.Duration
 	Standing

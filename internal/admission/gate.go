@@ -50,6 +50,9 @@ type Arrival struct {
 	// and Host, no forwarding header, no foreign Origin, no trusted proxies).
 	// Only then the public default key is honoured.
 	Local bool
+	// Refused is what the adapter refuses by the request's own shape. It costs the
+	// rate of the address and is decided before everything else.
+	Refused *DenialError
 }
 
 // Ticket is the answer to an arrival that may pass.
@@ -60,7 +63,8 @@ type Ticket struct {
 	KeyID   string // "" on open routes
 	// Insider, on open routes: the client is on this machine ([Arrival.Local]) or
 	// has an admin key, and may see what the page hides from strangers.
-	Insider bool
+	Insider  bool
+	Standing // of the key, as the decision left it
 }
 
 // ErrGone ends an admission whose answer nobody would use.
@@ -180,6 +184,9 @@ func (g *Gate) admit(ctx context.Context, a Arrival) (Ticket, error) {
 			return Ticket{}, &DenialError{Reason: AddressRate, RetryAfter: wait, Standing: nothing, Cap: g.addresses.Rate()}
 		}
 	}
+	if a.Refused != nil {
+		return Ticket{}, a.Refused
+	}
 	if a.Class == Open {
 		return Ticket{Insider: g.insider(a)}, nil
 	}
@@ -263,7 +270,7 @@ func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key, secret [sh
 		s.release(ctx, limit.Final{GiveBackRequest: true})
 		return Ticket{}, Deny(InvalidKey)
 	}
-	return Ticket{LeaseID: s.leaseID, KeyID: key.ID}, nil
+	return Ticket{LeaseID: s.leaseID, KeyID: key.ID, Standing: s.standing}, nil
 }
 
 // acquire asks the store, loading the quota counter from the ledger when the

@@ -69,7 +69,8 @@ type Pool struct {
 	mu     sync.Mutex
 	states []State // in the order of Options.Endpoints; guarded by mu
 	lens   []map[string]int64
-	heard  []time.Time // guarded by mu; when each was ready last
+	heard  []time.Time      // guarded by mu; when each was ready last
+	lists  [][]openai.Model // as listed last, also of an engine that is not ready now; guarded by mu
 }
 
 // view is what requests read: no lock on their path.
@@ -93,6 +94,7 @@ func New(o Options) *Pool {
 		states: make([]State, len(o.Endpoints)),
 		lens:   make([]map[string]int64, len(o.Endpoints)),
 		heard:  make([]time.Time, len(o.Endpoints)),
+		lists:  make([][]openai.Model, len(o.Endpoints)),
 	}
 	for i, e := range o.Endpoints {
 		p.states[i] = State{Target: "http://" + e, Error: "not asked yet"}
@@ -172,6 +174,23 @@ func (p *Pool) States() []State {
 	return slices.Clone(p.states)
 }
 
+// Models is the union of what the engines list, in their order: as they listed it
+// last where they are not ready now, nothing of one that was never ready.
+func (p *Pool) Models() []openai.Model {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all, seen := []openai.Model{}, map[string]bool{}
+	for _, list := range p.lists {
+		for _, m := range list {
+			if !seen[m.ID] {
+				seen[m.ID] = true
+				all = append(all, m)
+			}
+		}
+	}
+	return all
+}
+
 // look asks every engine at once and publishes what they said.
 func (p *Pool) look(ctx context.Context) {
 	var wg sync.WaitGroup
@@ -221,6 +240,7 @@ func (p *Pool) ask(ctx context.Context, i int) {
 	p.states[i], p.lens[i] = s, lens
 	if s.Ready {
 		p.heard[i] = time.Now()
+		p.lists[i] = models
 	}
 	p.mu.Unlock()
 	p.up.WithLabelValues(p.o.Endpoints[i]).Set(up)

@@ -252,7 +252,10 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	})
 	g.keys.OnChange(func(_, ring *apikey.Ring) { g.gate.Revoke(ring) })
 	_, port, _ := net.SplitHostPort(g.cfg.Listen) // checked with the configuration
-	g.check = extauthz.NewServer(g.gate, g.cfg.TrustedProxies, port, log.Named("extauthz"))
+	g.check = extauthz.NewServer(g.gate, extauthz.Options{
+		TrustedProxies: g.cfg.TrustedProxies, Port: port, AllowOrigins: g.cfg.CORS.AllowOrigins,
+		MaxBody: int64(g.cfg.Request.MaxBodyMB) << 20, Log: log.Named("extauthz"),
+	})
 	bodies := extproc.NewBudget(int64(g.cfg.Request.MaxInflightBodyMB)<<20, int64(g.cfg.Request.MaxBodyMB)<<20)
 	bodies.Register(own)
 	g.proc = extproc.NewServer(extproc.Options{

@@ -10,7 +10,7 @@ import (
 func Endpoints() []Endpoint {
 	return []Endpoint{
 		ChatCompletions, Completions, Embeddings, Responses, Messages,
-		CountTokens, Score, Rerank, Tokenize, Detokenize,
+		CountTokens, Score, Rerank, RerankV2, Pooling, Classify, Tokenize, Detokenize,
 	}
 }
 
@@ -32,7 +32,7 @@ func Canonical(path string) (Endpoint, bool) {
 	}
 	switch ep := Endpoint(path); ep {
 	case ChatCompletions, Completions, Embeddings, Responses, Messages,
-		CountTokens, Score, Rerank, Tokenize, Detokenize:
+		CountTokens, Score, Rerank, RerankV2, Pooling, Classify, Tokenize, Detokenize:
 		return ep, true
 	}
 	return "", false
@@ -49,7 +49,7 @@ func (ep Endpoint) Format() usage.Format {
 		return usage.Responses
 	case Messages:
 		return usage.Messages
-	case Embeddings, Score, Rerank:
+	case Embeddings, Score, Rerank, RerankV2, Pooling, Classify:
 		return usage.Pooling
 	case CountTokens, Tokenize, Detokenize:
 		return usage.Free

@@ -51,7 +51,7 @@ func TestEndpointsKnowTheirFormat(t *testing.T) {
 			t.Errorf("%s: Anthropic %v", ep, ep.Anthropic())
 		}
 	}
-	if len(seen) != 10 {
-		t.Errorf("got %d endpoints, want 10", len(seen))
+	if len(seen) != 13 {
+		t.Errorf("got %d endpoints, want 13", len(seen))
 	}
 }

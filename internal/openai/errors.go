@@ -54,6 +54,8 @@ const (
 	codeService     = "service_unavailable"
 	codeEngine      = "engine_unavailable"
 	codeNotFound    = "not_found"
+	codeMethod      = "method_not_allowed"
+	codeUpgrade     = "upgrade_required"
 	codeTimeout     = "request_timeout"
 	codeTooLarge    = "request_too_large"
 	codeMedia       = "unsupported_media_type"
@@ -105,11 +107,34 @@ func Denied(r admission.Reason) Refusal {
 		}
 	case admission.UnsupportedMedia, admission.BadAnswer:
 		return unreadable(r)
+	case admission.NotFound, admission.WrongMethod, admission.OtherProtocol, admission.TooLarge:
+		return shapeRefusal(r)
 	case admission.KeyBodies, admission.SlowBody:
 		return bodyRefusal(r)
 	case admission.Unavailable, admission.EngineUnavailable, admission.Cancelled:
 	}
 	return serverRefusal(r)
+}
+
+// shapeRefusal is for requests that are refused by their first lines. The same
+// request can never pass.
+func shapeRefusal(r admission.Reason) Refusal {
+	d := Refusal{Type: typeInvalid, NoRetry: true}
+	switch r { //nolint:exhaustive // the others are not for here
+	case admission.WrongMethod:
+		d.Status, d.Code = http.StatusMethodNotAllowed, codeMethod
+		d.Message = "Method not allowed on this path; see the allow header."
+	case admission.OtherProtocol:
+		d.Status, d.Code = http.StatusUpgradeRequired, codeUpgrade
+		d.Message = "WebSocket is not spoken here; send POST requests, with 'stream': true for an event stream."
+	case admission.TooLarge:
+		d.Status, d.Code = http.StatusRequestEntityTooLarge, codeTooLarge
+		d.Message = "The request body is larger than request.max_body_mb allows; send a smaller one."
+	default:
+		d.Status, d.Code = http.StatusNotFound, codeNotFound
+		d.Message = "Unknown path. The base URL of OpenAI clients is http://HOST/v1, that of Anthropic clients http://HOST; a path does not end in a slash."
+	}
+	return d
 }
 
 // serverRefusal is for what is not the client's fault.
@@ -213,6 +238,9 @@ func Answer(ep Endpoint, d *admission.DenialError) (status int, headers []Header
 	}
 	if r.NoRetry {
 		headers = append(headers, Header{"x-should-retry", "false"})
+	}
+	if d.Allow != "" {
+		headers = append(headers, Header{"allow", d.Allow})
 	}
 	headers = append(headers, LimitHeaders(said(d))...)
 	return r.Status, headers, Body(ep, r.Message, r.Type, r.Param, r.Code)

@@ -129,7 +129,8 @@ func said(d *admission.DenialError) admission.Standing {
 	none := limit.Rate{Limit: limit.Unlimited}
 	st := d.Standing
 	switch d.Reason {
-	case admission.MissingKey, admission.MalformedKey, admission.InvalidKey, admission.NotAdmin, admission.AddressRate:
+	case admission.MissingKey, admission.MalformedKey, admission.InvalidKey, admission.NotAdmin, admission.AddressRate,
+		admission.NotFound, admission.WrongMethod, admission.OtherProtocol, admission.TooLarge:
 		return admission.Standing{Requests: none, Tokens: none, Quota: none}
 	case admission.RequestRate, admission.TokenRate, admission.GlobalSlots, admission.KeySlots, admission.QuotaSpent,
 		admission.ModelUnknown, admission.BadRequest, admission.KeyBodies, admission.SlowBody, admission.UnsupportedMedia,

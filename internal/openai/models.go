@@ -3,7 +3,9 @@ package openai
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -21,18 +23,22 @@ type Model struct {
 	ID     string
 	Parent string // the base of a LoRA adapter, "" for a base model
 	MaxLen int64  // context in tokens, 0 where vLLM does not say
+	// Created is when the engine says that the model was made, in Unix seconds.
+	Created int64
+	// Card is the entry as clients may see it, without the server's paths.
+	Card jsontext.Value
 }
 
-// modelList is the whole answer. Only what is named here reaches a client.
+// modelList is the whole answer.
 type modelList struct {
-	Object jsontext.Value `json:"object,omitzero"`
-	Data   []modelCard    `json:"data"`
+	Data []modelCard `json:"data"`
 }
 
+// modelCard is one entry. Only what is named here reaches a client.
 type modelCard struct {
 	ID          string         `json:"id"`
 	Object      jsontext.Value `json:"object,omitzero"`
-	Created     jsontext.Value `json:"created,omitzero"`
+	Created     *int64         `json:"created,omitzero"`
 	OwnedBy     jsontext.Value `json:"owned_by,omitzero"`
 	Root        *string        `json:"root"`
 	Parent      *string        `json:"parent"`
@@ -59,35 +65,16 @@ func readModels(body []byte) (modelList, error) {
 	return list, nil
 }
 
-// FilterModels cuts vLLM's list down to the models that allowed accepts, in
-// their order, and hides where they lie on the server: a root that is a path,
-// and every root of an adapter, becomes the id. Fields that vLLM 0.32 does not
-// have are left out. The body must be one strict JSON document of at most
-// 4 MiB and 10,000 entries.
-func FilterModels(body []byte, allowed func(name string) bool) ([]byte, error) {
-	list, err := readModels(body)
-	if err != nil {
-		return nil, err
+// hidden is the entry without the places of files on the server: a root that is a
+// path, and every root of an adapter, becomes the id.
+func (m modelCard) hidden() modelCard {
+	if m.Root != nil && (m.Parent != nil || isPath(*m.Root)) {
+		m.Root = &m.ID
 	}
-	kept := make([]modelCard, 0, len(list.Data))
-	for _, m := range list.Data {
-		if !allowed(m.ID) {
-			continue
-		}
-		if m.Root != nil && (m.Parent != nil || isPath(*m.Root)) {
-			m.Root = &m.ID
-		}
-		if m.Parent != nil && isPath(*m.Parent) {
-			m.Parent = nil
-		}
-		kept = append(kept, m)
+	if m.Parent != nil && isPath(*m.Parent) {
+		m.Parent = nil
 	}
-	list.Data = kept
-	out, err := json.Marshal(list)
-	if err != nil {
-		return nil, fmt.Errorf("write models: %w", err)
-	}
-	return out, nil
+	return m
 }
 
 // isPath tells a place from a name: a hub's name has at most one slash, in its
@@ -97,8 +84,8 @@ func isPath(s string) bool {
 		strings.HasSuffix(s, "/") || strings.ContainsAny(s, `\:`) || strings.Count(s, "/") > 1
 }
 
-// ModelNames reads the names out of vLLM's list, under the same bounds as
-// [FilterModels].
+// ModelNames reads vLLM's list: one strict JSON document of at most 4 MiB and
+// 10,000 entries. Fields that vLLM 0.32 does not have are left out of the cards.
 func ModelNames(body []byte) ([]Model, error) {
 	list, err := readModels(body)
 	if err != nil {
@@ -106,13 +93,60 @@ func ModelNames(body []byte) ([]Model, error) {
 	}
 	models := make([]Model, len(list.Data))
 	for i, m := range list.Data {
-		models[i].ID = m.ID
+		card, err := json.Marshal(m.hidden())
+		if err != nil {
+			return nil, fmt.Errorf("write model: %w", err)
+		}
+		models[i] = Model{ID: m.ID, Card: card}
 		if m.Parent != nil {
 			models[i].Parent = *m.Parent
 		}
 		if m.MaxModelLen != nil {
 			models[i].MaxLen = max(0, *m.MaxModelLen)
 		}
+		if m.Created != nil {
+			models[i].Created = *m.Created
+		}
 	}
 	return models, nil
+}
+
+// ModelList is the answer of /v1/models, in OpenAI's shape.
+func ModelList(models []Model) []byte {
+	b := []byte(`{"object":"list","data":[`)
+	for i, m := range models {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, m.Card...)
+	}
+	return append(b, "]}"...)
+}
+
+// AnthropicModel is one model in Anthropic's shape.
+func AnthropicModel(m Model) []byte {
+	b := appendQuoted([]byte(`{"type":"model","id":`), m.ID)
+	b = appendQuoted(append(b, `,"display_name":`...), m.ID)
+	b = append(b, `,"created_at":"`...)
+	b = time.Unix(max(0, m.Created), 0).UTC().AppendFormat(b, time.RFC3339)
+	return append(b, `"}`...)
+}
+
+// AnthropicModelList is a page of the list in Anthropic's shape; more says that it
+// goes on behind it.
+func AnthropicModelList(models []Model, more bool) []byte {
+	b := []byte(`{"data":[`)
+	first, last := "", ""
+	for i, m := range models {
+		if i > 0 {
+			b = append(b, ',')
+		} else {
+			first = m.ID
+		}
+		last = m.ID
+		b = append(b, AnthropicModel(m)...)
+	}
+	b = appendNullable(append(b, `],"first_id":`...), first)
+	b = strconv.AppendBool(append(b, `,"has_more":`...), more)
+	return append(appendNullable(append(b, `,"last_id":`...), last), '}')
 }

@@ -3,6 +3,7 @@ package openai_test
 import (
 	"bytes"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,30 +22,45 @@ func recordedModels(t *testing.T) []byte {
 	return body
 }
 
-func TestModelListIsCutToWhatAKeyMayUse(t *testing.T) {
-	body := recordedModels(t)
-	got, err := openai.FilterModels(body, func(name string) bool { return name != "boot" })
+// listed reads a list and writes it again, without the model that drop names.
+func listed(t *testing.T, body []byte, drop string) string {
+	t.Helper()
+	models, err := openai.ModelNames(body)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return string(openai.ModelList(slices.DeleteFunc(models, func(m openai.Model) bool { return m.ID == drop })))
+}
+
+func TestModelListIsWhatVLLMSaysWithoutItsPaths(t *testing.T) {
+	body := recordedModels(t)
+	got := listed(t, body, "boot")
 	head, rest, _ := bytes.Cut(body, []byte(`,{"id":"boot"`))
 	_, tail, _ := bytes.Cut(rest, []byte(`,{"id":"b"`))
 	want := strings.NewReplacer(
 		`"/srv/vllmlab/tiny/model"`, `"tiny"`,
 		`"/srv/vllmlab/tiny/lora/b"`, `"b"`,
 	).Replace(string(head) + `,{"id":"b"` + string(tail))
-	if diff := cmp.Diff(want, string(got)); diff != "" {
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("list (-want +got):\n%s", diff)
 	}
 }
 
-func TestAKeyWithoutModelsGetsAnEmptyList(t *testing.T) {
-	got, err := openai.FilterModels(recordedModels(t), func(string) bool { return false })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := `{"object":"list","data":[]}`; string(got) != want {
+func TestNoModelsAreAnEmptyList(t *testing.T) {
+	if got, want := string(openai.ModelList(nil)), `{"object":"list","data":[]}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := string(openai.AnthropicModelList(nil, false)), `{"data":[],"first_id":null,"has_more":false,"last_id":null}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestModelsInAnthropicsShape(t *testing.T) {
+	got := string(openai.AnthropicModelList([]openai.Model{{ID: `a"b`, Created: 1700000000}, {ID: "c"}}, true))
+	want := `{"data":[{"type":"model","id":"a\"b","display_name":"a\"b","created_at":"2023-11-14T22:13:20Z"},` +
+		`{"type":"model","id":"c","display_name":"c","created_at":"1970-01-01T00:00:00Z"}],"first_id":"a\"b","has_more":true,"last_id":"c"}`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("list (-want +got):\n%s", diff)
 	}
 }
 
@@ -55,18 +71,15 @@ func TestPathsOfTheServerStayOnTheServer(t *testing.T) {
 		`"meta/Llama-3"`: `"meta/Llama-3"`, `"llama"`: `"llama"`, `null`: `null`,
 	} {
 		body := `{"object":"list","data":[{"id":"m","root":` + root + `,"parent":null,"max_model_len":null,"lora_path":"/secret"}]}`
-		got, err := openai.FilterModels([]byte(body), func(string) bool { return true })
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := `{"object":"list","data":[{"id":"m","root":` + shown + `,"parent":null,"max_model_len":null}]}`; string(got) != want {
+		got := listed(t, []byte(body), "")
+		if want := `{"object":"list","data":[{"id":"m","root":` + shown + `,"parent":null,"max_model_len":null}]}`; got != want {
 			t.Errorf("root %s: got %s, want %s", root, got, want)
 		}
 	}
 	const adapter = `{"data":[{"id":"a","root":"lora/a","parent":"/models/base","max_model_len":5}]}`
-	got, err := openai.FilterModels([]byte(adapter), func(string) bool { return true })
-	if want := `{"data":[{"id":"a","root":"a","parent":null,"max_model_len":5}]}`; err != nil || string(got) != want {
-		t.Errorf("adapter: got %s, %v, want %s", got, err, want)
+	got := listed(t, []byte(adapter), "")
+	if want := `{"object":"list","data":[{"id":"a","root":"a","parent":null,"max_model_len":5}]}`; got != want {
+		t.Errorf("adapter: got %s, want %s", got, want)
 	}
 }
 
@@ -76,6 +89,9 @@ func TestModelNamesTellBasesFromAdapters(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []openai.Model{{ID: "tiny", MaxLen: 32768}, {ID: "boot", Parent: "tiny"}, {ID: "b", Parent: "tiny"}}
+	for i := range got {
+		got[i].Card, got[i].Created = nil, 0
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("models (-want +got):\n%s", diff)
 	}
@@ -99,9 +115,6 @@ func TestStrangeModelListsAreErrors(t *testing.T) {
 	} {
 		if got, err := openai.ModelNames([]byte(body)); err == nil {
 			t.Errorf("ModelNames, %s: got %v, want an error", name, got)
-		}
-		if got, err := openai.FilterModels([]byte(body), func(string) bool { return true }); err == nil {
-			t.Errorf("FilterModels, %s: got %s, want an error", name, got)
 		}
 	}
 }

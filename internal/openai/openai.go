@@ -22,6 +22,9 @@ const (
 	CountTokens     Endpoint = "/v1/messages/count_tokens" //nolint:gosec // a path, not a credential
 	Score           Endpoint = "/v1/score"
 	Rerank          Endpoint = "/v1/rerank"
+	RerankV2        Endpoint = "/v2/rerank"
+	Pooling         Endpoint = "/pooling"
+	Classify        Endpoint = "/classify"
 	Tokenize        Endpoint = "/tokenize"
 	Detokenize      Endpoint = "/detokenize"
 )
@@ -47,7 +50,7 @@ type Request struct {
 	// Stream is true when the answer will be an event stream.
 	Stream bool
 	// N is choices per prompt, Prompts the number of prompts (completions) or
-	// of inputs (embeddings, score, rerank); both at least 1.
+	// of inputs (embeddings, score, rerank, pooling, classify); both at least 1.
 	N, Prompts int
 	// PromptBytes is the size of the text that will be tokenized, in bytes
 	// (messages, prompt, input, tools; for token ids 4 bytes each; at most 4 KiB

@@ -5,6 +5,8 @@ import (
 	"math"
 	"strconv"
 	"unicode/utf8"
+
+	"tollgate/internal/usage"
 )
 
 const (
@@ -198,7 +200,7 @@ func (p *parser) verdict() error {
 			return err
 		}
 	}
-	if p.ep == Embeddings || p.ep == Score || p.ep == Rerank {
+	if p.ep.Format() == usage.Pooling {
 		if p.items > maxInputs {
 			return badParam("input", "There are too many inputs; send at most "+strconv.Itoa(maxInputs)+" in one request.")
 		}
@@ -245,7 +247,7 @@ func (p *parser) outputBound() int64 {
 		return p.maxTokens
 	case Responses:
 		return p.maxOutput
-	case Embeddings, CountTokens, Score, Rerank, Tokenize, Detokenize:
+	case Embeddings, CountTokens, Score, Rerank, RerankV2, Pooling, Classify, Tokenize, Detokenize:
 	}
 	return unset
 }

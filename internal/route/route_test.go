@@ -27,6 +27,13 @@ func TestFind(t *testing.T) {
 		{"GET", "/metrics", "/metrics", admission.Admin, true},
 		{"HEAD", "/metrics", "/metrics", admission.Admin, false},
 		{"DELETE", "/admin/keys/x", "/admin", admission.Admin, true},
+		{"PUT", "/admin/keys/x", "/admin", admission.Admin, false},
+		{"HEAD", "/", "/", admission.Open, true},
+		{"GET", "/v1/models/Qwen%2FQwen3-8B", "/v1/models", admission.Listing, true},
+		{"GET", "/v1/models/Qwen/Qwen3-8B", "/v1/models", admission.Listing, true},
+		{"POST", "/v2/rerank", "/v2/rerank", admission.Inference, true},
+		{"POST", "/pooling", "/pooling", admission.Inference, true},
+		{"POST", "/classify", "/classify", admission.Inference, true},
 	} {
 		r, ok := route.Find(c.method, c.path)
 		if ok != c.ok || r.Endpoint != c.endpoint || r.Class != c.class {
@@ -38,7 +45,7 @@ func TestFind(t *testing.T) {
 // What the gateway does not have needs a key that nobody but an administrator
 // has, and is one label, however it is spelt.
 func TestWhatIsNotThereIsOneLabel(t *testing.T) {
-	for _, path := range []string{"/adminx", "//health", "/healthz", "/v1", "/v1/chat/completions/x", "/metrics/", "*"} {
+	for _, path := range []string{"/adminx", "//health", "/healthz", "/v1", "/v1/chat/completions/x", "/metrics/", "*", "/v1/models/", "/v1%2Fmodels", "/admin/keys%2Fx", "/admin/a%5Cb"} {
 		r, ok := route.Find("GET", path)
 		if ok || r.Endpoint != route.Other || r.Class != admission.Admin || route.Label(path) != route.Other {
 			t.Errorf("%s: %+v %v", path, r, ok)

@@ -10,8 +10,8 @@ answer has max_tokens tokens (finish_reason "length"), or 32 ("stop") where none
 are named or more than 16384.
 
 Routes: /v1/chat/completions /v1/completions /v1/responses /v1/messages
-  /v1/messages/count_tokens /v1/embeddings /v1/score /v1/rerank /tokenize
-  /detokenize /v1/models /v1/load_lora_adapter /v1/unload_lora_adapter /health
+  /v1/messages/count_tokens /v1/embeddings /v1/score /v1/rerank /v2/rerank
+  /pooling /classify /tokenize /detokenize /v1/models /v1/load_lora_adapter /v1/unload_lora_adapter /health
   /ping /version /load /metrics
 
 A request may script its own answer with a top-level object "sim":

@@ -13,31 +13,81 @@ import (
 const dimensions = 8
 
 // embeddings answers /v1/embeddings: input in the four forms of a prompt.
-func (x *exchange) embeddings() {
-	f := fields{"prompt": x.f["input"]}
-	if _, ok := x.f.get("input"); !ok {
-		x.refuse(x.f.missing("input"))
+func (x *exchange) embeddings() { x.vectors("embd-", "embedding", "embedding") }
+
+// pooling answers /pooling, which has the same numbers under another name.
+func (x *exchange) pooling() { x.vectors("pool-", "pooling", "data") }
+
+// vectors answers with numbers for each input: kind begins the id, object is what
+// an entry says it is, and name holds its numbers.
+func (x *exchange) vectors(kind, object, name string) {
+	p, ok := x.inputs()
+	if !ok {
 		return
 	}
-	prompts, bad := readPrompts(f)
-	if bad == nil {
-		bad = x.resolveModel()
-	}
-	p, bad := x.pool(prompts, bad)
-	if bad != nil {
-		x.refuse(bad)
-		return
-	}
-	b := x.poolHead("embd-")
+	b := x.poolHead(kind)
 	for i, q := range p.prompts {
 		b = appendInt(separate(b, i), `{"index":`, i)
-		b = append(b, `,"object":"embedding","embedding":[`...)
+		b = append(b, `,"object":"`+object+`","`+name+`":[`...)
 		for j := range dimensions {
 			b = append(separate(b, j), pythonFloat(similarity(q.text, strconv.Itoa(j)))...)
 		}
 		b = append(b, "]}"...)
 	}
 	x.pooled(p, append(x.appendWhole(append(b, ']'), p), '}'))
+}
+
+// classify answers /classify: two labels for each input.
+func (x *exchange) classify() {
+	p, ok := x.inputs()
+	if !ok {
+		return
+	}
+	b := x.poolHead("classify-")
+	for i, q := range p.prompts {
+		first := similarity(q.text)
+		label := "LABEL_0"
+		if first < 0.5 {
+			label = "LABEL_1"
+		}
+		b = appendInt(separate(b, i), `{"index":`, i)
+		b = appendString(append(b, `,"label":`...), label)
+		b = append(b, `,"probs":[`+pythonFloat(first)+","+pythonFloat(1-first)+`],"num_classes":2}`...)
+	}
+	x.pooled(p, append(x.appendWhole(append(b, ']'), p), '}'))
+}
+
+// inputs reads what is to be pooled: input in the four forms of a prompt, or a
+// conversation. False where the request was refused.
+func (x *exchange) inputs() (*plan, bool) {
+	prompts, bad := x.readInputs()
+	if bad == nil {
+		bad = x.resolveModel()
+	}
+	p, bad := x.pool(prompts, bad)
+	if bad != nil {
+		x.refuse(bad)
+		return nil, false
+	}
+	return p, true
+}
+
+func (x *exchange) readInputs() ([]*prompt, *problem) {
+	if _, ok := x.f.get("input"); ok {
+		return readPrompts(fields{"prompt": x.f["input"]})
+	}
+	if _, ok := x.f.get("messages"); !ok {
+		return nil, x.f.missing("input")
+	}
+	messages, bad := readMessages(x.f, "messages")
+	if bad != nil {
+		return nil, bad
+	}
+	q := &prompt{tokens: len(templatedIDs(messages))}
+	for _, m := range messages {
+		q.text += m.text + "\n"
+	}
+	return []*prompt{q}, nil
 }
 
 // score answers /v1/score: text_1 or queries against text_2 or documents.

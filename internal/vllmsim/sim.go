@@ -47,7 +47,7 @@ type Options struct {
 	// under it, as the filesystem resolver does. Empty: none.
 	ResolverDir string
 
-	// GenerateOnly takes the embedding, score and rerank routes away, which a
+	// GenerateOnly takes the embedding, pooling, score and rerank routes away, which a
 	// real server with a generating model does not have.
 	GenerateOnly bool
 	// ToolParser is --enable-auto-tool-choice with a parser: tools are allowed
@@ -192,6 +192,7 @@ func (s *Sim) table() map[string]route {
 		for path, answer := range map[string]func(*exchange){
 			"/v1/embeddings": (*exchange).embeddings,
 			"/v1/score":      (*exchange).score, "/score": (*exchange).score,
+			"/pooling": (*exchange).pooling, "/classify": (*exchange).classify,
 			"/v1/rerank": (*exchange).rerank, "/rerank": (*exchange).rerank, "/v2/rerank": (*exchange).rerank,
 		} {
 			t[path] = post(path, answer)

@@ -65,6 +65,7 @@ func plainBootstrap(p envoy.Params, key string) ([]byte, error) {
 	}
 	for _, c := range clusters {
 		if cluster, ok := c.(doc); ok && cluster["name"] == "vllm" {
+			withoutFilters(cluster)
 			res["clusters"] = []any{cluster}
 		}
 	}
@@ -73,6 +74,16 @@ func plainBootstrap(p envoy.Params, key string) ([]byte, error) {
 		return nil, fmt.Errorf("write bootstrap: %w", err)
 	}
 	return out, nil
+}
+
+// withoutFilters takes off what stands beside the engine: a plain Envoy has none.
+func withoutFilters(cluster doc) {
+	options, _ := cluster["typed_extension_protocol_options"].(doc)
+	for _, o := range options {
+		if of, ok := o.(doc); ok {
+			delete(of, "http_filters")
+		}
+	}
 }
 
 var errShape = errors.New("envoy's bootstrap has another shape than this harness knows")

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -155,9 +156,30 @@ func (s *Stack) startEnvoy(ctx context.Context, r *Rig) error {
 		return err
 	}
 	return s.Envoy.until(ctx, func() bool {
+		if s.Kind == Tollgate || s.Kind == Bare { // tollgate answers the list of models itself, engine or not
+			return s.engineHealthy(ctx)
+		}
 		code, _, err := get(ctx, s.URL+"/v1/models", key)
 		return err == nil && code == http.StatusOK
 	})
+}
+
+// engineHealthy: Envoy's health check of the engine has passed.
+func (s *Stack) engineHealthy(ctx context.Context) bool {
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(s.cfg.StateDir, envoy.AdminSocket))
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://envoy/stats?filter=^cluster.vllm.membership_healthy$", http.NoBody)
+	if err != nil {
+		return false
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	return err == nil && bytes.Contains(b, []byte("membership_healthy: 1"))
 }
 
 func (s *Stack) writeBootstrap(p envoy.Params) (path string, err error) {

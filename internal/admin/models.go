@@ -1,0 +1,126 @@
+package admin
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"tollgate/internal/admission"
+	"tollgate/internal/openai"
+	"tollgate/internal/route"
+)
+
+// clientRoutes are the pages for clients, beside those for administrators. One
+// model is no pattern of the mux, see [API.ServeHTTP].
+func (a *API) clientRoutes() {
+	a.mux.HandleFunc("GET /{$}", root) // GET serves HEAD too
+	a.mux.HandleFunc("GET /v1/models", a.models)
+	a.mux.HandleFunc("GET /models", a.models)
+}
+
+// root says what answers here.
+func root(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]string{"service": "tollgate"})
+}
+
+// allowed are the models that the key of the request may use; false where the key
+// has gone since the check.
+func (a *API) allowed(r *http.Request) ([]openai.Model, bool) {
+	key, ok := a.o.Keys.Current().ByID(r.Header.Get(route.KeyHeader))
+	if !ok {
+		return nil, false
+	}
+	return slices.DeleteFunc(a.o.Engines.Models(), func(m openai.Model) bool { return !key.Allows(m.ID) }), true
+}
+
+// anthropic reports a client that expects Anthropic's shapes.
+func anthropic(r *http.Request) bool { return r.Header.Get("Anthropic-Version") != "" }
+
+// shape is the endpoint in whose shape the client reads errors.
+func shape(r *http.Request) openai.Endpoint {
+	if anthropic(r) || strings.HasPrefix(r.URL.Path, string(openai.Messages)) {
+		return openai.Messages
+	}
+	return ""
+}
+
+// models answers /v1/models.
+func (a *API) models(w http.ResponseWriter, r *http.Request) {
+	models, ok := a.allowed(r)
+	switch {
+	case !ok:
+		refuse(w, r, admission.Deny(admission.InvalidKey))
+	case anthropic(r):
+		page, more := pageOf(models, r.URL.Query())
+		writeBytes(w, http.StatusOK, openai.AnthropicModelList(page, more))
+	default:
+		writeBytes(w, http.StatusOK, openai.ModelList(models))
+	}
+}
+
+// pageOf is the part of the list that limit, after_id and before_id ask for, as
+// Anthropic's API has them. Without a limit it is the whole list.
+func pageOf(models []openai.Model, q url.Values) (page []openai.Model, more bool) {
+	at := func(id string) int { return slices.IndexFunc(models, func(m openai.Model) bool { return m.ID == id }) }
+	limit, err := strconv.Atoi(q.Get("limit"))
+	if err != nil || limit < 1 {
+		limit = len(models)
+	}
+	if before := at(q.Get("before_id")); before >= 0 {
+		start := max(0, before-limit)
+		return models[start:before], start > 0
+	}
+	start := at(q.Get("after_id")) + 1
+	end := min(len(models), start+limit)
+	return models[start:end], end < len(models)
+}
+
+// model answers /v1/models/{id}. The id is all that follows, with its slashes
+// escaped or not.
+func (a *API) model(w http.ResponseWriter, r *http.Request) {
+	models, ok := a.allowed(r)
+	if !ok {
+		refuse(w, r, admission.Deny(admission.InvalidKey))
+		return
+	}
+	id, err := url.PathUnescape(strings.TrimPrefix(r.URL.EscapedPath(), route.Models+"/"))
+	i := slices.IndexFunc(models, func(m openai.Model) bool { return err == nil && m.ID == id })
+	switch {
+	case i < 0:
+		refuse(w, r, admission.Deny(admission.ModelUnknown))
+	case anthropic(r):
+		writeBytes(w, http.StatusOK, openai.AnthropicModel(models[i]))
+	default:
+		writeBytes(w, http.StatusOK, models[i].Card)
+	}
+}
+
+// handed answers what the check has refused and handed over, because Envoy would
+// have sent it with another status.
+func handed(w http.ResponseWriter, r *http.Request, reason string) {
+	d := admission.Deny(admission.Reason(reason))
+	if d.Reason == admission.UnsupportedMedia {
+		d.Message = "gRPC is not spoken here; send JSON with 'content-type: application/json'."
+	}
+	if wait, err := strconv.ParseInt(r.Header.Get(route.WaitHeader), 10, 64); err == nil {
+		d.RetryAfter = time.Duration(wait) * time.Millisecond
+	}
+	refuse(w, r, d)
+}
+
+func refuse(w http.ResponseWriter, r *http.Request, d *admission.DenialError) {
+	status, headers, body := openai.Answer(shape(r), d)
+	for _, h := range headers {
+		w.Header().Set(h.Name, h.Value)
+	}
+	writeBytes(w, status, body)
+}
+
+func writeBytes(w http.ResponseWriter, status int, body []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) //nolint:gosec // JSON, and its strings are escaped; a client that has gone needs no answer
+}
