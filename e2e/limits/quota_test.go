@@ -64,8 +64,9 @@ func TestQuotaAndWindowsSurviveACrash(t *testing.T) {
 		t.Errorf("after a larger quota: %d %s", a.StatusCode, a.Bytes)
 	}
 	stack.WantProblem(t, ask(s, "quota", chat), quotaSpent)
-	if v := view(t, s, "quota"); v.QuotaUsed != 93 {
-		t.Errorf("quota used: %d, want 93", v.QuotaUsed)
+	// The last answers were cut to what was left; a prompt may be underestimated.
+	if v := view(t, s, "quota"); v.QuotaUsed < 70 || v.QuotaUsed > 70+11 {
+		t.Errorf("quota used: %d, want 70 and up to a prompt of 11", v.QuotaUsed)
 	}
 }
 

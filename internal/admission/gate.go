@@ -104,6 +104,9 @@ type Options struct {
 	Log       hclog.Logger
 	// Caps are the global limits: Global and the defaults per key.
 	Caps limit.Caps
+	// Generated reads what the engines have generated so far; nil: nobody knows,
+	// and what a client left behind unseen is charged by the usual speed.
+	Generated func(ctx context.Context) (Generation, error)
 	// Wall is the wall clock of key expiry and quota periods; nil is [time.Now].
 	Wall func() time.Time
 	// Access receives one record per request that the proxy has logged; nil
@@ -124,6 +127,7 @@ type Gate struct {
 	caps      limit.Caps
 	wall      func() time.Time
 	access    func(Access)
+	unseen    *unseen
 
 	mu        sync.Mutex
 	sessions  map[string]*Session  // by lease id, until finished; guarded by mu
@@ -157,6 +161,7 @@ func NewGate(o Options) *Gate {
 		tickets:  newTickets(),
 		alone:    make(map[string]time.Time),
 		flush:    make(chan struct{}, 1),
+		unseen:   newUnseen(o.Generated),
 	}
 }
 

@@ -34,6 +34,9 @@ func (g *Gate) Run(ctx context.Context) error {
 			g.retryPending(ctx)
 			g.sweep(ctx)
 			g.forgetAlone()
+			if g.unseen.busy() {
+				go g.unseen.look(ctx) // an engine that hangs must not hold up the rest
+			}
 		}
 	}
 }

@@ -53,7 +53,7 @@ func holdOf(o Order, e limit.Estimate, context int64) limit.Hold {
 	return h
 }
 
-// granted takes over what the decision has granted: a bound for an answer that
+// grant takes over what the decision has granted: a bound for an answer that
 // cannot be extended.
 func (s *Session) grant(o Order, hold limit.Hold, tokens, context int64) {
 	s.granted.Store(tokens)

@@ -59,6 +59,8 @@ type Session struct {
 	bound   int64        // output per choice to be sent with, 0: the client's own; of the stream alone
 	lowered bool         // the client had asked for more
 
+	maker *maker // of an answer whose tokens show at its end; set before the answer begins
+
 	most bounds // of the order: the stream writes it before the answer begins, then only reads
 
 	mu        sync.Mutex
@@ -80,7 +82,8 @@ type Session struct {
 	witness   *Witness
 	witnessAt time.Time
 	finished  bool
-	counted   bool // metrics have the settlement
+	counted   bool  // metrics have the settlement
+	unbilled  int64 // output that nobody saw, charged where the client ended the request
 }
 
 // LeaseID is the id of the lease: the ledger's primary key.
@@ -191,6 +194,9 @@ func (s *Session) reserve(ctx context.Context, o Order) error {
 			s.withdraw(ctx)
 		}
 		return fmt.Errorf("write intent: %w", err)
+	}
+	if o.generates() {
+		g.unseen.join(s, o)
 	}
 	s.mu.Lock()
 	s.intent = true

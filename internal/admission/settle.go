@@ -26,7 +26,8 @@ type Outcome struct {
 	// what is in it.
 	Unreadable bool
 
-	doubtful bool // the report has nonsense in it
+	doubtful bool  // the report has nonsense in it
+	made     int64 // output that the engine made by its own account, where no usage was seen
 }
 
 // Settle writes the final record. It must return without an error before the
@@ -52,7 +53,23 @@ func (s *Session) Settle(ctx context.Context, o Outcome) error {
 		nonsense = anomalyUnreadable
 	}
 	o.doubtful = nonsense != ""
+	made := s.made(ctx, o, order)
+	if chargeable(o.Reason) {
+		o.made, made = made, 0
+	}
 	st := s.settlement(o, order)
+	explained := known(st.Counts, st.Quality)
+	if all := o.made + made; all > 0 {
+		explained = all
+	}
+	s.gate.unseen.leave(s, explained)
+	if made > 0 {
+		// Whether it is charged hangs on who ended the request, which the proxy's
+		// log will say: the lease stays until then.
+		s.mu.Lock()
+		s.unbilled = made
+		s.mu.Unlock()
+	}
 	s.gate.metrics.anomalies(o.Report, nonsense)
 	rec, _, err := s.gate.ledger.Settle(ctx, st)
 	if err != nil {
@@ -64,7 +81,9 @@ func (s *Session) Settle(ctx context.Context, o Outcome) error {
 	if o.Reason != ledger.Aborted {
 		s.count(rec)
 	}
-	s.release(ctx, limit.Final{Total: total(rec.Counts)})
+	if made == 0 {
+		s.release(ctx, limit.Final{Total: total(rec.Counts)})
+	}
 	return nil
 }
 
@@ -82,9 +101,11 @@ func (s *Session) Close(ctx context.Context, o Outcome) {
 	if s.intent {
 		final.Total = max(0, s.prompt.Load()) + max(0, s.completion.Load())
 	}
-	ready := s.witness != nil
+	ready, unbilled := s.witness != nil, s.unbilled > 0
 	s.mu.Unlock()
-	s.release(ctx, final)
+	if !unbilled {
+		s.release(ctx, final)
+	}
 	if ready {
 		s.finish(ctx)
 	}
@@ -131,7 +152,7 @@ func (s *Session) account(o Outcome, order Order) (usage.Counts, ledger.Quality)
 		c.Completion = max(1, r.Deltas, c.Completion, s.gate.estimate.Text(s.sample(order, 0), r.TextBytes))
 	}
 	if order.Format != usage.Pooling {
-		c.Completion = max(c.Completion, (o.Unread+bytesPerToken-1)/bytesPerToken)
+		c.Completion = max(c.Completion, (o.Unread+bytesPerToken-1)/bytesPerToken, o.made)
 	}
 	return c, ledger.Estimated
 }

@@ -161,10 +161,11 @@ func (s *Session) finish(ctx context.Context) {
 	}
 	s.finished = true
 	w, rec := s.witness, s.record
-	claimed, owed := s.claimed, s.owed
+	claimed, owed, unbilled := s.claimed, s.owed, s.unbilled
 	if owed != nil { // what is still to be written gets the name before it is
 		named := *owed
 		named.Reason, named.Status = s.nameOf(owed.Reason, owed.Status)
+		named.Counts = s.billed(named.Reason, named.Counts)
 		s.owed = &named
 	}
 	s.mu.Unlock()
@@ -172,6 +173,9 @@ func (s *Session) finish(ctx context.Context) {
 		s.gate.noteAlone(s.leaseID)
 	}
 	s.gate.forget(s)
+	if unbilled > 0 {
+		defer s.releaseBilled(ctx)
+	}
 	if w == nil && !claimed {
 		// The client left during the check: its log entry came without a lease.
 		return
@@ -221,11 +225,13 @@ func (s *Session) nameOf(reason ledger.EndReason, status int) (ledger.EndReason,
 	return name, status
 }
 
-// rename gives a settled end of unknown cause its name; the counts stay. It is
+// rename gives a settled end of unknown cause its name; the counts stay, but for
+// what is charged only where the client ended the request. It is
 // false when the name could not be written now: then it is owed.
 func (s *Session) rename(ctx context.Context, rec *ledger.Record) bool {
 	s.mu.Lock()
 	reason, status := s.nameOf(rec.Reason, rec.Status)
+	counts := s.billed(reason, rec.Counts)
 	s.mu.Unlock()
 	if reason == rec.Reason {
 		return true
@@ -234,7 +240,7 @@ func (s *Session) rename(ctx context.Context, rec *ledger.Record) bool {
 	defer cancel()
 	st := ledger.Settlement{
 		LeaseID: s.leaseID, Status: status, FirstByteAt: rec.FirstByteAt, EndedAt: rec.EndedAt,
-		Reason: reason, Quality: rec.Quality, Counts: rec.Counts,
+		Reason: reason, Quality: rec.Quality, Counts: counts,
 	}
 	named, _, err := s.gate.ledger.Settle(ctx, st)
 	if err != nil {

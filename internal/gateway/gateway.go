@@ -248,7 +248,8 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 		Keys: g.keys, Limits: g.limits, Addresses: addresses, Ledger: g.ledger, Catalog: g.engines,
 		Estimator: limit.NewEstimator(g.cfg.Request.DefaultOutputEstimate),
 		Metrics:   admission.NewMetrics(base, own), Log: log.Named("admission"), Caps: caps,
-		Access: newRecorder(base, o.Records).record,
+		Generated: g.engines.Generated,
+		Access:    newRecorder(base, o.Records).record,
 	})
 	g.keys.OnChange(func(_, ring *apikey.Ring) { g.gate.Revoke(ring) })
 	_, port, _ := net.SplitHostPort(g.cfg.Listen) // checked with the configuration

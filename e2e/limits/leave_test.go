@@ -1,0 +1,106 @@
+package limits_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tollgate/e2e/stack"
+	"tollgate/internal/ledger"
+)
+
+// leave asks for an answer that is not streamed and hangs up after a while. It
+// returns the request id when the engine had it.
+func leave(t *testing.T, s *stack.Stack, id, body string, after time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), after)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.URL+stack.ChatPath, strings.NewReader(body))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	req.Header.Set("Authorization", "Bearer "+secret(id))
+	req.Header.Set("Content-Type", "application/json")
+	if resp, err := s.HTTP1.Do(req); err == nil {
+		_ = resp.Body.Close()
+	}
+}
+
+// TestWhoLeavesPaysForWhatWasMade hangs up just before the end of answers that
+// are not streamed: alone, several at once, beside others.
+func TestWhoLeavesPaysForWhatWasMade(t *testing.T) {
+	t.Parallel()
+	s := stack.Start(t, stack.Options{Keys: keys("leaver", "", "crowd", "", "other", "")})
+	body := stack.Chat(false, 1500, `"tokens":1500,"delay_ms":2`)
+	check := func(what, id string) {
+		t.Helper()
+		s.Idle(10 * time.Second)
+		var charged, made int64
+		for request, r := range s.Records() {
+			if r.KeyID != id {
+				continue
+			}
+			r = s.RecordWhen(request, "named", ended)
+			if r.Reason != ledger.ClientAbort || r.Quality != ledger.Estimated {
+				t.Errorf("%s: %s %s", what, r.Reason, r.Quality)
+			}
+			charged += r.Counts.Completion
+			made += int64(s.Truth(request).Completion())
+		}
+		if off := float64(charged)/float64(made) - 1; made < 100 || off < -0.5 || off > 0.5 {
+			t.Errorf("%s: charged %d, the engine made %d", what, charged, made)
+		}
+		t.Logf("%s: charged %d, the engine made %d", what, charged, made)
+	}
+	leave(t, s, "leaver", body, 1500*time.Millisecond) // the first of all
+	check("the first request", "leaver")
+
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for range 3 { // others stream, and get whole answers
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					ask(s, "other", stack.Chat(true, 100, `"delay_ms":3`))
+					ask(s, "other", stack.Chat(false, 100, `"delay_ms":3`))
+				}
+			}
+		})
+	}
+	var crowd sync.WaitGroup
+	for range 4 {
+		crowd.Go(func() { leave(t, s, "crowd", body, 2*time.Second) })
+	}
+	crowd.Wait()
+	close(stop)
+	wg.Wait()
+	check("four at once beside others", "crowd")
+}
+
+// TestAQuotaHoldsAgainstWhoLeaves is the same as an attack.
+func TestAQuotaHoldsAgainstWhoLeaves(t *testing.T) {
+	t.Parallel()
+	s := stack.Start(t, stack.Options{Keys: keys("leaver", `"quota":2000`)})
+	body := stack.Chat(false, 1500, `"tokens":1500,"delay_ms":1`)
+	for range 12 {
+		leave(t, s, "leaver", body, 1200*time.Millisecond)
+		s.Idle(10 * time.Second)
+	}
+	made := int64(0)
+	for request := range s.Records() {
+		if truth, ok := s.Sim.Truth(request); ok {
+			made += int64(truth.Completion())
+		}
+	}
+	if made > 2000*3/2 {
+		t.Errorf("the engine made %d tokens for a quota of 2000", made)
+	}
+	t.Logf("made %d, charged %d of 2000", made, spent(s, "leaver"))
+}

@@ -1,0 +1,322 @@
+package admission
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"tollgate/internal/ledger"
+	"tollgate/internal/limit"
+	"tollgate/internal/usage"
+)
+
+// Generation is what the engines say of their work, all of them together.
+type Generation struct {
+	Tokens  int64 // generated so far
+	Running int64 // sequences that are running now; below 0: not said
+	Engines int   // of how many engines this is the sum
+}
+
+const (
+	// lookEvery is between two looks at the engines' counters while answers are
+	// made whose tokens nobody sees.
+	lookEvery = time.Second
+	// lookWait bounds the look that the end of such an answer waits for.
+	lookWait = 500 * time.Millisecond
+	// gapAfter: a look after so long a pause begins anew. What came in between is
+	// nobody's.
+	gapAfter = 4 * lookEvery
+	// spansKept bounds how far back is remembered: ten minutes.
+	spansKept = 600
+)
+
+// unseen finds out how many tokens the engine made for an answer of which no
+// usage was seen: what its own counter grew by over the request's life and no
+// other request explains. Where several are unexplained they share it by the time
+// that each was running. Its zero value is not usable.
+type unseen struct {
+	count func(ctx context.Context) (Generation, error) // nil: there is no counter
+
+	looking sync.Mutex // one look at a time
+
+	mu     sync.Mutex
+	makers []*maker // of answers whose tokens are seen at their end, oldest first; guarded by mu, like what follows
+	live   int      // of them
+	seen   map[*Session]int64
+	extra  int64 // tokens of ended streams since the last look
+	last   Generation
+	lastAt time.Time
+	spans  []span
+	rates  map[string]float64 // tokens a second of one choice, by model
+}
+
+// maker is an answer whose tokens are not seen while they are made.
+type maker struct {
+	model        string
+	choices      int64
+	begun, ended time.Time // ended is zero while it runs
+	tokens       int64     // below 0: not known
+}
+
+// span is the time between two looks.
+type span struct {
+	from, to time.Time
+	grown    int64 // tokens that no stream explains
+	running  int64 // sequences at its end that are no stream's; below 0: not said
+}
+
+func newUnseen(count func(ctx context.Context) (Generation, error)) *unseen {
+	return &unseen{count: count, seen: make(map[*Session]int64), rates: make(map[string]float64)}
+}
+
+// join notes that an answer is being made. A stream with running usage explains
+// its tokens as they come.
+func (u *unseen) join(s *Session, o Order) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if o.running() {
+		u.seen[s] = 0
+		return
+	}
+	s.maker = &maker{model: o.Model, choices: o.choices(), begun: time.Now(), tokens: -1}
+	u.makers = append(u.makers, s.maker)
+	if u.live++; u.live == 1 && u.count != nil {
+		go u.look(context.Background())
+	}
+}
+
+// leave notes an end with the tokens that are known to have been made, below 0
+// for none.
+func (u *unseen) leave(s *Session, tokens int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if counted, ok := u.seen[s]; ok {
+		delete(u.seen, s)
+		u.extra += max(0, tokens-counted)
+		return
+	}
+	m := s.maker
+	if m == nil {
+		return
+	}
+	if m.ended.IsZero() {
+		m.ended = time.Now()
+		u.live--
+	}
+	if tokens < 0 || m.tokens >= 0 {
+		return
+	}
+	m.tokens = tokens
+	if took := m.ended.Sub(m.begun).Seconds(); took > 0 && tokens > 0 {
+		rate := float64(tokens) / float64(m.choices) / took
+		if old, ok := u.rates[m.model]; ok {
+			rate = old + (rate-old)/8
+		}
+		if len(u.rates) < 1024 {
+			u.rates[m.model] = rate
+		}
+	}
+}
+
+// look reads the counters now.
+func (u *unseen) look(ctx context.Context) {
+	if u.count == nil {
+		return
+	}
+	u.looking.Lock()
+	defer u.looking.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, lookWait)
+	defer cancel()
+	now, err := u.count(ctx)
+	if err != nil {
+		return // the next look spans this one too
+	}
+	at := time.Now()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	streamed := u.extra
+	u.extra = 0
+	for s, counted := range u.seen {
+		completion := max(counted, s.completion.Load())
+		streamed += completion - counted
+		u.seen[s] = completion
+	}
+	if grown := now.Tokens - u.last.Tokens; !u.lastAt.IsZero() && at.Sub(u.lastAt) < gapAfter && grown >= 0 && now.Engines == u.last.Engines {
+		next := span{from: u.lastAt, to: at, grown: max(0, grown-streamed), running: now.Running}
+		if next.running >= 0 {
+			// At an end the request itself is gone already: the larger number counts.
+			next.running = max(0, max(now.Running, u.last.Running)-int64(len(u.seen)))
+		}
+		u.spans = append(u.spans, next)
+	}
+	u.last, u.lastAt = now, at
+	u.forget()
+}
+
+// forget drops what is too old. REQUIRES: mu held.
+func (u *unseen) forget() {
+	if len(u.spans) > spansKept {
+		u.spans = slices.Delete(u.spans, 0, len(u.spans)-spansKept)
+	}
+	oldest := u.lastAt
+	if len(u.spans) > 0 {
+		oldest = u.spans[0].from
+	}
+	u.makers = slices.DeleteFunc(u.makers, func(m *maker) bool { return !m.ended.IsZero() && m.ended.Before(oldest) })
+	if u.live == 0 {
+		u.spans = u.spans[:0]
+		u.makers = u.makers[:0]
+	}
+}
+
+// busy tells that looks are needed.
+func (u *unseen) busy() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.count != nil && u.live > 0 && time.Since(u.lastAt) >= lookEvery
+}
+
+// tokens is what an answer that ends now has probably cost, at most most. guess is
+// what is taken where nothing can be known.
+func (u *unseen) tokens(ctx context.Context, s *Session, most, guess int64) int64 {
+	m := s.maker
+	if m == nil {
+		return 0
+	}
+	u.look(ctx)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	end := time.Now()
+	share, known := 0.0, false
+	for i := range u.spans {
+		if sp := &u.spans[i]; overlap(m.begun, end, sp) > 0 {
+			share += u.shareOf(m, sp)
+			known = true
+		}
+	}
+	if !known {
+		rate, learned := u.rates[m.model]
+		if !learned {
+			return min(guess, most)
+		}
+		share = rate * end.Sub(m.begun).Seconds() * float64(m.choices)
+	}
+	return min(int64(share+0.5), most)
+}
+
+// shareOf is a maker's part of a span: what others explain is theirs, and the
+// rest is divided by the time that each was running. Engines serve who came
+// first, so that what is not running yet are the youngest; what runs there and is
+// not known here has its part too. REQUIRES: mu held.
+func (u *unseen) shareOf(m *maker, sp *span) float64 {
+	rest, weights, own := float64(sp.grown), 0.0, 0.0
+	place, alive := int64(0), int64(0)
+	for _, o := range u.makers {
+		during := overlap(o.begun, o.end(sp.to), sp)
+		if during <= 0 {
+			continue
+		}
+		alive += o.choices
+		if o.tokens >= 0 {
+			if life := o.ended.Sub(o.begun).Seconds(); life > 0 {
+				rest -= float64(o.tokens) * during / life
+			}
+			continue
+		}
+		queued := sp.running >= 0 && place >= sp.running
+		place += o.choices
+		if queued {
+			continue
+		}
+		weights += during * float64(o.choices)
+		if o == m {
+			own = during * float64(o.choices)
+		}
+	}
+	if others := sp.running - alive; others > 0 { // of another gateway
+		weights += float64(others) * sp.to.Sub(sp.from).Seconds()
+	}
+	if weights <= 0 || rest <= 0 {
+		return 0
+	}
+	return rest * own / weights
+}
+
+func (m *maker) end(otherwise time.Time) time.Time {
+	if m.ended.IsZero() {
+		return otherwise
+	}
+	return m.ended
+}
+
+// overlap is for how many seconds a life lay in a span.
+func overlap(begun, ended time.Time, sp *span) float64 {
+	if begun.Before(sp.from) {
+		begun = sp.from
+	}
+	if ended.After(sp.to) {
+		ended = sp.to
+	}
+	return ended.Sub(begun).Seconds()
+}
+
+// chargeable: an end after which the client pays for what the engine made. A
+// timeout, a cut by the engine and a crash of ours are not its doing.
+func chargeable(r ledger.EndReason) bool {
+	switch r {
+	case ledger.ClientAbort, ledger.Cancelled, ledger.Revoked, ledger.Drained, ledger.Quota:
+		return true
+	case ledger.Complete, ledger.Refused, ledger.UpstreamAbort, ledger.Timeout, ledger.Aborted, ledger.UpstreamError,
+		ledger.EngineAbort, ledger.GatewayCrash, ledger.EnvoyCrash:
+	}
+	return false
+}
+
+// made is how many tokens the engine made for an answer that ended early and of
+// which no usage was seen; 0 where that is no question.
+func (s *Session) made(ctx context.Context, o Outcome, order Order) int64 {
+	early := o.Reason == ledger.Aborted || chargeable(o.Reason)
+	if !early || !order.generates() || order.running() || o.Report.Final {
+		return 0
+	}
+	most := s.bound * order.choices()
+	if most == 0 {
+		maxLen, _ := s.gate.catalog.Model(order.Model)
+		each, _ := order.mostPerChoice(maxLen)
+		most = min(each, endless) * order.choices()
+	}
+	guess := s.gate.estimate.Estimate(s.sample(order, 0)).Output
+	return s.gate.unseen.tokens(ctx, s, most, guess)
+}
+
+// billed adds what nobody saw to an account whose end has that name. REQUIRES: mu
+// held.
+func (s *Session) billed(reason ledger.EndReason, c usage.Counts) usage.Counts {
+	if chargeable(reason) {
+		c.Completion = max(c.Completion, s.unbilled)
+	}
+	return c
+}
+
+// releaseBilled gives a lease back that waited for the name of its end.
+func (s *Session) releaseBilled(ctx context.Context) {
+	var final limit.Final
+	s.mu.Lock()
+	switch {
+	case s.owed != nil:
+		final.Total = total(s.owed.Counts)
+	case s.record != nil:
+		final.Total = total(s.record.Counts)
+	}
+	s.mu.Unlock()
+	s.release(ctx, final)
+}
+
+// known is what an account tells of the output, below 0 where it is a guess.
+func known(c usage.Counts, q ledger.Quality) int64 {
+	if q != ledger.Exact {
+		return -1
+	}
+	return max(0, c.Completion)
+}

@@ -1,0 +1,204 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"math"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tollgate/internal/usage"
+)
+
+// machine is an engine that makes tokens at a steady speed for each answer.
+type machine struct {
+	begun  time.Time
+	speeds map[*Session]float64 // tokens a second; 0: it waits
+	made   map[*Session]float64
+	at     time.Time
+	broken bool
+}
+
+func newMachine() *machine {
+	return &machine{at: time.Now(), speeds: map[*Session]float64{}, made: map[*Session]float64{}}
+}
+
+// run lets the machine work until now.
+func (m *machine) run() {
+	took := time.Since(m.at).Seconds()
+	for s, speed := range m.speeds {
+		m.made[s] += speed * took
+		if s.maker == nil { // a stream: it tells its tokens as they come
+			s.completion.Store(int64(m.made[s]))
+		}
+	}
+	m.at = time.Now()
+}
+
+func (m *machine) count(context.Context) (Generation, error) {
+	if m.broken {
+		return Generation{}, errors.New("no answer")
+	}
+	m.run()
+	g := Generation{Engines: 1}
+	for s, made := range m.made {
+		g.Tokens += int64(made)
+		if m.speeds[s] > 0 {
+			g.Running++
+		}
+	}
+	return g, nil
+}
+
+func (m *machine) start(u *unseen, o Order, speed float64) *Session {
+	s := &Session{}
+	m.run()
+	u.join(s, o)
+	synctest.Wait() // for its first look
+	m.speeds[s] = speed
+	m.made[s] += 0
+	return s
+}
+
+// end ends an answer whose usage was seen.
+func (m *machine) end(u *unseen, s *Session) {
+	m.run()
+	u.leave(s, int64(m.made[s]))
+	delete(m.speeds, s)
+}
+
+func pass(u *unseen, seconds int) {
+	for range seconds {
+		time.Sleep(time.Second)
+		if u.busy() {
+			u.look(context.Background())
+		}
+	}
+}
+
+var (
+	wholeOrder  = Order{Model: "m", Format: usage.Chat, N: 1, Prompts: 1}
+	streamOrder = Order{Model: "m", Format: usage.Chat, Stream: true, N: 1, Prompts: 1}
+)
+
+// near wants what is charged within a share of what was made.
+func near(t *testing.T, what string, got int64, want, within float64) {
+	t.Helper()
+	if math.Abs(float64(got)-want) > within*want+1 {
+		t.Errorf("%s: charged %d, made %v", what, got, want)
+	}
+}
+
+func TestWhatNobodySawIsReadFromTheEngine(t *testing.T) {
+	for name, neighbours := range map[string]func(m *machine, u *unseen) (after func()){
+		"alone": func(*machine, *unseen) func() { return func() {} },
+		"beside streams": func(m *machine, u *unseen) func() {
+			for range 5 {
+				m.start(u, streamOrder, 200)
+			}
+			return func() {}
+		},
+		"beside another gateway's answers": func(m *machine, _ *unseen) func() {
+			for range 3 {
+				s := &Session{maker: &maker{}}
+				m.speeds[s], m.made[s] = 50, 0
+			}
+			return func() {}
+		},
+		"beside an answer that ends": func(m *machine, u *unseen) func() {
+			s := m.start(u, wholeOrder, 400)
+			return func() { m.end(u, s) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMachine()
+				u := newUnseen(m.count)
+				after := neighbours(m, u)
+				pass(u, 2)
+				mine := m.start(u, wholeOrder, 50)
+				pass(u, 7)
+				after()
+				time.Sleep(300 * time.Millisecond)
+				near(t, name, u.tokens(t.Context(), mine, 1<<30, 0), m.made[mine], 0.1)
+			})
+		})
+	}
+}
+
+func TestWhoWaitsInTheQueueIsNotChargedForTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine()
+		u := newUnseen(m.count)
+		first := m.start(u, wholeOrder, 100)
+		waits := m.start(u, wholeOrder, 0)
+		pass(u, 5)
+		if got := u.tokens(t.Context(), waits, 1<<30, 500); got > 10 {
+			t.Errorf("a request in the queue is charged %d", got)
+		}
+		u.leave(waits, 0)
+		near(t, "the one that ran", u.tokens(t.Context(), first, 1<<30, 0), m.made[first], 0.1)
+	})
+}
+
+func TestSeveralUnexplainedShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine()
+		u := newUnseen(m.count)
+		a, b := m.start(u, wholeOrder, 100), m.start(u, wholeOrder, 100)
+		pass(u, 4)
+		c := m.start(u, Order{Model: "m", Format: usage.Completions, N: 2, Prompts: 1}, 200)
+		pass(u, 4)
+		for what, s := range map[string]*Session{"a": a, "b": b, "c": c} {
+			got := u.tokens(t.Context(), s, 1<<30, 0)
+			near(t, what, got, m.made[s], 0.1)
+			m.run()
+			u.leave(s, got)
+			delete(m.speeds, s)
+		}
+	})
+}
+
+func TestAHungEngineCostsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine()
+		u := newUnseen(m.count)
+		mine := m.start(u, wholeOrder, 100)
+		pass(u, 3)
+		m.run()
+		m.speeds[mine] = 0
+		pass(u, 60)
+		near(t, "until it hung", u.tokens(t.Context(), mine, 1<<30, 0), 300, 0.1)
+	})
+}
+
+func TestNeverMoreThanWasAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine()
+		u := newUnseen(m.count)
+		mine := m.start(u, wholeOrder, 100)
+		pass(u, 5)
+		if got := u.tokens(t.Context(), mine, 70, 0); got != 70 {
+			t.Errorf("charged %d, asked for 70", got)
+		}
+	})
+}
+
+func TestWithoutACounterTheUsualSpeedCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine()
+		m.broken = true
+		u := newUnseen(m.count)
+		mine := m.start(u, wholeOrder, 80)
+		pass(u, 5)
+		if got := u.tokens(t.Context(), mine, 1<<30, 256); got != 256 {
+			t.Errorf("with nothing learned: charged %d, want the estimate", got)
+		}
+		m.end(u, mine)
+		next := m.start(u, wholeOrder, 80)
+		pass(u, 10)
+		m.run()
+		near(t, "by the usual speed", u.tokens(t.Context(), next, 1<<30, 256), m.made[next], 0.1)
+	})
+}
