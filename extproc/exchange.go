@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
 	"tollgate/internal/admission"
 	"tollgate/internal/envoycode"
 	"tollgate/internal/ledger"
-	"tollgate/internal/limit"
 	"tollgate/internal/openai"
 	"tollgate/internal/route"
 	"tollgate/internal/rpc"
@@ -41,6 +39,7 @@ type exchange struct {
 	engine    string
 	meter     *usage.Meter // nil until an answer is metered
 	opaque    bool         // the answer's body passes unread
+	foreign   *foreign     // of an error of the engine; else nil
 	delivered int64        // bytes of the answer's body
 	last      usage.Report // of a key with a quota: what was delivered of the answer
 	// quotaSpent: the answer has ended with an error event, and spentTimer cuts it.
@@ -189,7 +188,7 @@ func (x *exchange) responseHeaders(ctx context.Context, h *head, end bool) (*out
 		if h.status == 503 && !h.retryAfter {
 			rates = append(rates, openai.Header{Name: "retry-after", Value: "1"})
 		}
-		return responseHeaders(rates, bodyNone), x.settle(ctx, ledger.Refused)
+		return x.engineError(h, end, rates), x.settle(ctx, ledger.Refused)
 	case !x.readable(h.kind):
 		return x.refuseAnswer(ctx)
 	case x.request.Format == usage.Free:
@@ -258,6 +257,9 @@ func (x *exchange) startMeter(h *head) {
 
 // responseBody passes one chunk, and settles before it passes the end.
 func (x *exchange) responseBody(ctx context.Context, chunk []byte, last bool) (*outbound, error) {
+	if x.foreign != nil {
+		return x.reshape(chunk, last), nil
+	}
 	if x.meter == nil {
 		if x.session != nil && x.request != nil && !x.settled {
 			x.o.Metrics.unmetered.Add(float64(len(chunk)))
@@ -338,53 +340,6 @@ func (x *exchange) outcome(reason ledger.EndReason) admission.Outcome {
 		}
 	}
 	return o
-}
-
-// refuseSelf refuses before the gate was asked to reserve.
-func (x *exchange) refuseSelf(d *admission.DenialError) *outbound {
-	x.session.Refused(d.Reason)
-	return x.refuse(d)
-}
-
-// refuse answers the client instead of vLLM. The rate headers are those of the
-// decision that refused, or of the admission where the refusal was no decision
-// over a limit.
-func (x *exchange) refuse(d *admission.DenialError) *outbound {
-	answer := *d
-	if x.session != nil && d.Requests.Limit == limit.Unlimited && d.Tokens.Limit == limit.Unlimited && d.Quota.Limit == limit.Unlimited {
-		answer.Standing = x.session.Standing()
-	}
-	x.freeBody()
-	x.refused = true
-	return immediate(x.endpoint, &answer)
-}
-
-// noBody refuses a request that has to have a body.
-const noBody = "The request has no body; send a JSON object."
-
-// compressed refuses a body in a content coding: what cannot be read cannot be
-// checked.
-func compressed(coding string) *admission.DenialError {
-	d := admission.Deny(admission.UnsupportedMedia)
-	d.Message = "The request body is encoded as '" + printable(coding) + "'; send it without a 'content-encoding'."
-	return d
-}
-
-// printable is a client's word as it may stand in an answer.
-func printable(word string) string {
-	const longest = 64 // bytes
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' || r == '"' || r == '\'' || r == '\\' {
-			return '?'
-		}
-		return r
-	}, word[:min(len(word), longest)])
-}
-
-func badBody(message, param string) *admission.DenialError {
-	d := admission.Deny(admission.BadRequest)
-	d.Message, d.Param = message, param
-	return d
 }
 
 func (x *exchange) rateHeaders() []openai.Header {
