@@ -17,8 +17,8 @@ var (
 	// wantRequestBody asks for the body in the pieces in which it comes, and for
 	// the headers of the answer. BUFFERED would save nothing (a body that is here by now
 	// comes as one message either way), and Envoy would hold bodies that nobody counts.
-	// The client's content-length goes: it is not that of the checked body, whose
-	// own the buffer filter writes when it has all of it.
+	// The client's content-length goes: it is not that of the checked body, which
+	// goes to the engine in chunks.
 	// Nothing is asked of the answer's body yet: chosen here, Envoy would drop
 	// content-length even from errors.
 	wantRequestBody = prepare(&extprocv3.ProcessingResponse{

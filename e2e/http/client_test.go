@@ -49,6 +49,7 @@ type request struct {
 	body    string
 	framing framing
 	headers [][2]string // in lower case
+	pause   time.Duration // HTTP/2: between a body and its trailers
 }
 
 // answer is what came back.
@@ -193,6 +194,9 @@ func sendH2(conn net.Conn, address string, r request) answer {
 	alone := r.framing == noBody || r.framing == zeroLength
 	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: encode(fields), EndHeaders: true, EndStream: alone})
 	writeBodyH2(framer, r)
+	if r.pause > 0 {
+		time.Sleep(r.pause) // what is tested
+	}
 	if r.framing == trailers || r.framing == trailersOnly || r.framing == emptyData {
 		_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: encode([][2]string{{"x-check", "1"}}), EndHeaders: true, EndStream: true})
 	}

@@ -235,7 +235,7 @@ func cut(s string, n int) (parts []string) {
 }
 
 // TestBodiesArriveInAnyWay: whole, in pieces, with a length or without, with
-// trailers; the engine gets the checked body with its length, once, and never
+// trailers; the engine gets the checked body once, in chunks, and never
 // anything of a request before it was checked.
 func TestBodiesArriveInAnyWay(t *testing.T) {
 	t.Parallel()
@@ -247,7 +247,7 @@ func TestBodiesArriveInAnyWay(t *testing.T) {
 			t.Fatalf("got %d %.300s", status, body)
 		}
 		r, got := w.last()
-		if r.ContentLength != int64(len(got)) || len(got) < bytes || !strings.Contains(got, "continuous_usage_stats") {
+		if r.ContentLength >= 0 || len(got) < bytes || !strings.Contains(got, "continuous_usage_stats") {
 			t.Errorf("the engine got content-length %d and %d bytes: %.120s", r.ContentLength, len(got), got)
 		}
 	}
