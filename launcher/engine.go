@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"tollgate/internal/config"
+	"tollgate/internal/media"
 	"tollgate/internal/supervisor"
 )
 
@@ -23,7 +24,8 @@ var errKeyInArgs = errors.New("vllm.args: --api-key would show the key in the pr
 
 // engineCommand is how the engine is started: self is this binary, key what
 // vllm.api_key_file holds, environ our own environment. It reads nothing else.
-func engineCommand(v *config.VLLM, self, key string, environ []string) (supervisor.Command, error) {
+// domains are what media URLs may name, none for everything.
+func engineCommand(v *config.VLLM, self, key string, environ []string, domains ...string) (supervisor.Command, error) {
 	if named(v.Args, "--api-key") {
 		return supervisor.Command{}, errKeyInArgs
 	}
@@ -37,10 +39,10 @@ func engineCommand(v *config.VLLM, self, key string, environ []string) (supervis
 		c.Args = slices.Concat(c.Args, simulatedLoRA(v), v.Args)
 	case "python_api":
 		c.Path, c.Main = v.PythonLauncher.Python, "vllm.entrypoints.openai.api_server"
-		c.Args = append([]string{"-m", c.Main, "--model", v.Model, "--host", v.Host, "--port", port}, vllmArgs(v, env)...)
+		c.Args = append([]string{"-m", c.Main, "--model", v.Model, "--host", v.Host, "--port", port}, vllmArgs(v, env, domains)...)
 	case "cli":
 		c.Path, c.Main = besidePython(v), "vllm serve"
-		c.Args = append([]string{"serve", v.Model, "--host", v.Host, "--port", port}, vllmArgs(v, env)...)
+		c.Args = append([]string{"serve", v.Model, "--host", v.Host, "--port", port}, vllmArgs(v, env, domains)...)
 	default:
 		return c, fmt.Errorf("vllm.launch_mode: %q is unknown", v.LaunchMode)
 	}
@@ -70,7 +72,7 @@ func besidePython(v *config.VLLM) string {
 // and in its virtual environment, where compilers and tools are that it calls.
 func (h *host) engineCommand(key string) (supervisor.Command, error) {
 	v := &h.cfg.VLLM
-	cmd, err := engineCommand(v, h.self, key, h.environ)
+	cmd, err := engineCommand(v, h.self, key, h.environ, mediaDomains(h.cfg.Request.MediaDomains)...)
 	if err != nil {
 		return cmd, misconfigured{err}
 	}
@@ -126,9 +128,12 @@ func meteringArgs(v *config.VLLM, env []string) (args []string) {
 }
 
 // vllmArgs are the arguments after model and address: what metering needs,
-// what the lora section says, and then the user's own.
-func vllmArgs(v *config.VLLM, env []string) []string {
+// what the lora section says, what media URLs may name, and then the user's own.
+func vllmArgs(v *config.VLLM, env, domains []string) []string {
 	args := meteringArgs(v, env)
+	if len(domains) > 0 && !named(v.Args, mediaFlag) {
+		args = append(append(args, mediaFlag), domains...)
+	}
 	if l := &v.LoRA; l.Enabled {
 		args = append(args, "--enable-lora", "--max-loras", strconv.Itoa(l.MaxLoRAs), "--max-lora-rank", strconv.Itoa(l.MaxLoRARank))
 		if len(l.Preload) > 0 {
@@ -139,6 +144,23 @@ func vllmArgs(v *config.VLLM, env []string) []string {
 		}
 	}
 	return append(args, v.Args...)
+}
+
+// mediaFlag is vLLM's own list of hosts, which it compares with what it fetches.
+const mediaFlag = "--allowed-media-domains"
+
+// mediaDomains are the entries of request.media_domains for vLLM; none where it
+// cannot be told all of them: it knows no prefixes, and would refuse what is in one.
+func mediaDomains(list []string) []string {
+	policy, err := media.New(list)
+	if err != nil {
+		return nil // said when the configuration was read
+	}
+	names, ok := policy.Names()
+	if !ok {
+		return nil
+	}
+	return names
 }
 
 func simulatedLoRA(v *config.VLLM) []string {
@@ -245,6 +267,7 @@ func engineEnv(v *config.VLLM, key string, environ []string) []string {
 	env["VLLM_NO_USAGE_STATS"] = "1"
 	env["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"] = "75" // above Envoy's idle timeout, or connections close under requests
 	env["VLLM_PLUGINS"] = ""                   // unset would load whatever is installed
+	env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] = "0" // a public host could lead to a private one
 	env["PYTHONUNBUFFERED"] = "1"              // the log shows what is happening now
 	if r := v.LoRA.Runtime; v.LoRA.Enabled && r.Enabled {
 		env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -96,6 +97,35 @@ func TestEngineCommandLine(t *testing.T) {
 	}
 }
 
+func TestTheEngineIsToldWhichMediaItMayFetch(t *testing.T) {
+	for _, c := range []struct{ list, args, want string }{
+		{"", "", ""},
+		{"images.example.org 10.0.0.5", "", " --allowed-media-domains images.example.org 10.0.0.5"},
+		{"Images.Example.org. 0x0a000005", "", " --allowed-media-domains images.example.org 10.0.0.5"},
+		{"images.example.org 10.0.0.0/8", "", ""}, // vLLM would refuse what is in the prefix
+		{"images.example.org", "--allowed_media_domains=other.example.org", " --allowed_media_domains=other.example.org"},
+	} {
+		for _, mode := range []string{"cli", "python_api"} {
+			v := engineConfig(func(v *config.VLLM) { v.LaunchMode, v.Args = mode, strings.Fields(c.args) })
+			cmd, err := engineCommand(v, "/bin/launcher", "", []string{"VLLM_MEDIA_URL_ALLOW_REDIRECTS=1"}, mediaDomains(strings.Fields(c.list))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := strings.Join(cmd.Args, " ")
+			if i := strings.Index(got, " --allowed"); c.want != got[max(i, 0):] && (c.want != "" || i >= 0) {
+				t.Errorf("%s of %q: got %q, want %q at its end", mode, c.list, got, c.want)
+			}
+			if !slices.Contains(cmd.Env, "VLLM_MEDIA_URL_ALLOW_REDIRECTS=0") {
+				t.Errorf("%s: redirects are followed: %v", mode, cmd.Env)
+			}
+		}
+	}
+	old := flagSet{"--model"}
+	if got := old.withoutUnknown([]string{"serve", "m", mediaFlag, "a.example.org", "b.example.org", "--model", "x"}); !slices.Equal(got, []string{"serve", "m", "--model", "x"}) {
+		t.Errorf("an engine without the flag gets %v", got)
+	}
+}
+
 func TestTheEnginesKeyTravelsByEnvironmentOnly(t *testing.T) {
 	const key = "very-secret"
 	for _, mode := range []string{"cli", "python_api", "simulated"} {
@@ -123,7 +153,7 @@ func TestTheEngineSeesOnlyWhatItNeeds(t *testing.T) {
 		"PATH=/bin", "HOME=/root", "LC_ALL=C", "CUDA_VISIBLE_DEVICES=0", "HF_HOME=/hf", "VLLM_LOGGING_LEVEL=DEBUG", "AWS_SECRET_ACCESS_KEY=no",
 		"TOLLGATE_KEY=no", "VLLM_API_KEY=no", "VLLM_SERVER_DEV_MODE=1", "VLLM_PLUGINS=all", "TMPDIR=/t",
 	}
-	own := []string{"NO_COLOR=1", "PYTHONUNBUFFERED=1", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE=75", "VLLM_NO_USAGE_STATS=1"}
+	own := []string{"NO_COLOR=1", "PYTHONUNBUFFERED=1", "VLLM_HTTP_TIMEOUT_KEEP_ALIVE=75", "VLLM_MEDIA_URL_ALLOW_REDIRECTS=0", "VLLM_NO_USAGE_STATS=1"}
 	kept := []string{"PATH=/bin", "HOME=/root", "LC_ALL=C", "CUDA_VISIBLE_DEVICES=0", "HF_HOME=/hf", "VLLM_LOGGING_LEVEL=DEBUG", "TMPDIR=/t"}
 	for name, c := range map[string]struct {
 		change func(*config.VLLM)

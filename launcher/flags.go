@@ -109,7 +109,15 @@ func (f flagSet) nearest(name string) string {
 // older ones lack a flag that is a second belt only. What the user wrote was
 // checked before.
 func (f flagSet) withoutUnknown(args []string) []string {
-	return slices.DeleteFunc(args, func(arg string) bool { return slices.Contains(meteringFlags, arg) && !f.takes(arg) })
+	args = slices.DeleteFunc(args, func(arg string) bool { return slices.Contains(meteringFlags, arg) && !f.takes(arg) })
+	if i := slices.Index(args, mediaFlag); i >= 0 && !f.takes(mediaFlag) {
+		end := i + 1
+		for end < len(args) && !strings.HasPrefix(args[end], "-") {
+			end++
+		}
+		args = slices.Delete(args, i, end)
+	}
+	return args
 }
 
 // checkArgs fails when the user's arguments hold a flag that the engine does not

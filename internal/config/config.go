@@ -90,6 +90,7 @@ type Request struct {
 	MaxPrompts            int           `yaml:"max_prompts"`             // prompts of one completions request
 	DefaultOutputEstimate int64         `yaml:"default_output_estimate"` // tokens
 	IsolatePrefixCache    bool          `yaml:"isolate_prefix_cache"`
+	MediaDomains          []string      `yaml:"media_domains"` // names, addresses, prefixes that media URLs may have; empty: any public name
 }
 
 // Ledger is the SQLite file of token accounts.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"tollgate/internal/adapter"
+	"tollgate/internal/media"
 )
 
 // LoRARanks are the values of max_lora_rank that vLLM accepts.
@@ -124,6 +126,11 @@ func (d *decoder) requests(c *Config) {
 	within(d, "request.max_n", r.MaxN, 1, 16384, "choices of one request, as 16")
 	within(d, "request.max_prompts", r.MaxPrompts, 1, 16384, "prompts of one request, as 64")
 	within(d, "request.default_output_estimate", r.DefaultOutputEstimate, 1, 1<<31, "tokens, as 256")
+	var entry *media.EntryError
+	if _, err := media.New(r.MediaDomains); errors.As(err, &entry) {
+		d.bad(fmt.Sprintf("request.media_domains[%d]", entry.Index), "is no host name, address or prefix",
+			"write a name without scheme and port, as images.example.org, or an address or prefix, as 10.1.0.0/16")
+	}
 	within(d, "drain_timeout", c.DrainTimeout, 0, longest, "write for example 60s, or 0s to wait for nothing")
 }
 

@@ -29,6 +29,7 @@ import (
 	"tollgate/internal/engine"
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
+	"tollgate/internal/media"
 	"tollgate/internal/openai"
 	"tollgate/internal/reconcile"
 	"tollgate/internal/redisstore"
@@ -259,9 +260,13 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	})
 	bodies := extproc.NewBudget(int64(g.cfg.Request.MaxInflightBodyMB)<<20, int64(g.cfg.Request.MaxBodyMB)<<20)
 	bodies.Register(own)
+	fetchable, err := media.New(g.cfg.Request.MediaDomains)
+	if err != nil {
+		panic(err) // the configuration was checked when it was read
+	}
 	g.proc = extproc.NewServer(extproc.Options{
 		Claim:        g.gate,
-		Limits:       openai.Limits{MaxN: g.cfg.Request.MaxN, MaxPrompts: g.cfg.Request.MaxPrompts},
+		Limits:       openai.Limits{MaxN: g.cfg.Request.MaxN, MaxPrompts: g.cfg.Request.MaxPrompts, Media: fetchable},
 		IsolateCache: g.cfg.Request.IsolatePrefixCache,
 		Bodies:       bodies,
 		Metrics:      extproc.NewMetrics(own), Log: log.Named("extproc"),

@@ -39,6 +39,13 @@ var passed = []string{
 	"web_search_options",
 }
 
+// fetched are the fields in which vLLM looks for pictures, sounds and films. In
+// others, tools and metadata say, a URL is only text.
+var fetched = map[string]bool{
+	"messages": true, "system": true, "instructions": true, "query": true, "prompt": true, "input": true, "documents": true,
+	"text_1": true, "text_2": true, "data_1": true, "data_2": true, "queries": true, "items": true, "previous_input_messages": true,
+}
+
 func buildFields() map[string]rule {
 	m := map[string]rule{
 		"model":                 (*parser).model,

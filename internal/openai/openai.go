@@ -6,6 +6,7 @@
 package openai
 
 import (
+	"tollgate/internal/media"
 	"tollgate/internal/usage"
 )
 
@@ -33,6 +34,9 @@ const (
 type Limits struct {
 	MaxN       int // choices per prompt
 	MaxPrompts int // prompts in one completions request; inputs to embed, score or rank are not prompts
+	// Media says which URLs of pictures and the like may be fetched
+	// (request.media_domains); nil: those on the public internet.
+	Media *media.Policy
 	// CacheSalt, when not empty, is set as cache_salt (request.isolate_prefix_cache).
 	CacheSalt string
 	// Buffer gives the memory of a body that must be rewritten: empty, with room

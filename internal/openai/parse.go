@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
+	"tollgate/internal/media"
 	"tollgate/internal/usage"
 )
 
@@ -59,6 +60,9 @@ type parser struct {
 // Inputs of embeddings, score and rerank are bounded by 65,536, not by
 // MaxPrompts.
 func Parse(ep Endpoint, body []byte, lim Limits) (*Request, error) {
+	if lim.Media == nil {
+		lim.Media = new(media.Policy)
+	}
 	p := newParser(ep, body, lim)
 	if err := p.document(); err != nil {
 		return nil, err
@@ -150,6 +154,9 @@ func (p *parser) member() error {
 	}
 	if err != nil {
 		return err
+	}
+	if p.media = nil; fetched[string(key)] {
+		p.media = p.lim.Media
 	}
 	read, known := fields[string(key)]
 	switch {

@@ -5,6 +5,8 @@ import (
 	"math/bits"
 	"strconv"
 	"unicode/utf8"
+
+	"tollgate/internal/media"
 )
 
 // maxDepth is how deep objects and arrays may nest; the document itself is 1.
@@ -42,6 +44,10 @@ type scanner struct {
 	numbers   int64
 	// twice is the name that an object has twice, after that error.
 	twice []byte
+	// media checks the URLs of pictures and the like where it is set; inMedia says
+	// that the object being read has such a URL under "url".
+	media   *media.Policy
+	inMedia bool
 }
 
 // fail is a syntax error at the current position. Messages are constants: no
@@ -152,12 +158,13 @@ func (s *scanner) object() error {
 		return err
 	}
 	base := s.names.len()
+	inMedia := s.inMedia
 	for more := true; more; {
 		key, err := s.key(base)
 		if err != nil {
 			return err
 		}
-		if _, err := s.value(isMedia(key)); err != nil {
+		if err := s.memberValue(key, inMedia); err != nil {
 			return err
 		}
 		if more, err = s.next('}'); err != nil {
