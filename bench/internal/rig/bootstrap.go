@@ -132,11 +132,11 @@ func bareBootstrap(p envoy.Params) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("render: %w", err)
 	}
-	const last = "{ exact: retry-after }]"
-	if bytes.Count(rendered, []byte(last)) != 1 {
+	const first = "forward_rules: { allowed_headers: { patterns: ["
+	if bytes.Count(rendered, []byte(first)) != 1 {
 		return nil, errShape
 	}
-	return bytes.Replace(rendered, []byte(last), []byte("{ exact: retry-after }, { exact: "+script.Header+" }]"), 1), nil
+	return bytes.Replace(rendered, []byte(first), []byte(first+"{ exact: "+script.Header+" }, "), 1), nil
 }
 
 // write leaves a bootstrap where [envoy.Args] expects it.
