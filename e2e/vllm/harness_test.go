@@ -46,7 +46,7 @@ func launch(t *testing.T, vllm string) *host {
 	t.Helper()
 	engine := fmt.Sprintf("127.0.0.1:%d", stack.FreePort(t))
 	h := &host{t: t, engine: "http://" + engine, done: make(chan struct{})}
-	h.Stack = stack.Start(t, stack.Options{Engine: engine, NoStart: true, VLLM: vllm, Config: "drain_timeout: 5s"})
+	h.Stack = stack.Start(t, stack.Options{Engine: engine, NoStart: true, VLLM: vllm, Config: "drain_timeout: 5s\nrequest: {body_timeout: 5m}"})
 	stack.Binary(t, "tollgate") // beside the launcher
 	h.cmd = exec.Command(stack.Binary(t, "launcher"), "up", "--config", "config.yaml")
 	h.cmd.Dir = h.Dir
@@ -141,6 +141,12 @@ func (h *host) processes() map[int]string {
 // vllm is what the launcher says of the engine.
 func (h *host) vllm() supervisor.Status {
 	h.t.Helper()
+	return h.child("vllm")
+}
+
+// child is what the launcher says of one of its children.
+func (h *host) child(name string) supervisor.Status {
+	h.t.Helper()
 	resp, err := unixsock.HTTPClient(filepath.Join(h.Cfg.RunDir(), "launcher.sock"), 5*time.Second).Get("http://launcher/state")
 	if err != nil {
 		h.t.Fatal(err)
@@ -153,11 +159,11 @@ func (h *host) vllm() supervisor.Status {
 		h.t.Fatal(err)
 	}
 	for _, c := range answer.Children {
-		if c.Name == "vllm" {
+		if c.Name == name {
 			return c
 		}
 	}
-	h.t.Fatal("the launcher has no vllm")
+	h.t.Fatalf("the launcher has no %s", name)
 	return supervisor.Status{}
 }
 

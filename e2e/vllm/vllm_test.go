@@ -31,6 +31,7 @@ func TestARealVLLM(t *testing.T) {
 	t.Run("bytes and ledger", func(t *testing.T) { bytesAndLedger(t, h.in(t)) })
 	t.Run("refusals", func(t *testing.T) { refusals(t, h.in(t)) })
 	t.Run("200 mixed requests", func(t *testing.T) { mixed(t, h.in(t)) })
+	t.Run("requests of a minute", func(t *testing.T) { oldRequests(t, h.in(t)) })
 	t.Run("an adapter's life", func(t *testing.T) { adapterLife(t, h.in(t)) })
 }
 

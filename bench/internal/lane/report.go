@@ -239,8 +239,8 @@ func (b *Bench) otherTables(w io.Writer) {
 	}
 	t.write(w)
 	for _, s := range b.Soaks {
-		fmt.Fprintf(w, "Soak of %v: %d streams at a time, %d requests, %d chunks, %d cut; tollgate %.1f MB → %.1f MB (%+.1f MB per hour), Envoy %.1f MB → %.1f MB (%+.1f MB per hour); leases at the end %d; %d ledger rows %s.\n\n",
-			s.Duration.Round(time.Second), s.Streams, s.Requests, s.Chunks, s.Cuts, s.ServerStart, s.ServerEnd, s.ServerSlope,
+		fmt.Fprintf(w, "Soak of %v: %d streams at a time, %d pauses of %v, %d requests, %d chunks, %d cut; tollgate %.1f MB → %.1f MB (%+.1f MB per hour), Envoy %.1f MB → %.1f MB (%+.1f MB per hour); leases at the end %d; %d ledger rows %s.\n\n",
+			s.Duration.Round(time.Second), s.Streams, s.Pauses, soakPause, s.Requests, s.Chunks, s.Cuts, s.ServerStart, s.ServerEnd, s.ServerSlope,
 			s.EnvoyStart, s.EnvoyEnd, s.EnvoySlope, s.Leases, s.Rows, orEqual(s.Void))
 	}
 }

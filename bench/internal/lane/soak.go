@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"tollgate/bench/internal/load"
 	"tollgate/bench/internal/rig"
 )
 
@@ -16,6 +17,7 @@ type Soaked struct {
 	Chunks      int64         `json:"chunks"`
 	Cuts        int64         `json:"cuts"`           // by clients and by the upstream
 	Rows        int           `json:"ledger_rows"`    // all compared with the truth
+	Pauses      int           `json:"pauses"`         // in which nothing begins and few old streams end
 	Leases      int           `json:"leases"`         // live at the end
 	EnvoyStart  float64       `json:"envoy_mb_start"` // after warm-up
 	EnvoyEnd    float64       `json:"envoy_mb_end"`
@@ -42,6 +44,14 @@ const (
 	soakWarmUp = 4  // the first 1/4 is not looked at
 	soakSeries = 100
 
+	// So often the load stops, for longer than it takes a stream to get as old as
+	// has ever been needed to break Envoy; a few streams grow that old in the
+	// silence and end in it. Steady load hides what breaks there.
+	soakPart    = 5 * time.Minute
+	soakPause   = 90 * time.Second
+	soakOld     = 4 // streams
+	soakOldAged = 80 * time.Second
+
 	// Before that short answers fill what fills by the number of requests, the
 	// ledger's page cache first: ten thousand requests, which a soak of long
 	// streams may not reach in its first quarter.
@@ -51,7 +61,7 @@ const (
 )
 
 // Soak puts half of Tollgate's capacity on a fresh stack for d, with one stream
-// in ten cut.
+// in ten cut, and with a pause in every [soakPart].
 func (b *Bench) Soak(ctx context.Context, d time.Duration) error {
 	streams := soakFewest
 	for _, c := range b.Capacities {
@@ -70,21 +80,15 @@ func (b *Bench) Soak(ctx context.Context, d time.Duration) error {
 	if _, err := b.measure(ctx, "soak", 0, t, fill); err != nil {
 		return fmt.Errorf("soak: warm up: %w", err)
 	}
-	j := closed(streams, soakChunks, soakPace)
-	j.Duration, j.Abort, j.Cut = d, soakCuts, soakCuts
-
 	watching, stop := context.WithCancel(ctx)
 	series := make(chan []point, 1)
 	go func() { series <- watch(watching, s) }()
-	run, err := b.measure(ctx, "soak", 0, t, j)
+	out := Soaked{Streams: streams}
+	err = b.soakParts(ctx, t, &out, d)
 	stop()
 	points := <-series
 	if err != nil {
 		return fmt.Errorf("soak: %w", err)
-	}
-	out := Soaked{
-		Streams: streams, Duration: run.Elapsed, Requests: run.Requests, Chunks: run.Chunks,
-		Cuts: run.Aborted + run.Cut, Rows: run.Rows, Void: run.Void,
 	}
 	if out.Leases, err = s.Leases(ctx); err != nil {
 		return fmt.Errorf("soak: %w", err)
@@ -102,6 +106,49 @@ func (b *Bench) Soak(ctx context.Context, d time.Duration) error {
 	}
 	b.Soaks = append(b.Soaks, out)
 	fmt.Fprintf(b.Progress, "soak       %+v\n", out)
+	return nil
+}
+
+// soakParts puts load and pauses on a target in turn for d.
+func (b *Bench) soakParts(ctx context.Context, t Target, out *Soaked, d time.Duration) error {
+	busy := closed(out.Streams, soakChunks, soakPace)
+	busy.Abort, busy.Cut = soakCuts, soakCuts
+	old := closed(soakOld, int(soakOldAged/time.Second), time.Second)
+	old.Duration = time.Second // each worker begins one
+	for left := d; left > 0; left -= soakPart {
+		busy.Duration = left
+		pauses := left > soakPause
+		if pauses {
+			busy.Duration = min(left, soakPart) - soakPause
+		}
+		if err := b.soakRun(ctx, t, out, busy); err != nil {
+			return err
+		}
+		if !pauses {
+			return nil
+		}
+		end := time.Now().Add(soakPause)
+		if err := b.soakRun(ctx, t, out, old); err != nil {
+			return err
+		}
+		pause(ctx, time.Until(end))
+		out.Pauses++
+	}
+	return nil
+}
+
+// soakRun adds one measurement.
+func (b *Bench) soakRun(ctx context.Context, t Target, out *Soaked, j load.Job) error {
+	run, err := b.measure(ctx, "soak", 0, t, j)
+	if err != nil {
+		return err
+	}
+	out.Duration += run.Elapsed
+	out.Requests, out.Chunks, out.Cuts = out.Requests+run.Requests, out.Chunks+run.Chunks, out.Cuts+run.Aborted+run.Cut
+	out.Rows += run.Rows
+	if out.Void == "" {
+		out.Void = run.Void
+	}
 	return nil
 }
 
