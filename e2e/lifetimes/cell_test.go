@@ -1,6 +1,7 @@
 package lifetimes_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -72,6 +73,9 @@ func (c *cell) start(t *testing.T) {
 // run lets one request grow old, ends it, and looks at what is left.
 func (c *cell) run(t *testing.T) {
 	t.Helper()
+	if c.before != nil {
+		c.before(c)
+	}
 	o := c.open(t)
 	if c.at != nil {
 		time.Sleep(c.age) // the silence: nothing else happens on this gateway
@@ -91,7 +95,7 @@ func (c *cell) run(t *testing.T) {
 func (c *cell) body() string {
 	sim := c.sim
 	if strings.Contains(sim, "%d") {
-		sim = fmt.Sprintf(sim, c.age.Milliseconds()/tokens)
+		sim = fmt.Sprintf(sim, c.age.Milliseconds()/cmp.Or(c.tokens, tokens))
 	}
 	if sim != "" {
 		sim = `,"sim":{` + sim + `}`
@@ -149,6 +153,8 @@ func (c *cell) miscounted(rec *ledger.Record) string {
 	case !c.streamed || truth.Events == 0: // nothing was said: an estimate
 	case rec.Reason == ledger.GatewayCrash: // the last checkpoint, 250 ms old at most
 		quality, least, most = ledger.Partial, written-1, written
+	case rec.Reason == ledger.Quota: // what came beyond it was not delivered
+		quality, least, most = ledger.Exact, quotaTokens-40, min(made, quotaTokens)
 	default: // running usage came along
 		quality, least, most = ledger.Exact, written-1, made
 	}

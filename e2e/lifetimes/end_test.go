@@ -17,11 +17,14 @@ type end struct {
 	stream, whole bool
 	// config is YAML beside the stack's own; %s is the age.
 	config string
-	// sim scripts the engine; %d is the time per token, in ms, at which
-	// [tokens] of them take as long as the age.
-	sim string
+	// sim scripts the engine; %d is the time per token, in ms, at which so many
+	// of them (0: [tokens]) take as long as the age.
+	sim    string
+	tokens int64
 	// uploads: the request's body does not come to its end by itself.
 	uploads bool
+	// before prepares the gateway.
+	before func(c *cell)
 	// at ends the request at its age; nil: something else ends it then.
 	at func(c *cell, o *open)
 	// after puts the gateway back in order.
@@ -31,6 +34,10 @@ type end struct {
 	// reason is how the ledger calls it, with and without streaming; empty: there is no row.
 	reason [2]ledger.EndReason
 }
+
+// quotaTokens is what a request may use whose quota ends with it: more than the
+// gateway reserves for it at its beginning.
+const quotaTokens = 400
 
 // tokens is the length of an answer that lasts as long as the request.
 const tokens = 20
@@ -70,6 +77,10 @@ func ends() []end {
 		{name: "cancelled", stream: true, whole: true, sim: talks, at: cancel, status: cut, reason: both(ledger.Cancelled)},
 		{name: "cancelled in silence", stream: true, sim: silent, at: cancel, status: [2]int{503, 503}, reason: both(ledger.Cancelled)},
 		{name: "key is revoked", stream: true, whole: true, sim: talks, at: switchKey(false), after: func(c *cell) { switchKey(true)(c, nil) }, status: cut, reason: both(ledger.Revoked)},
+		{
+			name: "quota is used up", stream: true, sim: `"tokens":1000,"delay_ms":%d`, tokens: quotaTokens,
+			before: func(c *cell) { c.limit(true) }, after: func(c *cell) { c.limit(false) }, status: ok, reason: both(ledger.Quota),
+		},
 		{name: "tollgate drains", stream: true, whole: true, config: "drain_timeout: 100ms", sim: talks, at: drain, after: again, status: cut, reason: both(ledger.Drained)},
 		{name: "tollgate dies", stream: true, whole: true, sim: talks, at: kill, after: again, status: cut, reason: both(ledger.GatewayCrash)},
 	}
@@ -89,6 +100,22 @@ func switchKey(on bool) func(*cell, *open) {
 	return func(c *cell, _ *open) {
 		c.s.Admin(http.MethodPatch, "/admin/keys/ann", fmt.Sprintf(`{"enabled":%t}`, on))
 	}
+}
+
+// limit gives the client's key a quota that it uses up at about the age of the
+// request, or none.
+func (c *cell) limit(on bool) {
+	quota := "null"
+	if on {
+		used := int64(quotaTokens)
+		for _, r := range c.s.Records() {
+			if r.KeyID == "ann" {
+				used += max(0, r.Counts.Prompt) + max(0, r.Counts.Completion)
+			}
+		}
+		quota = fmt.Sprint(used)
+	}
+	c.s.Admin(http.MethodPatch, "/admin/keys/ann", `{"quota":`+quota+`}`)
 }
 
 func drain(c *cell, _ *open) {

@@ -22,6 +22,16 @@ func (s *Store) Fail(ctx context.Context, before func()) error {
 	}})
 }
 
+// Transaction submits a write of nothing and returns what is the same for all
+// writes of its group.
+func (s *Store) Transaction(ctx context.Context) (group any, err error) {
+	err = s.w.submit(ctx, &op{do: func(_ context.Context, t *tx) error {
+		group = t
+		return nil
+	}})
+	return group, err
+}
+
 // Remembered is how many rows the writer knows without reading them.
 func (s *Store) Remembered(ctx context.Context) (n int, err error) {
 	err = s.w.submit(ctx, &op{do: func(context.Context, *tx) error {

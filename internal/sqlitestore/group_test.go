@@ -3,6 +3,7 @@ package sqlitestore_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -59,6 +60,33 @@ func TestARowDeletedInTheSameGroupIsGone(t *testing.T) {
 	}
 	if found, err := s.Verify(t.Context()); err != nil || len(found) > 0 {
 		t.Errorf("verify: %+v, %v", found, err)
+	}
+}
+
+// TestABurstOnOneProcessorIsFewGroups: whoever can run when the first one waits
+// for its commit is in the same group.
+func TestABurstOnOneProcessorIsFewGroups(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	s := open(t, sqlitestore.Options{})
+	var (
+		wg     sync.WaitGroup
+		mu     sync.Mutex
+		groups = map[any]int{}
+	)
+	for range 20 {
+		wg.Go(func() {
+			group, err := s.Transaction(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			groups[group]++
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	if len(groups) > 5 {
+		t.Errorf("20 writes of the same moment took %d transactions", len(groups))
 	}
 }
 

@@ -37,6 +37,9 @@ func (b *Bench) Goals() []Goal {
 		add(void(c.CPU), "short: CPU per request over bare's", t.OverBare, 1.15)
 		add(void(c.CPU), "short: CPU per request over plain Envoy's", t.OverPlain, 8.1)
 	}
+	if t, bare, c, ok := b.pair(Burst); ok {
+		add(void(c.TTFT50), "burst: added TTFT p50 over bare's", ratio(t.AddedTTFT50, bare.AddedTTFT50), 1.15)
+	}
 	if t, _, c, ok := b.pair(Body220K); ok {
 		add(void(c.TTFT50), "220 KiB: added TTFT p50, ms", t.AddedTTFT50, 5)
 		add(void(c.CPU), "220 KiB: tollgate's own CPU, ms per request", t.ServerReq, 2)

@@ -83,9 +83,10 @@ func (b *Bench) Soak(ctx context.Context, d time.Duration) error {
 	watching, stop := context.WithCancel(ctx)
 	series := make(chan []point, 1)
 	go func() { series <- watch(watching, s) }()
-	out := Soaked{Streams: streams}
+	out, begun := Soaked{Streams: streams}, time.Now()
 	err = b.soakParts(ctx, t, &out, d)
 	stop()
+	out.Duration = time.Since(begun)
 	points := <-series
 	if err != nil {
 		return fmt.Errorf("soak: %w", err)
@@ -143,7 +144,6 @@ func (b *Bench) soakRun(ctx context.Context, t Target, out *Soaked, j load.Job) 
 	if err != nil {
 		return err
 	}
-	out.Duration += run.Elapsed
 	out.Requests, out.Chunks, out.Cuts = out.Requests+run.Requests, out.Chunks+run.Chunks, out.Cuts+run.Aborted+run.Cut
 	out.Rows += run.Rows
 	if out.Void == "" {
