@@ -324,6 +324,14 @@ func TestSilentConnectionsEndSoonAndAreBounded(t *testing.T) {
 		if !b.GetAdmin().GetIgnoreGlobalConnLimit() {
 			t.Errorf("%s: a flood of clients closes the admin page", name)
 		}
+		if got := l.GetPerConnectionBufferLimitBytes().GetValue(); got > 128<<10 {
+			t.Errorf("%s: %d bytes of a body are read before anybody counts them", name, got)
+		}
+		for _, cluster := range b.GetStaticResources().GetClusters() {
+			if got := cluster.GetPerConnectionBufferLimitBytes().GetValue(); cluster.GetName() != "tollgate_http" && (got == 0 || got > 128<<10) {
+				t.Errorf("%s: cluster %s holds %d bytes a connection", name, cluster.GetName(), got)
+			}
+		}
 		actions := map[string]bool{}
 		for _, a := range b.GetOverloadManager().GetActions() {
 			actions[a.GetName()] = true

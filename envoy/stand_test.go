@@ -212,7 +212,7 @@ func (s *stand) Process(stream extprocv3.ExternalProcessor_ProcessServer) error 
 			s.mu.Unlock()
 			resp.Response = &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{}}
 			if !m.RequestHeaders.GetEndOfStream() {
-				resp.ModeOverride = &extprocfilterv3.ProcessingMode{RequestBodyMode: extprocfilterv3.ProcessingMode_BUFFERED}
+				resp.ModeOverride = &extprocfilterv3.ProcessingMode{RequestBodyMode: extprocfilterv3.ProcessingMode_STREAMED}
 			}
 			switch h["x-test-proc"] {
 			case "hang":

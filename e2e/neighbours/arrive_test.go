@@ -255,12 +255,10 @@ func TestBodiesArriveInAnyWay(t *testing.T) {
 		for _, size := range []int{10, 100_000, 3 << 20} {
 			for _, n := range []int{1, 2, 7} {
 				body := chat(size)
-				at := time.Now()
 				a := pieces(t, s, c, int64(len(body)), cut(body, n)...)
 				wantServed(t, a.StatusCode, string(a.Bytes), size)
 				a = pieces(t, s, c, -1, cut(body, n)...)
 				wantServed(t, a.StatusCode, string(a.Bytes), size)
-				t.Log(name, size, n, time.Since(at))
 				if t.Failed() {
 					t.Fatalf("%s, %d bytes in %d pieces", name, size, n)
 				}
@@ -329,4 +327,34 @@ func TestNothingUncheckedReachesTheEngine(t *testing.T) {
 	if n := w.requests(); n != 0 {
 		t.Errorf("the engine saw %d requests", n)
 	}
+}
+
+// TestALargeBodyGoesToAnotherEngine: where the first engine has just gone, a
+// body is sent again whatever its size.
+func TestALargeBodyGoesToAnotherEngine(t *testing.T) {
+	t.Parallel()
+	_, stays := startWitness(t)
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	goes := &http.Server{Handler: vllmsim.New(vllmsim.Options{Models: []string{"tiny"}, MaxModelLen: 8 << 20}), ReadHeaderTimeout: time.Minute}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = goes.Serve(lis) }()
+	t.Cleanup(func() { _ = goes.Close(); <-done })
+	s := stack.Start(t, stack.Options{Engine: stays, VLLM: "  endpoints: [\"" + stays + "\", \"" + lis.Addr().String() + "\"]\n"})
+	body := chat(3 << 20)
+	if a := s.Post(path, body); a.StatusCode != http.StatusOK {
+		t.Fatalf("got %d %.200s", a.StatusCode, a.Bytes)
+	}
+	_ = goes.Close()
+	var all sync.WaitGroup
+	for range 6 { // both are chosen before the health check has seen it
+		all.Go(func() {
+			if a := s.Post(path, body); a.StatusCode != http.StatusOK {
+				t.Errorf("got %d %.200s", a.StatusCode, a.Bytes)
+			}
+		})
+	}
+	all.Wait()
 }

@@ -96,8 +96,10 @@ func hold(ctx context.Context, f *field, n int, say func(net.Conn)) {
 }
 
 // head is a request of the attacker's without its body.
-func head(framing string) string {
-	return "POST " + path + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + attacker +
+func head(framing string) string { return headOf(attacker, framing) }
+
+func headOf(key, framing string) string {
+	return "POST " + path + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + key +
 		"\r\nContent-Type: application/json\r\n" + framing + "\r\n\r\n"
 }
 
@@ -115,12 +117,14 @@ const (
 )
 
 // unfinished1: 80 chunked uploads of 31 MiB without an end.
-func unfinished1(ctx context.Context, f *field) {
+func unfinished1(ctx context.Context, f *field) { unfinishedOf(ctx, f, attacker, uploads) }
+
+func unfinishedOf(ctx context.Context, f *field, key string, n int) {
 	const size = 64 << 10
 	chunk := []byte(fmt.Sprintf("%x\r\n", size) + strings.Repeat(" ", size) + "\r\n")
-	hold(ctx, f, uploads, func(c net.Conn) {
+	hold(ctx, f, n, func(c net.Conn) {
 		f.requests.Add(1)
-		_, _ = io.WriteString(c, head("Transfer-Encoding: chunked"))
+		_, _ = io.WriteString(c, headOf(key, "Transfer-Encoding: chunked"))
 		for range uploadSize / size {
 			if _, err := c.Write(chunk); err != nil {
 				return

@@ -70,6 +70,47 @@ func TestNeighbours(t *testing.T) {
 	}
 }
 
+// TestManyKeysTogether: keys that fill the whole memory for bodies between them
+// are refused, an ordinary request of one that does not is served.
+func TestManyKeysTogether(t *testing.T) {
+	const (
+		limit = 128 // MiB
+		many  = 5   // more than there are quarters
+	)
+	var keys strings.Builder
+	for i := range many {
+		fmt.Fprintf(&keys, `{"key": "%s-%d", "id": "a%d", "user": "a"}, `, attacker, i, i)
+	}
+	s := stack.Start(t, stack.Options{
+		Config: "request: {max_inflight_body_mb: 128}",
+		Keys:   "[" + keys.String() + `{"key": "` + honest + `", "id": "honest", "user": "honest"}, {"key": "` + stack.AdminKey + `", "id": "root", "user": "admin"}]`,
+	})
+	c := newClient()
+	t.Cleanup(c.CloseIdleConnections)
+	ask(t, s, c, 10, "nobody")
+	idle := memoryOf(t, s)
+	f := &field{s: s}
+	during(t, func(ctx context.Context) {
+		var all sync.WaitGroup
+		for i := range many {
+			all.Go(func() { unfinishedOf(ctx, f, fmt.Sprintf("%s-%d", attacker, i), 20) })
+		}
+		all.Wait()
+	}, func() []time.Duration {
+		stack.Eventually(t, 30*time.Second, "the memory for bodies to be full", func() bool {
+			return s.Metric("tollgate_body_refusals_total", "reason", "total") > 0
+		})
+		return ask(t, s, c, 2*perRound, "five keys together")
+	})
+	for name, peak := range memoryOf(t, s) {
+		grown := (peak.peak - idle[name].now) >> 20
+		if grown > 2*limit+100 {
+			t.Errorf("%s grew by %d MiB", name, grown)
+		}
+		t.Logf("%s grew by %d MiB at most", name, grown)
+	}
+}
+
 // compare measures the honest key in turns: under the attack, and beside a
 // harmless client that makes as many requests with as many bytes in as long a
 // time.
