@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -28,6 +27,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"tollgate/internal/config"
+	"tollgate/internal/unixsock"
 )
 
 // Socket and file names, relative to state_dir.
@@ -128,8 +128,8 @@ func Write(stateDir string, p Params) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(filepath.Join(stateDir, "run"), 0o700); err != nil {
-		return "", fmt.Errorf("make run folder: %w", err)
+	if err := unixsock.Folder(filepath.Join(stateDir, "run")); err != nil {
+		return "", fmt.Errorf("use state_dir: %w", err)
 	}
 	if len(secrets) > 0 {
 		if err := renameio.WriteFile(filepath.Join(stateDir, p.SecretsFile), secrets, 0o600); err != nil {

@@ -19,6 +19,7 @@ import (
 	"tollgate/internal/control"
 	"tollgate/internal/logfile"
 	"tollgate/internal/supervisor"
+	"tollgate/internal/unixsock"
 )
 
 // tailLines is how many last lines of a child are kept in memory.
@@ -72,8 +73,8 @@ func newHost(p *process, cfg *config.Config) (*host, error) {
 		return nil, fmt.Errorf("find own binary: %w", err)
 	}
 	h := &host{process: *p, cfg: cfg, self: self, console: newConsole(p.stderr)}
-	if err := os.MkdirAll(cfg.RunDir(), 0o700); err != nil {
-		return nil, fmt.Errorf("create state_dir: %w", err)
+	if err := unixsock.Folder(cfg.RunDir()); err != nil {
+		return nil, fmt.Errorf("use state_dir: %w", err)
 	}
 	lock, err := supervisor.AcquirePIDFile(filepath.Join(cfg.StateDir, "launcher.pid"))
 	if err != nil {
@@ -150,6 +151,7 @@ func (h *host) add(spec supervisor.Spec, logName string) error {
 func (h *host) logFile(logName string) (*logfile.Writer, error) {
 	return logfile.Open(logfile.Options{
 		Path: filepath.Join(h.cfg.Log.Dir, logName), MaxBytes: int64(h.cfg.Log.MaxSizeMB) << 20,
+		MaxTotal: int64(h.cfg.Log.MaxTotalMB) << 20,
 		KeepDays: h.cfg.Log.KeepDays, CheckInterval: h.cfg.Log.CheckInterval, Tail: tailLines,
 	})
 }
@@ -238,7 +240,9 @@ func (h *host) serveControl(adapters *control.Adapters) (stop func(), err error)
 		Children: func() []supervisor.Status {
 			var all []supervisor.Status
 			for _, u := range h.all() {
-				all = append(all, u.child.Status())
+				st := u.child.Status()
+				st.LostLines = u.log.Dropped()
+				all = append(all, st)
 			}
 			return all
 		},

@@ -61,6 +61,22 @@ func (h *host) warn() {
 	for _, w := range h.cfg.Warnings() {
 		h.log.Warn(w)
 	}
+	if ring, ok := h.keys(); ok {
+		for _, w := range ring.Warnings() {
+			h.log.Warn(w)
+		}
+	}
+}
+
+// keys are those of the key file as it is now; false where it cannot be read,
+// which tollgate says.
+func (h *host) keys() (*apikey.Ring, bool) {
+	data, err := os.ReadFile(h.cfg.Auth.APIKeysFile)
+	if err != nil {
+		return nil, false
+	}
+	ring, err := apikey.Parse(h.cfg.Auth.APIKeysFile, data)
+	return ring, err == nil
 }
 
 // ensureKeys writes a missing key file and shows its admin key to a terminal,
@@ -201,12 +217,8 @@ func (h *host) defaultKey() bool {
 	if h.cfg.TrustedProxies != 0 {
 		return false
 	}
-	data, err := os.ReadFile(h.cfg.Auth.APIKeysFile)
-	if err != nil {
-		return false
-	}
-	ring, err := apikey.Parse(h.cfg.Auth.APIKeysFile, data)
-	return err == nil && ring.HasDefault()
+	ring, ok := h.keys()
+	return ok && ring.HasDefault()
 }
 
 // firstModel is the first served name.

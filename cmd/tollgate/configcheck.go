@@ -68,8 +68,8 @@ func checkKeys(env *Env, cfg *config.Config) (string, error) {
 	case now.ListsDefault():
 		fmt.Fprintf(env.Stderr, "warning: the public default key is still in %s; it opens nothing beside other keys: remove it\n", path)
 	}
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
-		fmt.Fprintf(env.Stderr, "warning: %s can be read by other users: chmod 600 it\n", path)
+	for _, w := range now.Warnings() {
+		fmt.Fprintf(env.Stderr, "warning: %s\n", w)
 	}
 	return fmt.Sprintf("%s: %d keys, %d enabled", path, now.Len(), now.Enabled()), nil
 }

@@ -50,7 +50,7 @@ func (c *serveCmd) Run(env *Env) error {
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
 	g, err := gateway.New(env.Ctx, gateway.Options{
-		Config: cfg, Log: out.log, Records: out.records, Terminal: env.Stdout, Reload: reload,
+		Config: cfg, Log: out.log, Records: out.records, LostLines: out.lost, Terminal: env.Stdout, Reload: reload,
 	})
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
@@ -61,7 +61,8 @@ func (c *serveCmd) Run(env *Env) error {
 // output is where a service writes.
 type output struct {
 	log     hclog.Logger
-	records io.Writer // of requests; nil where the level is above theirs
+	records io.Writer    // of requests; nil where the level is above theirs
+	lost    func() int64 // lines of the file; nil where somebody else writes it
 	done    func()
 }
 
@@ -77,6 +78,7 @@ func (c *serveCmd) output(cfg *config.Config, stderr io.Writer) (*output, error)
 	} else {
 		file, err := logfile.Open(logfile.Options{
 			Path: filepath.Join(cfg.Log.Dir, "gateway.log"), MaxBytes: int64(cfg.Log.MaxSizeMB) << 20,
+			MaxTotal: int64(cfg.Log.MaxTotalMB) << 20,
 			KeepDays: cfg.Log.KeepDays, CheckInterval: cfg.Log.CheckInterval,
 		})
 		if err != nil {
@@ -85,7 +87,7 @@ func (c *serveCmd) output(cfg *config.Config, stderr io.Writer) (*output, error)
 		o.Output = file
 		log := hclog.NewInterceptLogger(o)
 		log.RegisterSink(hclog.NewSinkAdapter(&hclog.LoggerOptions{Level: hclog.Warn, Output: stderr}))
-		out.log, out.done = log, func() { _ = file.Close() }
+		out.log, out.lost, out.done = log, file.Dropped, func() { _ = file.Close() }
 	}
 	if out.log.IsInfo() {
 		out.records = o.Output

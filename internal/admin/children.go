@@ -22,7 +22,9 @@ const childrenTimeout = time.Second
 // are while one does not answer.
 type Children struct {
 	hosts    []Host
+	own      func() int64 // lost lines of our own log; nil where a launcher writes it
 	restarts *prometheus.CounterVec
+	lost     *prometheus.CounterVec
 
 	mu   sync.Mutex
 	seen map[series]int // guarded by mu; what the launcher said last
@@ -31,11 +33,22 @@ type Children struct {
 // series is one counter of one launcher.
 type series struct{ child, host, reason string }
 
+// Reasons of the series that count lost lines: as a launcher says, and as we do.
+const (
+	lostLines = "lost lines"
+	ownLines  = "own lost lines"
+)
+
 // NewChildren is the metric for those launchers. What they run is known
-// beforehand, so that every series is there, at 0, before the first restart.
-func NewChildren(hosts []Host) *Children {
+// beforehand, so that every series is there, at 0, before the first restart. Own
+// is how many lines of this process's log were lost, nil where a launcher writes
+// it.
+func NewChildren(hosts []Host, own func() int64) *Children {
 	c := &Children{
-		hosts: hosts, seen: map[series]int{},
+		hosts: hosts, own: own, seen: map[series]int{},
+		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "log_lines_lost_total", Help: "Lines of a process's log that could not be written, as on a full disk.",
+		}, []string{"child", "host"}),
 		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "child_restarts_total", Help: "Starts after the first of a process that a launcher looks after, by reason.",
 		}, []string{"child", "host", "reason"}),
@@ -46,6 +59,7 @@ func NewChildren(hosts []Host) *Children {
 			names = append(names, "tollgate", "envoy")
 		}
 		for _, name := range names {
+			c.lost.WithLabelValues(name, h.Name())
 			for _, cause := range supervisor.Causes() {
 				c.restarts.WithLabelValues(name, h.Name(), string(cause))
 			}
@@ -55,7 +69,10 @@ func NewChildren(hosts []Host) *Children {
 }
 
 // Describe implements [prometheus.Collector].
-func (c *Children) Describe(ch chan<- *prometheus.Desc) { c.restarts.Describe(ch) }
+func (c *Children) Describe(ch chan<- *prometheus.Desc) {
+	c.restarts.Describe(ch)
+	c.lost.Describe(ch)
+}
 
 // Collect implements [prometheus.Collector].
 func (c *Children) Collect(ch chan<- prometheus.Metric) {
@@ -66,7 +83,13 @@ func (c *Children) Collect(ch chan<- prometheus.Metric) {
 		wg.Go(func() { c.ask(ctx, h) })
 	}
 	wg.Wait()
+	if c.own != nil {
+		c.mu.Lock()
+		c.grow(c.lost.WithLabelValues("tollgate", localHost), series{"tollgate", localHost, ownLines}, int(c.own()))
+		c.mu.Unlock()
+	}
 	c.restarts.Collect(ch)
+	c.lost.Collect(ch)
 }
 
 // ask adds what has happened on a host since the last time. A host without a
@@ -77,6 +100,7 @@ func (c *Children) ask(ctx context.Context, h Host) {
 		Children []struct {
 			Name     string         `json:"name"`
 			Restarts map[string]int `json:"restarts_by"`
+			Lost     int            `json:"lost_log_lines"`
 		} `json:"children"`
 	}
 	if err != nil || status != http.StatusOK || json.Unmarshal(body, &state) != nil {
@@ -86,15 +110,20 @@ func (c *Children) ask(ctx context.Context, h Host) {
 	defer c.mu.Unlock()
 	for _, child := range state.Children {
 		for reason, n := range child.Restarts {
-			s := series{child.Name, h.Name(), reason}
-			more := n - c.seen[s]
-			if more < 0 {
-				more = n // the launcher is another one and counts from zero
-			}
-			c.restarts.WithLabelValues(s.child, s.host, s.reason).Add(float64(max(more, 0)))
-			c.seen[s] = n
+			c.grow(c.restarts.WithLabelValues(child.Name, h.Name(), reason), series{child.Name, h.Name(), reason}, n)
 		}
+		c.grow(c.lost.WithLabelValues(child.Name, h.Name()), series{child.Name, h.Name(), lostLines}, child.Lost)
 	}
+}
+
+// grow brings a counter to what its launcher says, n. mu is held.
+func (c *Children) grow(to prometheus.Counter, s series, n int) {
+	more := n - c.seen[s]
+	if more < 0 {
+		more = n // the launcher is another one and counts from zero
+	}
+	to.Add(float64(max(more, 0)))
+	c.seen[s] = n
 }
 
 var _ prometheus.Collector = (*Children)(nil)

@@ -85,7 +85,7 @@ func (f *fields) field(m *member, e *entry) {
 	switch m.name {
 	case "id": // before the others
 	case "key":
-		f.secret(m, &e.record.digest)
+		e.short = f.secret(m, &e.record.digest) < minSecret
 	case "key_sha256":
 		f.digest(m, "key_sha256", m.value, &e.record.digest)
 	case "user":
@@ -146,17 +146,23 @@ func (f *fields) user(m *member, key *Key) {
 	key.User = name
 }
 
-func (f *fields) secret(m *member, to *[32]byte) {
+// minSecret is the length in bytes below which a secret is warned of: it can be
+// guessed, or found from its digest.
+const minSecret = 16
+
+// secret reads a secret and returns its length.
+func (f *fields) secret(m *member, to *[32]byte) int {
 	var s string
 	if m.value.Kind() != '"' || json.Unmarshal(m.value, &s) != nil {
 		f.bad(m, "key", "must be text in quotes")
-		return
+		return 0
 	}
 	if _, err := secret(s); err != nil {
 		f.bad(m, "key", fmt.Sprintf("must be 1 to %d letters, digits and -._~+/=, or no client can send it", MaxCredential))
-		return
+		return 0
 	}
 	*to = Digest(s)
+	return len(s)
 }
 
 func (f *fields) digest(m *member, field string, value jsontext.Value, to *[32]byte) {

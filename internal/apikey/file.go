@@ -39,6 +39,7 @@ type File struct {
 type entry struct {
 	members []member
 	record  record
+	short   bool // the secret stands in the file and has fewer than [minSecret] bytes
 }
 
 // member is one field as it is written.
@@ -53,7 +54,13 @@ func (f *File) ring() *Ring {
 	for i, e := range f.entries {
 		records[i] = &e.record
 	}
-	return newRing(records)
+	r := newRing(records)
+	for _, e := range f.entries {
+		if e.short {
+			r.short = append(r.short, e.record.key.ID)
+		}
+	}
+	return r
 }
 
 // parseFile reads the array and checks each entry, and all of them together.

@@ -3,6 +3,7 @@ package apikey
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -14,6 +15,7 @@ type Ring struct {
 	byID     map[string]*record
 	byDigest map[[sha256.Size]byte]grant
 	enabled  int
+	short    []string // ids of keys whose secret is short, in the order of the file
 }
 
 // record is a key with all that identifies it.
@@ -155,6 +157,16 @@ func (r *Ring) ListsDefault() bool {
 func (r *Ring) HasDefault() bool {
 	_, ok := r.Lookup(DefaultSecret, time.Now())
 	return ok
+}
+
+// Warnings are what is allowed in a key file and probably not meant, one sentence
+// each, for every start to repeat. None carries a secret.
+func (r *Ring) Warnings() []string {
+	var w []string
+	for _, id := range r.short {
+		w = append(w, fmt.Sprintf("key %s has a secret of fewer than %d characters, which can be guessed; give it a new one: tollgate keys rotate %s", id, minSecret, id))
+	}
+	return w
 }
 
 // changed counts the keys that were added, removed or altered since old.

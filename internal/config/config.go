@@ -42,6 +42,9 @@ type Config struct {
 	// this host's socket.
 	Launchers []string `yaml:"launchers"`
 	Envoy     Envoy    `yaml:"envoy"`
+	// AdminListen, HOST:PORT, takes /admin and /metrics off Listen. Empty: they
+	// are there.
+	AdminListen string `yaml:"admin_listen"`
 }
 
 // TLS at the edge; both set or both empty. The files are watched by Envoy.
@@ -63,6 +66,7 @@ type Log struct {
 	MaxSizeMB     int           `yaml:"max_size_mb"`    // MiB of one file before it rotates
 	KeepDays      int           `yaml:"keep_days"`      // days
 	CheckInterval time.Duration `yaml:"check_interval"` // between cleanings
+	MaxTotalMB    int           `yaml:"max_total_mb"`   // MiB of all files of dir; the oldest go first
 }
 
 // Auth names the key file.

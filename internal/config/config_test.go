@@ -287,6 +287,8 @@ func TestWarnings(t *testing.T) {
 		"vllm: {lora: {runtime: {enabled: true}}}":                                 {"lora.enabled"},
 		"vllm: {auto_start: true, launch_mode: simulated, host: 0.0.0.0}":          {"vllm.host 0.0.0.0"},
 		"vllm: {auto_start: true, launch_mode: simulated, args: [--host, \"::\"]}": {"--host"},
+		"admin_listen: 0.0.0.0:8081":                                               {"admin key"},
+		"admin_listen: 127.0.0.1:8081":                                             nil,
 	} {
 		cfg, err := config.Parse("c", []byte(text))
 		if err != nil {

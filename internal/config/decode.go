@@ -188,7 +188,8 @@ func (d *decoder) string(n ast.Node, to reflect.Value, key string) {
 // isAddress reports whether a text is HOST:PORT, of which people write the port
 // alone.
 func isAddress(key string) bool {
-	return key == "listen" || strings.HasSuffix(key, "_listen") || strings.HasSuffix(key, ".listen")
+	return key == "listen" || strings.HasSuffix(key, "_listen") || strings.HasSuffix(key, ".listen") ||
+		strings.HasPrefix(key, "vllm.endpoints[") || strings.HasPrefix(key, "launchers[") || strings.HasPrefix(key, "store.redis.addresses[")
 }
 
 var wholeNumber = regexp.MustCompile(`^[-+]?(0|[1-9][0-9_]*)$`)

@@ -10,7 +10,7 @@ func Default() *Config {
 		MetricsListen: "127.0.0.1:9464",
 		StateDir:      "state",
 		CORS:          CORS{AllowOrigins: []string{"*"}},
-		Log:           Log{Level: "info", Dir: "logs", MaxSizeMB: 100, KeepDays: 7, CheckInterval: time.Hour},
+		Log:           Log{Level: "info", Dir: "logs", MaxSizeMB: 100, KeepDays: 7, CheckInterval: time.Hour, MaxTotalMB: 2048},
 		Auth:          Auth{APIKeysFile: "config/api_keys.json"}, //nolint:gosec // a path
 		Request: Request{
 			MaxBodyMB:             32,

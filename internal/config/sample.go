@@ -11,13 +11,21 @@ var sample string
 //go:embed sample_engine.txt
 var sampleEngine string
 
+// What the head of the sample says of its values, and what it says where two of
+// them are not the default.
+const (
+	everyDefault = "Every value below is the default, so each line may be removed."
+	mostDefaults = "Every value below but vllm.auto_start and vllm.launch_mode is the\n# default, so each other line may be removed."
+)
+
 // Sample is the file that [LoadOrCreate] writes: every key with its default and
 // a comment. With simulated it starts the simulated engine.
 func Sample(simulated bool) []byte {
 	if !simulated {
 		return []byte(sample)
 	}
-	before, after, _ := strings.Cut(sample, "  auto_start: false")
+	text := strings.Replace(sample, everyDefault, mostDefaults, 1)
+	before, after, _ := strings.Cut(text, "  auto_start: false")
 	_, after, _ = strings.Cut(after, "  model: \"\"")
 	_, after, _ = strings.Cut(after, "\n")
 	return []byte(before + sampleEngine + after)

@@ -36,10 +36,11 @@ func (d *decoder) validate(c *Config) {
 // listeners finds two that want the same port of the same address.
 func (d *decoder) listeners(c *Config) {
 	type listener struct{ key, address string }
-	all := []listener{{"listen", c.Listen}, {"metrics_listen", c.MetricsListen}, {"launcher.listen", c.Launcher.Listen}}
+	all := []listener{{"listen", c.Listen}, {"metrics_listen", c.MetricsListen}, {"launcher.listen", c.Launcher.Listen}, {"admin_listen", c.AdminListen}}
 	if c.VLLM.AutoStart {
 		all = append(all, listener{"vllm.port", net.JoinHostPort(c.VLLM.Host, strconv.Itoa(c.VLLM.Port))})
 	}
+	all = slices.DeleteFunc(all, func(l listener) bool { return l.address == "" })
 	for i, b := range all {
 		for _, a := range all[:i] {
 			b := b
@@ -77,6 +78,9 @@ func overlap(a, b string) bool {
 func (d *decoder) edge(c *Config) {
 	d.address("listen", c.Listen, "127.0.0.1:8080", true)
 	d.address("metrics_listen", c.MetricsListen, "127.0.0.1:9464", false)
+	if c.AdminListen != "" {
+		d.address("admin_listen", c.AdminListen, "127.0.0.1:8081", true)
+	}
 	d.needed("state_dir", c.StateDir, "write for example state")
 	switch {
 	case c.TLS.CertFile != "" && c.TLS.KeyFile == "":
@@ -101,6 +105,10 @@ func (d *decoder) logs(c *Config) {
 	d.needed("log.dir", c.Log.Dir, "write for example logs")
 	within(d, "log.max_size_mb", c.Log.MaxSizeMB, 1, 1<<20, "MiB of one file before it rotates, as 100")
 	within(d, "log.keep_days", c.Log.KeepDays, 1, 36500, "days, as 7")
+	within(d, "log.max_total_mb", c.Log.MaxTotalMB, 1, 1<<24, "MiB of all files, as 2048")
+	if c.Log.MaxTotalMB < c.Log.MaxSizeMB && c.Log.MaxTotalMB >= 1 {
+		d.bad("log.max_total_mb", "is below max_size_mb, so that one file is more than all", fmt.Sprintf("write at least %d", c.Log.MaxSizeMB))
+	}
 	d.lasting("log.check_interval", c.Log.CheckInterval, "write for example 1h")
 	d.needed("auth.api_keys_file", c.Auth.APIKeysFile, "write for example config/api_keys.json")
 }

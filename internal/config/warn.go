@@ -14,9 +14,18 @@ func (c *Config) Warnings() []string {
 	if !loopback(c.Listen) && c.TLS.CertFile == "" {
 		w = append(w, "listen "+c.Listen+" serves a network without TLS: keys and prompts travel in clear text; set tls.cert_file and tls.key_file")
 	}
+	if c.AdminListen != "" && !loopback(c.AdminListen) && c.TLS.CertFile == "" {
+		w = append(w, "admin_listen "+c.AdminListen+" serves a network without TLS: an admin key travels in clear text; set tls.cert_file and tls.key_file")
+	}
 	if !loopback(c.MetricsListen) {
 		w = append(w, "metrics_listen "+c.MetricsListen+" serves metrics to a network without a key")
 	}
+	return slices.Concat(w, c.hostWarnings(), c.engineWarnings(), c.openFiles())
+}
+
+// hostWarnings are about launchers and the store.
+func (c *Config) hostWarnings() []string {
+	var w []string
 	if c.Launcher.Listen != "" && !loopback(c.Launcher.Listen) {
 		w = append(w, "launcher.listen "+c.Launcher.Listen+" carries its token over a network without TLS: use a private network")
 	}
@@ -29,7 +38,7 @@ func (c *Config) Warnings() []string {
 	if c.Store.Kind == "redis" && c.Store.Redis.Timeout >= decisionTimeout {
 		w = append(w, "store.redis.timeout "+c.Store.Redis.Timeout.String()+" is not below the second that Envoy waits for a decision: while Redis is out, nobody passes; use for example 50ms")
 	}
-	return append(w, c.engineWarnings()...)
+	return w
 }
 
 // decisionTimeout is the timeout of ext_authz in envoy.yaml.

@@ -21,6 +21,7 @@ type recorder struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	errors   *prometheus.CounterVec
+	refused  *refusals // set where lines is
 }
 
 // newRecorder returns a recorder that writes its lines to out, where given.
@@ -40,6 +41,7 @@ func newRecorder(base prometheus.Registerer, out io.Writer) *recorder {
 	base.MustRegister(r.requests, r.duration, r.errors)
 	if out != nil {
 		r.lines = slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{ReplaceAttr: likeTheLog}))
+		r.refused = newRefusals(r.lines)
 	}
 	return r
 }
@@ -67,9 +69,18 @@ func (r *recorder) record(a admission.Access) {
 	if failed != "" {
 		r.errors.WithLabelValues(a.Method, a.Endpoint, failed).Inc()
 	}
-	if r.lines != nil {
+	if r.lines != nil && !r.refused.counted(&a) {
 		r.line(&a, failed)
 	}
+}
+
+// Run writes what was only counted, until ctx ends.
+func (r *recorder) Run(ctx context.Context) error {
+	if r.refused == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return r.refused.Run(ctx)
 }
 
 // line writes the record of one request.

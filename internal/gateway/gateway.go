@@ -50,6 +50,9 @@ type Options struct {
 	Log    hclog.Logger
 	// Records gets one JSON line for each finished request; nil: nobody does.
 	Records io.Writer
+	// LostLines is how many lines of our own log could not be written; nil where
+	// somebody else writes it.
+	LostLines func() int64
 	// Terminal gets the admin key of a key file that this process wrote, once.
 	Terminal io.Writer
 	// Reload makes the key file be read again at every receive (SIGHUP).
@@ -74,6 +77,7 @@ type Gateway struct {
 	drift   *reconcile.Watcher
 	metrics http.Handler
 	writes  *ledgerWatch
+	records *recorder
 
 	grpcLis, httpLis, metricsLis net.Listener
 }
@@ -96,8 +100,8 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	for _, w := range o.Config.Warnings() {
 		g.log.Warn(w)
 	}
-	if err := os.MkdirAll(o.Config.RunDir(), 0o700); err != nil {
-		return nil, fmt.Errorf("make state folder: %w", err)
+	if err := unixsock.Folder(o.Config.RunDir()); err != nil {
+		return nil, fmt.Errorf("use state_dir: %w", err)
 	}
 	if err := g.openKeys(o.Terminal, own); err != nil {
 		return nil, err
@@ -148,6 +152,9 @@ func (g *Gateway) openKeys(terminal io.Writer, own prometheus.Registerer) error 
 			ok.Set(0)
 		}
 	})
+	for _, w := range g.keys.Current().Warnings() {
+		g.log.Warn(w)
+	}
 	if g.keys.Current().HasDefault() {
 		g.log.Warn("the public default key is enabled. " + apikey.DefaultWarning)
 	}
@@ -245,12 +252,13 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	if rl.QPS != nil {
 		addresses = limit.NewAddresses(*rl.QPS, 0, addressesKept)
 	}
+	g.records = newRecorder(base, o.Records)
 	g.gate = admission.NewGate(admission.Options{
 		Keys: g.keys, Limits: g.limits, Addresses: addresses, Ledger: g.ledger, Catalog: g.engines,
 		Estimator: limit.NewEstimator(g.cfg.Request.DefaultOutputEstimate),
 		Metrics:   admission.NewMetrics(base, own), Log: log.Named("admission"), Caps: caps,
 		Generated: g.engines.Generated,
-		Access:    newRecorder(base, o.Records).record,
+		Access:    g.records.record,
 	})
 	g.keys.OnChange(func(_, ring *apikey.Ring) { g.gate.Revoke(ring) })
 	_, port, _ := net.SplitHostPort(g.cfg.Listen) // checked with the configuration
@@ -277,7 +285,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 		Log: log.Named("reconcile"), Reg: own,
 	})
 	hosts := g.hosts()
-	own.MustRegister(admin.NewChildren(hosts))
+	own.MustRegister(admin.NewChildren(hosts, o.LostLines))
 	g.api = admin.New(admin.Options{
 		Gate: g.gate, Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: g.ledger, Recording: g.writes.OK, Engines: g.engines,
 		Metrics: g.metrics, Hosts: hosts, LogDir: g.cfg.Log.Dir, Log: log.Named("admin"),

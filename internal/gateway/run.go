@@ -46,6 +46,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Add(serve.GRPC(g.grpcServer(), g.grpcLis, g.drain, stopGrace))
 	group.Add(serve.HTTP(ctx, g.api, g.httpLis, stopGrace))
 	group.Add(serve.Loop(ctx, g.gate.Run))
+	group.Add(serve.Loop(ctx, g.records.Run))
 	group.Add(serve.Loop(ctx, g.keys.Run))
 	group.Add(serve.Loop(ctx, g.reloadOnSignal))
 	group.Add(serve.Loop(ctx, g.engines.Run))

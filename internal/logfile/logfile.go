@@ -22,6 +22,8 @@ const (
 	// maxLine bounds the memory of a line that does not end; a longer one is cut
 	// into lines of this size.
 	maxLine = 1 << 20
+	// liveShare of the bound of all files is the most that a live one gets.
+	liveShare = 8
 	// reopenEvery is how long to wait between attempts to open a file that
 	// could not be opened.
 	reopenEvery = time.Second
@@ -38,6 +40,11 @@ type Options struct {
 	// or less in either: nothing is removed.
 	KeepDays      int
 	CheckInterval time.Duration
+	// MaxTotal bounds the bytes of all logs in the folder, whoever writes them:
+	// above it the oldest rotated files go first. Zero or less: no bound. A live
+	// file rotates at an eighth of it at the latest, so that the live ones of all
+	// logs, and one that is being compressed, have room below it.
+	MaxTotal int64
 	// Tail is how many last lines [Writer.Tail] can give.
 	Tail int
 }
@@ -68,6 +75,9 @@ type Writer struct {
 func Open(o Options) (*Writer, error) {
 	if err := os.MkdirAll(filepath.Dir(o.Path), 0o750); err != nil {
 		return nil, fmt.Errorf("create log folder: %w", err)
+	}
+	if o.MaxTotal > 0 && (o.MaxBytes <= 0 || o.MaxBytes > o.MaxTotal/liveShare) {
+		o.MaxBytes = max(1, o.MaxTotal/liveShare)
 	}
 	base := filepath.Base(o.Path)
 	ctx, stop := context.WithCancel(context.Background())
@@ -210,6 +220,7 @@ func (w *Writer) rotate() {
 	if w.open() != nil {
 		w.retry = time.Now().Add(reopenEvery)
 	}
+	w.trim() // here, because whoever writes fast outruns the loop
 	select {
 	case w.kick <- struct{}{}:
 	default:

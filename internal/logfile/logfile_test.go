@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -279,6 +280,70 @@ func TestTheLoopCleansItsOwnOldFilesOnly(t *testing.T) {
 func exists(dir, name string) bool {
 	_, err := os.Stat(filepath.Join(dir, name))
 	return err == nil
+}
+
+// Three writers share a folder and its bound: it holds at every moment, and what
+// is lost is the oldest, of whichever log.
+func TestAllLogsTogetherHaveABound(t *testing.T) {
+	const bound, kib = 64 << 10, 1 << 10
+	dir := t.TempDir()
+	ancient := filepath.Join(dir, "old-20200101T000000.000.log.gz")
+	stranger := filepath.Join(dir, "notes.txt")
+	for _, name := range []string{ancient, stranger} {
+		if err := os.WriteFile(name, make([]byte, 20*kib), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var writers []*logfile.Writer
+	for _, name := range []string{"gateway.log", "envoy.log", "vllm.log"} {
+		writers = append(writers, open(t, logfile.Options{Path: filepath.Join(dir, name), MaxBytes: 1 << 30, MaxTotal: bound}))
+	}
+	most := fill(t, dir, writers)
+	for _, w := range writers {
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stats, err := logfile.Stats(dir)
+	if err != nil || stats.TotalBytes > bound || most > bound {
+		t.Errorf("%d bytes at the end, %d at most, of %d; %v", stats.TotalBytes, most, bound, err)
+	}
+	if _, err := os.Stat(ancient); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the oldest file of another log is still there: %v", err)
+	}
+	if _, err := os.Stat(stranger); err != nil {
+		t.Errorf("a file that is no log: %v", err)
+	}
+	var all strings.Builder
+	for _, text := range content(t, dir) {
+		all.WriteString(text)
+	}
+	if !strings.Contains(all.String(), "001999 ") || strings.Contains(all.String(), "000000 ") {
+		t.Error("the newest line is lost, or the oldest kept")
+	}
+}
+
+// fill writes 2,000 lines that cannot be compressed, in turn, and returns the most
+// bytes that lay in the folder.
+func fill(t *testing.T, dir string, writers []*logfile.Writer) (most int64) {
+	t.Helper()
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range 2000 {
+		line := make([]byte, 256)
+		for j := range line {
+			line[j] = byte('!' + random.IntN(90))
+		}
+		write(t, writers[i%len(writers)], fmt.Sprintf("%06d %s\n", i, line))
+		if i%50 != 49 {
+			continue
+		}
+		stats, err := logfile.Stats(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		most = max(most, stats.TotalBytes)
+	}
+	return most
 }
 
 func TestStatsAndCleanHaveTheShapeOfTheAPI(t *testing.T) {

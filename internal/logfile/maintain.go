@@ -35,8 +35,25 @@ func (w *Writer) maintain(ctx context.Context) {
 			w.check()
 			w.compressAll(ctx)
 		}
+		w.trim()
 		if w.o.KeepDays > 0 && w.o.CheckInterval > 0 {
 			_, _, _ = remove(filepath.Dir(w.o.Path), w.name, w.o.KeepDays)
+		}
+	}
+}
+
+// trim removes the oldest rotated files of the folder, of whatever log, until all
+// of them are within the bound when each live file is full and one more is being
+// compressed.
+func (w *Writer) trim() {
+	if w.o.MaxTotal <= 0 {
+		return
+	}
+	all, live := newestFirst(filepath.Dir(w.o.Path))
+	room := w.o.MaxTotal - int64(live+1)*w.o.MaxBytes
+	for _, f := range all {
+		if room -= f.size; room < 0 {
+			_ = os.Remove(filepath.Join(filepath.Dir(w.o.Path), f.name))
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -130,6 +131,38 @@ func remove(dir, log string, days int) (removed []string, freed int64, err error
 		return removed, freed, fmt.Errorf("clean logs: %w", err)
 	}
 	return removed, freed, nil
+}
+
+// file is a rotated file of the folder.
+type file struct {
+	name string
+	at   time.Time // when it was rotated
+	size int64
+}
+
+// newestFirst lists the rotated files of all logs in dir, the newest first, and
+// counts the live ones. What cannot be read is not there.
+func newestFirst(dir string) (all []file, live int) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, 0
+	}
+	for _, e := range entries {
+		r, isRotated := parseRotated(e.Name())
+		if !e.Type().IsRegular() || !isRotated && filepath.Ext(e.Name()) != ".log" {
+			continue
+		}
+		info, err := e.Info()
+		switch {
+		case err != nil: // compressed or removed meanwhile
+		case isRotated:
+			all = append(all, file{e.Name(), r.at, info.Size()})
+		default:
+			live++
+		}
+	}
+	slices.SortFunc(all, func(a, b file) int { return b.at.Compare(a.at) })
+	return all, live
 }
 
 type rotated struct {

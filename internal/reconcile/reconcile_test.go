@@ -218,7 +218,7 @@ func TestTheWatcherShowsDriftAndBeginsAnewWithTheEngine(t *testing.T) {
 		t.Helper()
 		e.looked(t)
 		want := fmt.Sprintf("# HELP engine_token_drift Tokens that the engines counted beyond the ledger since the last restart of either: of cut requests it may be above 0, never below.\n# TYPE engine_token_drift gauge\nengine_token_drift{type=\"input\"} %d\nengine_token_drift{type=\"output\"} %d\n", input, output)
-		if err := testutil.GatherAndCompare(reg, strings.NewReader(want)); err != nil {
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "engine_token_drift"); err != nil {
 			t.Error(err)
 		}
 	}
@@ -241,4 +241,51 @@ func TestTheWatcherShowsDriftAndBeginsAnewWithTheEngine(t *testing.T) {
 	e.set(12, 4)
 	b.add(row("", time.Now(), 1, 7, 5, ledger.Complete, ledger.Exact))
 	drift(0, -2)
+}
+
+// Of two engines one is ahead of the ledger by what the other is behind: the sum
+// is 0, and both are shown.
+func TestDriftInOneDirectionHidesNoneInTheOther(t *testing.T) {
+	a, b := newEngine(t), newEngine(t)
+	rows := &book{}
+	reg := prometheus.NewRegistry()
+	w := reconcile.NewWatcher(reconcile.Options{Engines: []string{a.address(), b.address()}, Book: rows, Interval: 5 * time.Millisecond, Reg: reg})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = w.Run(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	a.looked(t)
+	b.looked(t)
+	a.set(30, 40) // nobody's record
+	rows.add(row(b.address(), time.Now(), 1, 30, 40, ledger.Complete, ledger.Exact))
+	a.looked(t)
+	b.looked(t)
+	for name, want := range map[string]string{
+		"engine_token_drift":       "input} 0\noutput} 0",
+		"engine_tokens_unrecorded": "input} 30\noutput} 40",
+		"ledger_tokens_excess":     "input} 30\noutput} 40",
+	} {
+		if got := values(t, reg, name); got != want {
+			t.Errorf("%s: got %q, want %q", name, got, want)
+		}
+	}
+}
+
+// values are a metric's, by type.
+func values(t *testing.T, reg *prometheus.Registry, name string) string {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name {
+				out = append(out, fmt.Sprintf("%s} %.0f", m.GetLabel()[0].GetValue(), m.GetGauge().GetValue()))
+			}
+		}
+	}
+	return strings.Join(out, "\n")
 }

@@ -28,7 +28,8 @@ type Options struct {
 	Path     string
 	Interval time.Duration // 0: 15 s
 	Log      hclog.Logger
-	// Reg gets engine_token_drift{type}.
+	// Reg gets engine_token_drift, engine_tokens_unrecorded and
+	// ledger_tokens_excess, each by type.
 	Reg prometheus.Registerer
 }
 
@@ -37,7 +38,10 @@ type Watcher struct {
 	o      Options
 	client *http.Client
 	drift  *prometheus.GaugeVec
-	spans  []*span // by engine, touched by Run only
+	// missing and excess are the two directions of drift: of the sum, one engine's
+	// would hide another's.
+	missing, excess *prometheus.GaugeVec
+	spans           []*span // by engine, touched by Run only
 }
 
 // span is the running window of one engine. It begins with the service or with
@@ -69,13 +73,20 @@ func NewWatcher(o Options) *Watcher {
 			Help: "Tokens that the engines counted beyond the ledger since the last restart of either: of cut requests it may be above 0, never below.",
 		}, []string{"type"}),
 	}
-	w.drift.WithLabelValues("input").Set(0)
-	w.drift.WithLabelValues("output").Set(0)
-	if o.Reg != nil {
-		o.Reg.MustRegister(w.drift)
-	}
+	w.missing = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "engine_tokens_unrecorded",
+		Help: "Tokens that engines counted beyond the ledger, of the engines that are ahead of it: of cut requests, or of whoever reaches an engine without the gateway.",
+	}, []string{"type"})
+	w.excess = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "ledger_tokens_excess",
+		Help: "Tokens that the ledger says beyond what engines counted, of the engines that are behind it: must be 0.",
+	}, []string{"type"})
 	for _, e := range o.Engines {
 		w.spans = append(w.spans, &span{engine: e})
+	}
+	w.show()
+	if o.Reg != nil {
+		o.Reg.MustRegister(w.drift, w.missing, w.excess)
 	}
 	return w
 }
@@ -106,17 +117,28 @@ func (w *Watcher) look(ctx context.Context) {
 		}
 		began = began || fresh
 	}
-	var sum Counters
-	for _, s := range w.spans {
-		sum.Prompt += s.drift.Prompt
-		sum.Generation += s.drift.Generation
-	}
-	w.drift.WithLabelValues("input").Set(float64(sum.Prompt))
-	w.drift.WithLabelValues("output").Set(float64(sum.Generation))
+	w.show()
 	if began && w.o.Path != "" {
 		if err := save(w.o.Path, w.baselines()); err != nil {
 			w.o.Log.Warn("cannot keep the baselines of reconciliation", "error", err)
 		}
+	}
+}
+
+// show sets the gauges to the drift of all engines.
+func (w *Watcher) show() {
+	for kind, of := range map[string]func(Counters) int64{
+		"input":  func(c Counters) int64 { return c.Prompt },
+		"output": func(c Counters) int64 { return c.Generation },
+	} {
+		var missing, excess int64
+		for _, s := range w.spans {
+			missing += max(0, of(s.drift))
+			excess += max(0, -of(s.drift))
+		}
+		w.drift.WithLabelValues(kind).Set(float64(missing - excess))
+		w.missing.WithLabelValues(kind).Set(float64(missing))
+		w.excess.WithLabelValues(kind).Set(float64(excess))
 	}
 }
 

@@ -98,6 +98,9 @@ type Status struct {
 	Restarts int       `json:"restarts"`             // unasked ones
 	By       Restarts  `json:"restarts_by,omitzero"` // all of them; absent while there was none
 	LastExit *Exit     `json:"last_exit,omitempty"`
+	// LostLines of the log, since the launcher's start; whoever keeps it fills
+	// this in.
+	LostLines int64 `json:"lost_log_lines,omitempty"`
 }
 
 // GaveUpError is returned when a child is not started again. Its text shows the

@@ -1,0 +1,33 @@
+package config
+
+import (
+	"fmt"
+	"os"
+)
+
+// openFiles says which files that hold a secret can be read by users who have no
+// business with them. A file that is not there, or cannot be looked at, is
+// reported by whoever needs it.
+func (c *Config) openFiles() []string {
+	var w []string
+	for _, f := range []struct{ key, path string }{
+		{"auth.api_keys_file", c.Auth.APIKeysFile},
+		{"vllm.api_key_file", c.VLLM.APIKeyFile},
+		{"launcher.token_file", c.Launcher.TokenFile},
+		{"store.redis.password_file", c.Store.Redis.PasswordFile},
+		{"tls.key_file", c.TLS.KeyFile},
+	} {
+		if f.path == "" {
+			continue
+		}
+		info, err := os.Stat(f.path)
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		// A group may be meant to read it; nobody else, and only the owner writes.
+		if mode := info.Mode().Perm(); mode&0o027 != 0 {
+			w = append(w, fmt.Sprintf("%s: %s has mode %04o, so that other users can read or change it: chmod 600 it", f.key, f.path, mode))
+		}
+	}
+	return w
+}
