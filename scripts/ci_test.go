@@ -1,0 +1,41 @@
+package scripts_test
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// CI is what `make ci` says, and that runs each suite once.
+func TestCIIsWhatMakeSaysAndRunsNothingTwice(t *testing.T) {
+	script, err := os.ReadFile("../.ci/run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(script), "\nexec make --no-print-directory ci\n"); n != 1 || strings.Count(string(script), "make --") != 1 {
+		t.Errorf(".ci/run does not run make ci alone:\n%s", script)
+	}
+	makefile, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ci := regexp.MustCompile(`(?m)^ci: (check .*?) ##`).FindSubmatch(makefile)
+	if ci == nil || !strings.Contains(string(makefile), "go mod tidy -diff && go mod verify") {
+		t.Fatal("make ci does not begin with check, or that does not ask whether the module is tidy")
+	}
+	// -n prints the recipes and runs none. It does run those that call make, which check does.
+	targets := strings.Fields(strings.TrimPrefix(string(ci[1]), "check"))
+	cmd := exec.CommandContext(t.Context(), "make", append([]string{"--no-print-directory", "-n"}, targets...)...)
+	cmd.Dir = ".."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("make -n %v: %v", targets, err)
+	}
+	for _, suite := range []string{"./e2e/...", "-tags vllm", "go list ./..."} {
+		if n := strings.Count(string(out), suite); n != 1 {
+			t.Errorf("make %v has %q %d times:\n%s", targets, suite, n, out)
+		}
+	}
+}
