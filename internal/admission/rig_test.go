@@ -74,6 +74,7 @@ type bench struct {
 	reg     *prometheus.Registry
 	mu      sync.Mutex
 	access  []admission.Access
+	stop    func()        // ends the gate's own work, as the service does at its end
 	ahead   time.Duration // of the wall clock; guarded by mu
 }
 
@@ -130,9 +131,12 @@ func newBench(t *testing.T, caps limit.Caps, change ...func(*admission.Options))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = b.Run(ctx) })
-	t.Cleanup(func() {
+	b.stop = func() {
 		cancel()
 		wg.Wait()
+	}
+	t.Cleanup(func() {
+		b.stop()
 		_ = b.limits.Close()
 	})
 	return b

@@ -70,6 +70,26 @@ func TestTheRestOfABatchIsKept(t *testing.T) {
 	})
 }
 
+// TestTheLogKeepsWhatTheLedgerNeverTook: the service stops while the ledger
+// still refuses; what it knows of an end is in the log at least.
+func TestTheLogKeepsWhatTheLedgerNeverTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, unlimited)
+		s := b.live(keyA)
+		b.ledger.fail(nil, ledger.ErrUnavailable)
+		s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted, Report: said(12, 8, false)})
+		b.Witness(admission.Witness{LeaseID: s.LeaseID(), Cause: admission.CauseClient})
+		if got := b.records(); len(got) != 0 {
+			t.Fatalf("the record did not wait for the ledger: %+v", got)
+		}
+		b.stop()
+		got := b.records()
+		if len(got) != 1 || got[0].Reason != ledger.ClientAbort || got[0].Counts.Completion != 8 {
+			t.Errorf("access records: %+v, want one of client_abort with 8 tokens", got)
+		}
+	})
+}
+
 // hasty is a ledger whose callers leave when their intent is written already.
 type hasty struct{ ledger.Store }
 
