@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -71,6 +72,9 @@ func newHost(p *process, cfg *config.Config) (*host, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find own binary: %w", err)
+	}
+	if p.getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1) // it waits, and threads that wake each other up cost more than all it does
 	}
 	h := &host{process: *p, cfg: cfg, self: self, console: newConsole(p.stderr)}
 	if err := unixsock.Folder(cfg.RunDir()); err != nil {

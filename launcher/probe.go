@@ -110,32 +110,64 @@ func (e *engineProbe) models(ctx context.Context) ([]string, error) {
 
 var errNotServing = errors.New("tollgate is not serving")
 
-// tollgateServing asks the gRPC health service on the socket. Every call
-// connects anew: a hung process must not be excused by an old connection.
-func tollgateServing(ctx context.Context, socket string) error {
-	conn, err := grpc.NewClient("passthrough:///tollgate",
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return unixsock.Dial(ctx, socket) }),
-	)
-	if err != nil {
-		return fmt.Errorf("ask tollgate: %w", err)
+// renewEvery is how many probes are sent over one connection. A new one shows
+// that the process still accepts, and costs more than all of them: a process that
+// hangs answers on none.
+const renewEvery = 25
+
+// tollgateProbe asks the gRPC health service on tollgate's socket. It is used by
+// one goroutine at a time.
+type tollgateProbe struct {
+	socket string
+	conn   *grpc.ClientConn // nil: none yet
+	asked  int              // over conn
+}
+
+// serving is nil when tollgate serves.
+func (t *tollgateProbe) serving(ctx context.Context) error {
+	if t.asked >= renewEvery {
+		t.close()
 	}
-	defer func() { _ = conn.Close() }()
-	resp, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
-	if err != nil {
-		return fmt.Errorf("ask tollgate: %w", err)
+	if t.conn == nil {
+		conn, err := grpc.NewClient("passthrough:///tollgate",
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return unixsock.Dial(ctx, t.socket) }),
+		)
+		if err != nil {
+			return fmt.Errorf("ask tollgate: %w", err)
+		}
+		t.conn = conn
 	}
-	if resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+	t.asked++
+	resp, err := healthpb.NewHealthClient(t.conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	switch {
+	case err != nil:
+		t.close() // it may be another process that answers next
+		return fmt.Errorf("ask tollgate: %w", err)
+	case resp.GetStatus() != healthpb.HealthCheckResponse_SERVING:
 		return errNotServing
 	}
 	return nil
+}
+
+func (t *tollgateProbe) close() {
+	if t.conn != nil {
+		_ = t.conn.Close()
+	}
+	t.conn, t.asked = nil, 0
 }
 
 // envoyAdmin speaks to Envoy's admin socket.
 type envoyAdmin struct{ client *http.Client }
 
 func newEnvoyAdmin(socket string) *envoyAdmin {
-	return &envoyAdmin{client: unixsock.HTTPClient(socket, 5*time.Second)}
+	client := unixsock.HTTPClient(socket, 5*time.Second)
+	if t, ok := client.Transport.(*http.Transport); ok {
+		// It is asked every second. Where Envoy is another one by now the
+		// transport connects anew by itself.
+		t.DisableKeepAlives, t.MaxIdleConns = false, 2
+	}
+	return &envoyAdmin{client: client}
 }
 
 // live is nil when Envoy serves.

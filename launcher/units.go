@@ -121,8 +121,7 @@ func (h *host) addTollgate() error {
 	if err != nil {
 		return err
 	}
-	socket := filepath.Join(h.cfg.StateDir, envoy.GRPCSocket)
-	serving := func(ctx context.Context) error { return tollgateServing(ctx, socket) }
+	probe := &tollgateProbe{socket: filepath.Join(h.cfg.StateDir, envoy.GRPCSocket)}
 	return h.add(supervisor.Spec{
 		Name: tollgateName,
 		Command: func() (supervisor.Command, error) {
@@ -130,8 +129,8 @@ func (h *host) addTollgate() error {
 				Path: binary, Args: []string{"serve", "--config", h.config, "--log", "stderr"}, Env: h.gatewayEnv(),
 			}, nil
 		},
-		Ready: serving, ReadyTimeout: serviceReady,
-		Live: serving, LiveInterval: liveInterval, LiveTimeout: liveTimeout, LiveMisses: liveMisses,
+		Ready: probe.serving, ReadyTimeout: serviceReady,
+		Live: probe.serving, LiveInterval: liveInterval, LiveTimeout: liveTimeout, LiveMisses: liveMisses,
 		StopTimeout: serviceStop, Restart: serviceRestart, Permanent: wrongUsage,
 	}, "gateway.log")
 }

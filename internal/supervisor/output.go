@@ -18,26 +18,45 @@ const (
 	pipeSize = 1 << 20
 	// copyBuffer is the most that one read takes.
 	copyBuffer = 64 << 10
-	// copyEvery is the time between two reads of a pipe that is not full: a
-	// service that writes a line for each request would wake us for each.
-	copyEvery = 100 * time.Millisecond
+	// copyLeast and copyMost bound the time between two reads of a pipe that is
+	// not full: a service that writes a line for each request would wake us for
+	// each. In between it is so long that copyGoal is found there: a sixteenth of
+	// what the pipe holds, because the child must not be stopped by a burst.
+	copyLeast = 20 * time.Millisecond
+	copyMost  = 500 * time.Millisecond
+	copyGoal  = pipeSize / 16
 )
 
-// pipes are the outputs of one process.
+// pipes are the outputs of one process. They are read by plain system calls and
+// not through the runtime's poller, which each line that a child writes would
+// wake up, also while nobody wants to read.
 type pipes struct {
-	readers, writers []*os.File
-	to               []io.Writer
+	readers []int // nonblocking
+	writers []*os.File
+	to      []io.Writer
+	wake    int // event that ends the wait for output
+}
+
+func newPipes() (*pipes, error) {
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("make event: %w", err)
+	}
+	return &pipes{wake: wake}, nil
 }
 
 // add makes the pipe that ends in out.
 func (p *pipes) add(out io.Writer) (*os.File, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("make pipe: %w", err)
 	}
-	_, _ = unix.FcntlInt(r.Fd(), unix.F_SETPIPE_SZ, pipeSize) // it works with less
-	_ = unix.SetNonblock(int(r.Fd()), true)                   // Fd made it blocking
-	p.readers, p.writers, p.to = append(p.readers, r), append(p.writers, w), append(p.to, out)
+	w := os.NewFile(uintptr(ends[1]), "output")
+	p.readers, p.writers, p.to = append(p.readers, ends[0]), append(p.writers, w), append(p.to, out)
+	_, _ = unix.FcntlInt(uintptr(ends[0]), unix.F_SETPIPE_SZ, pipeSize) // it works with less
+	if err := unix.SetNonblock(ends[0], true); err != nil {
+		return nil, fmt.Errorf("make pipe: %w", err)
+	}
 	return w, nil
 }
 
@@ -45,7 +64,7 @@ func (p *pipes) add(out io.Writer) (*os.File, error) {
 func (p *pipes) copy(ending <-chan struct{}) (copied <-chan struct{}) {
 	var wg sync.WaitGroup
 	for i := range p.readers {
-		wg.Go(func() { drain(p.to[i], p.readers[i], ending) })
+		wg.Go(func() { drain(p.to[i], p.readers[i], p.wake, ending) })
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); wg.Wait() }()
@@ -54,39 +73,66 @@ func (p *pipes) copy(ending <-chan struct{}) (copied <-chan struct{}) {
 
 // drain copies until the end. A writer that fails loses output; it must not
 // stop the child on a full pipe.
-func drain(out io.Writer, r io.Reader, ending <-chan struct{}) {
-	buf := make([]byte, copyBuffer)
+func drain(out io.Writer, r, wake int, ending <-chan struct{}) {
+	buf, last := make([]byte, copyBuffer), time.Now()
 	for {
-		n, err := r.Read(buf)
-		_, _ = out.Write(buf[:n])
-		if err != nil {
+		n, err := unix.Read(r, buf)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			if !readable(r, wake) {
+				return
+			}
+			continue
+		case err != nil || n == 0:
 			return
 		}
+		_, _ = out.Write(buf[:n])
 		if n == len(buf) {
 			continue
 		}
+		since := time.Since(last)
+		last = time.Now()
 		select {
 		case <-ending:
-		case <-time.After(copyEvery):
+		case <-time.After(patience(n, since)):
 		}
 	}
 }
 
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		_ = f.Close()
+// patience is how long to wait when n bytes have come in a time.
+func patience(n int, since time.Duration) time.Duration {
+	return min(max(time.Duration(float64(since)*copyGoal/float64(max(n, 1))), copyLeast), copyMost)
+}
+
+// readable waits for output, or its end; false when nobody wants it any more.
+func readable(r, wake int) bool {
+	for {
+		fds := []unix.PollFd{{Fd: int32(r), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}} //nolint:gosec // descriptors are small
+		if _, err := unix.Poll(fds, -1); errors.Is(err, unix.EINTR) {
+			continue
+		}
+		return fds[1].Revents == 0
 	}
 }
 
-func (p *pipes) closeWriters() { closeAll(p.writers) }
-func (p *pipes) closeReaders() { closeAll(p.readers) }
+func (p *pipes) closeWriters() {
+	for _, w := range p.writers {
+		_ = w.Close()
+	}
+}
 
-// expire ends the reads of those who wait for output.
-func (p *pipes) expire() {
+// close gives back what copy has read from.
+func (p *pipes) close() {
 	for _, r := range p.readers {
-		_ = r.SetReadDeadline(time.Now())
+		_ = unix.Close(r)
 	}
+	_ = unix.Close(p.wake)
 }
+
+// expire ends the copying of what has not come yet.
+func (p *pipes) expire() { _, _ = unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
 
 // Output runs a command to its end and returns what it wrote to standard output.
 // When ctx ends first it is killed. Nothing of it is left behind, whatever

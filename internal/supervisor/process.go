@@ -70,9 +70,12 @@ func start(c Command, out io.Writer, guard *Guard) (process, error) {
 	p := &osProcess{cmd: cmd, main: c.Main, family: newFamily(c.Forks && guard != nil), guard: guard, ended: make(chan struct{})}
 	cmd.Dir = c.Dir
 	cmd.Env = append(slices.Clone(c.Env), markName+"="+p.family.mark)
-	var pipes pipes
+	pipes, err := newPipes()
+	if err != nil {
+		p.family.cgroup.remove()
+		return nil, err
+	}
 	defer pipes.closeWriters()
-	var err error
 	if cmd.Stdout, err = pipes.add(out); err == nil {
 		cmd.Stderr = cmd.Stdout
 		if c.Stderr != nil {
@@ -84,7 +87,7 @@ func start(c Command, out io.Writer, guard *Guard) (process, error) {
 	}
 	if err != nil {
 		p.family.cgroup.remove()
-		pipes.closeReaders()
+		pipes.close()
 		return nil, err
 	}
 	ending := make(chan struct{})
@@ -99,7 +102,7 @@ func start(c Command, out io.Writer, guard *Guard) (process, error) {
 			pipes.expire()
 			<-copied
 		}
-		pipes.closeReaders()
+		pipes.close()
 		guard.remove(p.family)
 		p.family.cgroup.remove()
 	}()
