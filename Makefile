@@ -9,11 +9,12 @@ VLLM    := python3 scripts/vllm/install.py
 MODEL   ?= tiny
 REDIS   := python3 scripts/fetch_redis.py
 CLIENTS := python3 scripts/fetch_clients.py
+NGINX   := python3 scripts/fetch_nginx.py
 PROMTOOL := python3 scripts/fetch_promtool.py
 # Black-box suites run one after the other: they watch clocks, and each starts several processes.
 # What tests through real programs need; each is fetched or built once.
-REAL    := envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && clients=$$($(CLIENTS)) && promtool=$$($(PROMTOOL)) && \
-	ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" CLIENTS_BIN="$$clients" PROMTOOL_BIN="$$promtool" E2E=require
+REAL    := envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && clients=$$($(CLIENTS)) && promtool=$$($(PROMTOOL)) && nginx=$$($(NGINX)) && \
+	ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" CLIENTS_BIN="$$clients" PROMTOOL_BIN="$$promtool" NGINX_BIN="$$nginx" E2E=require
 
 .DEFAULT_GOAL := help
 .PHONY: help build envoy vllm run run-vllm test lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof check vuln ci changelog hooks clean

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Prints the path of an nginx for the tests, fetching it if need be.
+
+An nginx named by NGINX_BIN, or one in PATH, is used as it is when it is version
+1.18 or later. Otherwise the Debian packages of it and of the libraries that it
+needs are fetched with apt-get, which checks them against the archive's signed
+index, and unpacked into .cache/nginx in one step; nothing is installed. The
+versions are pinned; where the archive has replaced one by a security update, that
+one is taken. Where the machine has no package lists, lists are fetched into
+.cache. No root. Progress goes to stderr, the path alone to stdout.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+sys.dont_write_bytecode = True  # no __pycache__ beside the scripts
+import fetch_envoy  # noqa: E402
+from fetch_envoy import Failure, say  # noqa: E402
+
+OLDEST = (1, 18)
+# Debian 12. The rest of what nginx depends on is of no use to a test.
+PINNED = {
+    "nginx": "1.22.1-9+deb12u11",
+    "libpcre2-8-0": "10.42-1+deb12u2",
+    "libssl3": "3.0.22-1~deb12u2",
+    "zlib1g": "1:1.2.13.dfsg-1",
+    "libcrypt1": "1:4.4.33-2",
+}
+CACHE = fetch_envoy.ROOT / ".cache" / "nginx"
+# Beside the program, so that it finds its libraries wherever the folder lies.
+WRAPPER = """#!/bin/sh
+here=$(dirname "$(readlink -f "$0")")
+LD_LIBRARY_PATH=$(echo "$here"/root/usr/lib/*-linux-gnu):$(echo "$here"/root/lib/*-linux-gnu) exec "$here/root/usr/sbin/nginx" "$@"
+"""
+
+
+def version_of(binary):
+    """The version a program reports, as a tuple of numbers; empty when it is no nginx."""
+    try:
+        out = subprocess.run([str(binary), "-v"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", out.decode("utf-8", "replace"))
+    return tuple(int(n) for n in found.groups()) if found else ()
+
+
+def installed():
+    """An nginx that is already on this machine, or None."""
+    named = os.environ.get("NGINX_BIN", "")
+    if named:
+        found = shutil.which(named)
+        if not found or version_of(found)[:2] < OLDEST:
+            raise Failure(f"NGINX_BIN names {named}, which is not an nginx of version 1.18 or later")
+        return found
+    found = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    return found if found and version_of(found)[:2] >= OLDEST else None
+
+
+def apt(options, arguments, folder):
+    """Runs apt-get; what it says goes to stderr."""
+    command = ["apt-get", "-q", "-o", "Debug::NoLocking=1"]
+    if os.geteuid() == 0:
+        command += ["-o", "APT::Sandbox::User=root"]  # or it complains that another user cannot write here
+    return subprocess.run(command + options + arguments, cwd=folder, stdout=sys.stderr, stderr=sys.stderr).returncode == 0
+
+
+def own_lists():
+    """Options that make apt-get use lists of packages under .cache."""
+    for sub in ("lists/partial", "archives/partial"):
+        (CACHE / "apt" / sub).mkdir(parents=True, exist_ok=True)
+    return ["-o", f"Dir::State::lists={CACHE / 'apt' / 'lists'}", "-o", f"Dir::Cache={CACHE / 'apt'}"]
+
+
+def download(folder):
+    """The packages, as files in the folder."""
+    for tool in ("apt-get", "dpkg-deb"):
+        if not shutil.which(tool):
+            raise Failure(f"there is no {tool} here: name an nginx in NGINX_BIN, or install one")
+    pinned = [f"{name}={version}" for name, version in PINNED.items()]
+    say("fetching nginx for the tests, with apt-get (about 3 MB), once")
+    if apt([], ["download", *pinned], folder):
+        return
+    options = own_lists()
+    say("fetching the lists of packages first")
+    if not apt(options, ["update"], folder):
+        raise Failure("apt-get could not fetch its lists (see above). Name an nginx in NGINX_BIN, or install one")
+    if not apt(options, ["download", *pinned], folder):
+        say("the archive has other versions than the pinned ones: taking those")
+        if not apt(options, ["download", *PINNED], folder):
+            raise Failure("apt-get could not fetch nginx (see above). Name one in NGINX_BIN, or install it")
+
+
+def fetched():
+    """The cached nginx, fetched if it is not there yet."""
+    target = CACHE / PINNED["nginx"].replace("+", "-")
+    program = target / "nginx"
+    if version_of(program)[:2] >= OLDEST:
+        return str(program)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=str(CACHE), prefix="fetch-") as name:
+        folder = pathlib.Path(name)
+        download(folder)
+        ready = folder / "ready"
+        (ready / "root").mkdir(parents=True)
+        for package in folder.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", str(package), str(ready / "root")], check=True)
+        wrapper = ready / "nginx"
+        wrapper.write_text(WRAPPER, encoding="utf-8")
+        wrapper.chmod(0o755)
+        if version_of(wrapper)[:2] < OLDEST:
+            raise Failure("the fetched nginx does not run on this machine: name another in NGINX_BIN")
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(ready, target)
+    return str(program)
+
+
+def main():
+    try:
+        print(installed() or fetched())
+    except (Failure, OSError, subprocess.SubprocessError) as err:
+        say(f"fetch nginx: {err}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
