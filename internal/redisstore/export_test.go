@@ -6,6 +6,9 @@ import (
 	"github.com/redis/rueidis"
 )
 
+// BeatInterval is the time between two beats of a replica.
+const BeatInterval = beatInterval
+
 // TestClock is the key that scripts take their time from under [WithClock], µs.
 // The scripts of a store that is opened without it know nothing of such a key.
 const TestClock = "{tollgate}:test-clock"

@@ -114,6 +114,43 @@ func TestDeadReplicaGivesItsLeasesBack(t *testing.T) {
 	}
 }
 
+// TestOneBeatRemovesAllDeadLeases: a script removes 500 at most, so that no
+// decision waits for thousands; the beat of a replica calls it until none is left.
+func TestOneBeatRemovesAllDeadLeases(t *testing.T) {
+	s := startServer(t)
+	client := s.dial()
+	pass := func(d time.Duration) {
+		t.Helper()
+		if err := client.Do(t.Context(), client.B().Incrby().Key(redisstore.TestClock).Increment(d.Microseconds()).Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func() int64 { // looks without removing any
+		t.Helper()
+		n, err := client.Do(t.Context(), client.B().Zcard().Key("{tollgate}:leases").Build()).AsInt64()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	pass(time.Duration(time.Now().UnixNano()))
+	clocked := func(o *redisstore.Options) { *o = o.WithClock("{tollgate}:") }
+	dead := s.open(t, clocked)
+	s.open(t, clocked) // the one that beats
+	const leases = 1700
+	c := caps(func(c *limit.Caps) { c.Global = leases })
+	for i := range leases {
+		admit(t, dead, fmt.Sprint(i), c)
+	}
+	dead.Abandon()
+	if n := left(); n != leases {
+		t.Fatalf("%d leases, want %d", n, leases)
+	}
+	pass(20 * time.Second)
+	await(t, 20*time.Second, "a beat", func() bool { return left() < leases })
+	await(t, redisstore.BeatInterval/2, "none to be left before the next beat", func() bool { return left() == 0 })
+}
+
 // TestLiveLeaseOutlivesItsTTL is the same on the server's real clock: a lease
 // that the gate renews as it does in service lives on, and ends within 15 s of
 // its replica.
