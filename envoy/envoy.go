@@ -27,6 +27,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"tollgate/internal/config"
+	doors "tollgate/internal/route"
 	"tollgate/internal/unixsock"
 )
 
@@ -43,6 +44,8 @@ const (
 type Params struct {
 	ListenAddress  string // an IP address
 	ListenPort     int
+	AdminAddress   string // of admin_listen; empty: the edge has its paths
+	AdminPort      int
 	TLSCertFile    string // absolute; empty serves plain HTTP
 	TLSKeyFile     string // absolute
 	AllowOrigins   []string
@@ -174,6 +177,24 @@ func logLevel(level string) string {
 	}
 }
 
+// Listener is one address that clients connect to.
+type Listener struct {
+	Name    string
+	Address string // an IP address
+	Port    int
+	Door    string // what the check is told; empty where there is one listener for all
+}
+
+// Listeners are the edge, and the administrators' own where there is one.
+func (p Params) Listeners() []Listener {
+	edge := Listener{Name: "edge", Address: p.ListenAddress, Port: p.ListenPort}
+	if p.AdminAddress == "" {
+		return []Listener{edge}
+	}
+	edge.Door = doors.Public
+	return []Listener{edge, {Name: "admin", Address: p.AdminAddress, Port: p.AdminPort, Door: doors.Private}}
+}
+
 // AnyOrigin reports whether every web page may call.
 func (p Params) AnyOrigin() bool { return slices.Contains(p.AllowOrigins, "*") }
 
@@ -204,7 +225,7 @@ func (p Params) UpstreamDNS() bool {
 // check reports everything that would make a document Envoy misreads or refuses.
 func (p Params) check() error {
 	var errs []error
-	texts := append([]string{p.ListenAddress, p.TLSCertFile, p.TLSKeyFile, p.APIKeyFile, p.SecretsFile}, p.AllowOrigins...)
+	texts := append([]string{p.ListenAddress, p.AdminAddress, p.TLSCertFile, p.TLSKeyFile, p.APIKeyFile, p.SecretsFile}, p.AllowOrigins...)
 	sockets := []string{p.GRPCSocket, p.HTTPSocket, p.AdminSocket}
 	texts = append(texts, sockets...)
 	for _, e := range p.Upstreams {

@@ -37,6 +37,16 @@ func ParamsFor(cfg *config.Config) (Params, error) {
 	if p.ListenAddress, err = listenAddress(host); err != nil {
 		errs = append(errs, fmt.Errorf("listen: %w", err))
 	}
+	if cfg.AdminListen != "" {
+		host, port, err := splitHostPort(cfg.AdminListen)
+		if err == nil {
+			p.AdminAddress, err = listenAddress(host)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("admin_listen: %w", err))
+		}
+		p.AdminPort = port
+	}
 	if p.Upstreams, err = upstreams(cfg.VLLM); err != nil {
 		errs = append(errs, err)
 	}

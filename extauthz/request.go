@@ -21,6 +21,9 @@ const (
 	checkAttributes = 1
 	attrSource      = 1 // AttributeContext
 	attrRequest     = 4
+	attrContext     = 10 // a map; its entries have a key and a value
+	entryKey        = 1
+	entryValue      = 2
 	peerAddress     = 1 // Peer
 	requestHTTP     = 2 // Request
 	httpMethod      = 2 // HttpRequest
@@ -37,6 +40,7 @@ type check struct {
 	method, path, host string
 	protocol           string // "HTTP/1.1"
 	route              route.Route
+	door               string // which listener it came to; "" where there is one
 	peer               string // the address that the client connects from
 	headers            headers
 }
@@ -91,8 +95,28 @@ func (c *check) attribute(f wire.Field) error {
 			}
 			return wire.Each(f.Bytes, c.http)
 		})
+	case attrContext:
+		return c.context(f.Bytes)
 	}
 	return nil
+}
+
+// context reads an entry of context_extensions, which a listener of envoy.yaml has.
+func (c *check) context(entry []byte) error {
+	var key, value string
+	err := wire.Each(entry, func(f wire.Field) error {
+		switch f.Num {
+		case entryKey:
+			key = string(f.Bytes)
+		case entryValue:
+			value = string(f.Bytes)
+		}
+		return nil
+	})
+	if key == "door" {
+		c.door = value
+	}
+	return err
 }
 
 // http reads a field of an HttpRequest.
@@ -169,7 +193,7 @@ func (s *Server) arrival(c *check) admission.Arrival {
 			a.Addr = addr
 		}
 	}
-	a.Local = s.o.TrustedProxies == 0 && peer.IsLoopback() && c.direct() && loopbackHost(c.host) && ownPort(c.host, s.o.Port) && loopbackOrigin(h.origin)
+	a.Local = s.o.TrustedProxies == 0 && peer.IsLoopback() && c.direct() && loopbackHost(c.host) && ownPort(c.host, s.port(c)) && loopbackOrigin(h.origin)
 	return a
 }
 
@@ -178,6 +202,14 @@ func (s *Server) arrival(c *check) admission.Arrival {
 func (c *check) direct() bool {
 	absolute := c.headers.scheme && strings.HasPrefix(c.protocol, "HTTP/1")
 	return c.protocol != "HTTP/1.0" && !c.headers.relayed && !absolute
+}
+
+// port is the one of the listener that the request came to.
+func (s *Server) port(c *check) string {
+	if c.door == route.Private {
+		return s.o.AdminPort
+	}
+	return s.o.Port
 }
 
 // ownPort: the port in Host, where there is one, is the gateway's own. Another is

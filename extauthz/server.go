@@ -26,6 +26,7 @@ type Admitter interface {
 type Options struct {
 	TrustedProxies int      // hops in front of Envoy whose x-forwarded-for is believed
 	Port           string   // the one that clients of this machine connect to; "" = any
+	AdminPort      string   // the same of the administrators' listener, where there is one
 	AllowOrigins   []string // whose pages may call; "*" = all
 	MaxBody        int64    // bytes; 0 = no bound
 	Log            hclog.Logger

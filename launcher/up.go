@@ -102,6 +102,9 @@ func (h *host) ensureKeys() error {
 func (h *host) up() error {
 	admin := newEnvoyAdmin(filepath.Join(h.cfg.StateDir, envoy.AdminSocket))
 	addresses := map[string]string{"listen": h.cfg.Listen, "metrics_listen": h.cfg.MetricsListen}
+	if h.cfg.AdminListen != "" {
+		addresses["admin_listen"] = h.cfg.AdminListen
+	}
 	adapters, err := h.addEngineIfAsked(addresses)
 	if err == nil {
 		err = errors.Join(h.addTollgate(), h.addEnvoy(admin))

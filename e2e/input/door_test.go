@@ -57,3 +57,53 @@ func TestTheScrapePageHasLoopbackNamesOnly(t *testing.T) {
 		}
 	}
 }
+
+// With a listener of their own, administrators' paths are there and nowhere else.
+func TestAdministratorsMayHaveADoorOfTheirOwn(t *testing.T) {
+	port := stack.FreePort(t)
+	s := stack.Start(t, stack.Options{Config: "admin_listen: 127.0.0.1:" + itoa(port)})
+	public, private := s.URL, "http://127.0.0.1:"+itoa(port)
+	for _, c := range []struct {
+		method, path    string
+		public, private int
+	}{
+		{"GET", "/admin/keys", 404, 200}, {"GET", "/metrics", 404, 200}, {"PUT", "/admin/keys", 404, 405},
+		{"GET", "/v1/models", 200, 404}, {"POST", "/v1/models", 405, 404}, {"GET", "/health", 200, 200}, {"GET", "/nowhere", 404, 404},
+		{"GET", "/admin/../admin/keys", 404, 200},
+	} {
+		for base, want := range map[string]int{public: c.public, private: c.private} {
+			s.URL = base
+			if a := s.Admin(c.method, c.path, ""); a.StatusCode != want {
+				t.Errorf("%s %s on %s: %d %s, want %d", c.method, c.path, base, a.StatusCode, a.Bytes, want)
+			}
+		}
+	}
+	s.URL = private
+	if a := s.Post(stack.ChatPath, hello); a.StatusCode != http.StatusNotFound {
+		t.Errorf("inference on the administrators' listener: %d %s", a.StatusCode, a.Bytes)
+	}
+	if a := s.Do(s.HTTP1, "GET", "/health", ""); a.JSON()["default_key"] == nil {
+		t.Errorf("a local client there: %s", a.Bytes)
+	}
+	s.URL = public
+	if a := s.Post(stack.ChatPath, hello); a.StatusCode != http.StatusOK {
+		t.Errorf("inference: %d %s", a.StatusCode, a.Bytes)
+	}
+}
+
+// Pages of other origins read nothing of an administrator's, on one listener or two.
+func TestAdminAnswersNoForeignOrigin(t *testing.T) {
+	s := stack.Start(t, stack.Options{})
+	const origin, admin = "Origin: https://evil.example", "Authorization: Bearer " + stack.AdminKey
+	for name, a := range map[string]*stack.Answer{
+		"an answer":     s.Raw(request("GET", "/admin/keys", "", origin, admin)),
+		"a refusal":     s.Raw(request("GET", "/admin/keys", "", origin)),
+		"the metrics":   s.Raw(request("GET", "/metrics", "", origin, admin)),
+		"a preflight":   s.Raw(request("OPTIONS", "/admin/keys", "", origin, "Access-Control-Request-Method: DELETE")),
+		"one for these": s.Raw(request("OPTIONS", "/metrics", "", origin, "Access-Control-Request-Method: GET")),
+	} {
+		if a.Response == nil || a.Header.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s: %v", name, a.Response)
+		}
+	}
+}

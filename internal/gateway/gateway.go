@@ -262,8 +262,9 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	})
 	g.keys.OnChange(func(_, ring *apikey.Ring) { g.gate.Revoke(ring) })
 	_, port, _ := net.SplitHostPort(g.cfg.Listen) // checked with the configuration
+	_, adminPort, _ := net.SplitHostPort(g.cfg.AdminListen)
 	g.check = extauthz.NewServer(g.gate, extauthz.Options{
-		TrustedProxies: g.cfg.TrustedProxies, Port: port, AllowOrigins: g.cfg.CORS.AllowOrigins,
+		TrustedProxies: g.cfg.TrustedProxies, Port: port, AdminPort: adminPort, AllowOrigins: g.cfg.CORS.AllowOrigins,
 		MaxBody: int64(g.cfg.Request.MaxBodyMB) << 20, Log: log.Named("extauthz"),
 	})
 	bodies := extproc.NewBudget(int64(g.cfg.Request.MaxInflightBodyMB)<<20, int64(g.cfg.Request.MaxBodyMB)<<20)

@@ -39,6 +39,25 @@ const (
 	WaitHeader = "x-tollgate-wait"
 )
 
+// Doors are the listeners that a check may be told of, where admin_listen gives
+// administrators one of their own. Without, no door is named and all paths are there.
+const (
+	Public  = "public"
+	Private = "private"
+)
+
+// Behind reports whether the route is behind the door: those that are private
+// behind theirs, all others behind the public one, and open pages behind both.
+func (r Route) Behind(door string) bool {
+	switch door {
+	case Public:
+		return !r.Private
+	case Private:
+		return r.Private || r.Class == admission.Open && len(r.Methods) > 0
+	}
+	return true
+}
+
 // Route is one row.
 type Route struct {
 	Endpoint string // canonical path

@@ -55,3 +55,15 @@ func TestWhatIsNotThereIsOneLabel(t *testing.T) {
 		t.Errorf("label %s", got)
 	}
 }
+
+func TestBehind(t *testing.T) {
+	for path, want := range map[string][3]bool{ // no door, public, private
+		"/v1/chat/completions": {true, true, false}, "/v1/models": {true, true, false}, "/admin/keys": {true, false, true},
+		"/metrics": {true, false, true}, "/health": {true, true, true}, "/nowhere": {true, true, false},
+	} {
+		r := route.Of(path)
+		if got := [3]bool{r.Behind(""), r.Behind(route.Public), r.Behind(route.Private)}; got != want {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
+	}
+}
