@@ -4,6 +4,7 @@ include Tools.mk
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 PKG     ?= ./...
+PREFIX  ?= /usr/local
 ENVOY   := python3 scripts/fetch_envoy.py
 VLLM    := python3 scripts/vllm/install.py
 MODEL   ?= tiny
@@ -17,7 +18,7 @@ REAL    := envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && clients=$$($(CLIENTS)) &&
 	ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" CLIENTS_BIN="$$clients" PROMTOOL_BIN="$$promtool" NGINX_BIN="$$nginx" E2E=require
 
 .DEFAULT_GOAL := help
-.PHONY: help build envoy vllm run run-vllm test lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof check vuln ci changelog hooks clean
+.PHONY: help build install envoy vllm run run-vllm test lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof check vuln ci changelog hooks clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +29,15 @@ build: ## bin/tollgate and bin/launcher
 
 envoy: ## fetch the pinned Envoy once and print its path
 	@$(ENVOY)
+
+# A package is made with DESTDIR; a GPU host needs no Envoy: WITH_ENVOY=no.
+install: build ## programs, Envoy and systemd units under PREFIX (/usr/local); DESTDIR, WITH_ENVOY=no
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/lib/tollgate" "$(DESTDIR)$(PREFIX)/lib/systemd/system"
+	install -m 755 bin/tollgate bin/launcher "$(DESTDIR)$(PREFIX)/bin"
+	for unit in tollgate tollgate-vllm; do \
+		sed 's|@PREFIX@|$(PREFIX)|g' deploy/systemd/$$unit.service > "$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service" && \
+		chmod 644 "$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service" || exit 1; done
+	[ "$(WITH_ENVOY)" = no ] || { envoy=$$($(ENVOY)) && install -m 755 "$$envoy" "$(DESTDIR)$(PREFIX)/lib/tollgate/envoy"; }
 
 # exec: the launcher takes the place of the recipe's shell, so that a Ctrl-C reaches it exactly once.
 run: build ## build, fetch Envoy, start the whole stack in the foreground; Ctrl-C stops it
