@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -16,7 +17,7 @@ var saidVersion = regexp.MustCompile(`version: *[0-9a-f]+/([0-9]+)\.([0-9]+)\.([
 func CheckVersion(said string) (newer string, err error) {
 	m := saidVersion.FindStringSubmatch(said)
 	if m == nil {
-		return "", fmt.Errorf("is not Envoy: its answer to --version names none; `make envoy` fetches the right one, envoy.binary or ENVOY_BIN names another")
+		return "", errors.New("is not Envoy: its answer to --version names none; `make envoy` fetches the right one, envoy.binary or ENVOY_BIN names another")
 	}
 	version := strings.Join(m[1:], ".")
 	switch got, want := minor(version), minor(Version); {

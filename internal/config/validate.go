@@ -41,17 +41,17 @@ func (d *decoder) listeners(c *Config) {
 		all = append(all, listener{"vllm.port", net.JoinHostPort(c.VLLM.Host, strconv.Itoa(c.VLLM.Port))})
 	}
 	all = slices.DeleteFunc(all, func(l listener) bool { return l.address == "" })
-	for i, b := range all {
-		for _, a := range all[:i] {
-			b := b
-			if _, written := d.positions[b.key]; !written && d.positions[a.key].line > 0 {
-				a, b = b, a // what the file does not say is not what is wrong in it
+	for i, second := range all {
+		for _, first := range all[:i] {
+			good, bad := first, second
+			if _, written := d.positions[bad.key]; !written && d.positions[good.key].line > 0 {
+				good, bad = bad, good // what the file does not say is not what is wrong in it
 			}
 			switch {
-			case a.address == b.address:
-				d.bad(b.key, "is the same as "+a.key, "give it a port of its own")
-			case overlap(a.address, b.address):
-				d.bad(b.key, "has the port of "+a.key, "give it a port of its own")
+			case good.address == bad.address:
+				d.bad(bad.key, "is the same as "+good.key, "give it a port of its own")
+			case overlap(good.address, bad.address):
+				d.bad(bad.key, "has the port of "+good.key, "give it a port of its own")
 			}
 		}
 	}
@@ -65,14 +65,14 @@ func overlap(a, b string) bool {
 	if errA != nil || errB != nil || portA != portB {
 		return false
 	}
-	any := func(host string) bool { ip := net.ParseIP(host); return host == "" || ip != nil && ip.IsUnspecified() }
+	all := func(host string) bool { ip := net.ParseIP(host); return host == "" || ip != nil && ip.IsUnspecified() }
 	same := func(host string) string {
 		if host == "localhost" {
 			return "127.0.0.1"
 		}
 		return host
 	}
-	return any(hostA) || any(hostB) || same(hostA) == same(hostB)
+	return all(hostA) || all(hostB) || same(hostA) == same(hostB)
 }
 
 func (d *decoder) edge(c *Config) {
