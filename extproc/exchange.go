@@ -271,12 +271,11 @@ func (x *exchange) responseBody(ctx context.Context, chunk []byte, last bool) (*
 	if x.opaque {
 		return responseBodyGoesOn, x.settleAt(ctx, last)
 	}
-	forward, changed := x.meter.Feed(chunk, last)
-	report := x.meter.Report()
-	if !x.covered(ctx, report) {
-		return x.outOfQuota(ctx)
+	if x.session.Metered() && x.request.Stream {
+		return x.meteredBody(ctx, chunk, last)
 	}
-	x.session.Progress(report.Counts)
+	forward, changed := x.meter.Feed(chunk, last)
+	x.session.Progress(x.meter.Report().Counts)
 	err := x.settleAt(ctx, last || x.meter.Ended())
 	if !changed {
 		return responseBodyGoesOn, err

@@ -1,6 +1,7 @@
 package extproc
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strconv"
@@ -39,38 +40,62 @@ func (x *exchange) boundHeader(set []openai.Header) []openai.Header {
 	return set
 }
 
-// covered reports whether the key's quota holds the answer with the chunk that
-// was just read, and remembers what it has come to.
+// meteredBody passes one chunk of a stream whose key has a quota, event by event:
+// the first for which nothing is left is where it ends.
+func (x *exchange) meteredBody(ctx context.Context, chunk []byte, last bool) (*outbound, error) {
+	if x.quotaSpent {
+		return clearedChunk, nil
+	}
+	var passed []byte
+	for more := true; more; {
+		event := chunk
+		if i := bytes.Index(chunk, []byte("\n\n")); i >= 0 {
+			event = chunk[:i+2]
+		}
+		chunk = chunk[len(event):]
+		more = len(chunk) > 0
+		forward, changed := x.meter.Feed(event, last && !more)
+		if !x.covered(ctx, x.meter.Report()) {
+			return x.outOfQuota(ctx, passed)
+		}
+		if passed == nil && !more { // the usual chunk is one event
+			err := x.settleAt(ctx, last || x.meter.Ended())
+			if !changed {
+				return responseBodyGoesOn, err
+			}
+			return x.replaceChunk(forward), err
+		}
+		passed = append(passed, forward...)
+	}
+	return x.replaceChunk(passed), x.settleAt(ctx, last || x.meter.Ended())
+}
+
+// covered reports whether the key's quota holds what the answer has come to, and
+// remembers it as delivered.
 func (x *exchange) covered(ctx context.Context, r usage.Report) bool {
-	if !x.request.Stream || x.quotaSpent {
-		return !x.quotaSpent
-	}
-	if !x.session.Covers(ctx, r) {
-		// What was delivered before counts, and the prompt, which the engine has read.
-		x.last.Counts.Prompt = max(x.last.Counts.Prompt, r.Counts.Prompt)
-		x.last.Counts.Completion = max(0, x.last.Counts.Completion)
-		x.last.Seen, x.last.Anomalies = x.last.Seen || r.Seen, r.Anomalies
-		return false
-	}
-	if x.session.Metered() {
+	if x.session.Covers(ctx, r) {
 		x.last = r
+		x.session.Progress(r.Counts)
+		return true
 	}
-	return true
+	// What was delivered before counts, and the prompt, which the engine has read.
+	x.last.Counts.Prompt = max(x.last.Counts.Prompt, r.Counts.Prompt)
+	x.last.Counts.Completion = max(0, x.last.Counts.Completion)
+	x.last.Seen, x.last.Anomalies = x.last.Seen || r.Seen, r.Anomalies
+	return false
 }
 
 // spentWait is what Envoy gets to pass the last event on before the stream is
 // cut, which ends the engine's work.
 const spentWait = 50 * time.Millisecond
 
-// outOfQuota puts an error event in the place of a chunk for which nothing is
-// left. The record is written before it, and nothing passes after it.
-func (x *exchange) outOfQuota(ctx context.Context) (*outbound, error) {
-	if x.quotaSpent {
-		return clearedChunk, nil
-	}
+// outOfQuota puts an error event in the place of what nothing is left for, behind
+// what has passed of its chunk. The record is written before it, and nothing passes
+// after it.
+func (x *exchange) outOfQuota(ctx context.Context, passed []byte) (*outbound, error) {
 	x.quotaSpent = true
 	err := x.settle(ctx, ledger.Quota)
 	stream := x.stream
 	x.spentTimer = time.AfterFunc(spentWait, func() { _ = stream.WriteStatus(errCut) }) // it fails where the connection is gone
-	return x.replaceChunk(openai.QuotaEvent(x.endpoint, x.request.WantsUsage && x.request.WantsRunning)), err
+	return x.replaceChunk(append(passed, openai.QuotaEvent(x.endpoint, x.request.WantsUsage && x.request.WantsRunning)...)), err
 }

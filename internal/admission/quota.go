@@ -56,9 +56,12 @@ func holdOf(o Order, e limit.Estimate, context int64) limit.Hold {
 // grant takes over what the decision has granted: a bound for an answer that
 // cannot be extended.
 func (s *Session) grant(o Order, hold limit.Hold, tokens, context int64) {
-	s.granted.Store(tokens)
 	s.bound, s.lowered = 0, false
-	if tokens < 0 || hold.Extended || !o.generates() {
+	if hold.Extended {
+		s.granted.Store(tokens)
+		return
+	}
+	if tokens < 0 || !o.generates() {
 		return
 	}
 	most, declared := o.mostPerChoice(context)
@@ -105,5 +108,6 @@ func boolean(b bool) int64 {
 	return 0
 }
 
-// Metered reports whether the key has a quota, so that Covers has something to do.
+// Metered reports whether the answer must be covered by a quota as it runs, so that
+// Covers has something to do.
 func (s *Session) Metered() bool { return s.granted.Load() >= 0 }

@@ -11,11 +11,11 @@ var sequenceRules = []limitsRule{
 	{"sequences take slots, all of them or none", func(r *limitsRig) {
 		c := caps(func(c *limit.Caps) { c.Global, c.Concurrent = 1000, 20 })
 		first, second := r.admit("k", c), r.admit("k", c)
-		d := r.sequences(first, c, 16, limit.Admitted)
+		r.sequences(first, c, 16, limit.Admitted)
 		r.equal("slots of the key", r.view("k").Slots, 17)
 		r.equal("slots of the gateway", r.totals().Slots, 17)
 		r.equal("leases", r.totals().Leases, 2)
-		d = r.sequences(second, c, 5, limit.KeySlots)
+		d := r.sequences(second, c, 5, limit.KeySlots)
 		r.equal("slots needed", d.Need, 4)
 		r.equal("slots free", d.Free, 3)
 		r.equal("slots after a refusal", r.view("k").Slots, 17)
