@@ -13,6 +13,8 @@ const (
 	endless = 1 << 40
 	// completionsDefault is the bound of an engine for completions that name none.
 	completionsDefault = 16
+	// promptSpare is what a chat template may add to a prompt before it is known.
+	promptSpare = 64
 	// contextSpare is left free beside a prompt that is only estimated: an engine
 	// refuses a bound that reaches beyond its context.
 	contextSpare = 128
@@ -44,6 +46,7 @@ func (o Order) mostPerChoice(context int64) (most int64, declared bool) {
 // quarter of a token a byte at least, whatever was learned of the key's own.
 func holdOf(o Order, e limit.Estimate, context int64) limit.Hold {
 	h := limit.Hold{Prompt: max(e.Prompt, (o.PromptBytes+3)/4), Extended: o.running()}
+	h.Spare = promptSpare*int64(max(o.Prompts, 1)) + h.Prompt/4
 	if !o.generates() {
 		return h
 	}

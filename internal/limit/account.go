@@ -62,9 +62,9 @@ func (a *account) allowTokens(limit, tokens int64, now instant) (time.Duration, 
 	return a.tokens.until(now, room), false
 }
 
-// allowQuota checks that need is left of the quota of the running period.
-// [ErrUnseeded] when its counter is not known.
-func (a *account) allowQuota(caps *Caps, need int64) (time.Duration, bool, error) {
+// allowQuota checks that need is left of the quota of the running period, and
+// beside other requests spare as well. [ErrUnseeded] when its counter is not known.
+func (a *account) allowQuota(caps *Caps, need, spare int64) (time.Duration, bool, error) {
 	if caps.Quota < 0 {
 		return 0, true, nil
 	}
@@ -77,7 +77,7 @@ func (a *account) allowQuota(caps *Caps, need int64) (time.Duration, bool, error
 		return 0, false, ErrUnseeded
 	case caps.Quota-used < need:
 		return 0, false, nil
-	case caps.Quota-used-a.held < need: // what is held may come back any time
+	case a.held > 0 && caps.Quota-used-a.held < need+spare: // what is held may come back any time
 		return time.Second, false, nil
 	}
 	return 0, true, nil

@@ -99,7 +99,10 @@ type Reservation struct {
 // Hold is what a request may need of its key's quota. What is not held is not
 // delivered: that makes a quota hard.
 type Hold struct {
-	Prompt int64 // tokens
+	Prompt int64 // tokens, estimated
+	// Spare is held beside Prompt, which shows its true size only when the engine
+	// has read it. Where the rest has no room for it, one request at a time passes.
+	Spare  int64
 	Output int64 // expected, over all choices
 	Most   int64 // more output than that cannot come
 	Least  int64 // with less output than that the request is refused
@@ -119,21 +122,23 @@ const SmallRest = 4096
 // need is the least that must be left.
 func (h Hold) need() int64 { return max(1, h.Prompt+h.Least) }
 
-// of is what is held when so much is left, prompt included.
-func (h Hold) of(left int64) int64 {
+// of is what a request is granted when so much is left, prompt included, and what
+// is held beside that.
+func (h Hold) of(left int64) (granted, spare int64) {
 	left = max(0, left-h.Prompt)
 	output := max(h.Output, h.Least)
 	if !h.Extended {
 		output = max(2*output, min(SmallRest, left), left/16)
 	}
-	return h.Prompt + min(h.Most, output, left)
+	output = min(h.Most, output, left)
+	return h.Prompt + output, min(h.Spare, left-output)
 }
 
 // bounded brings what a caller names into range.
 func (r Reservation) bounded() Reservation {
 	r.Tokens, r.Slots = bounded(r.Tokens), min(max(r.Slots, 1), maxSlots)
 	h := &r.Hold
-	h.Prompt, h.Output, h.Most, h.Least = bounded(h.Prompt), bounded(h.Output), bounded(h.Most), bounded(h.Least)
+	h.Prompt, h.Spare, h.Output, h.Most, h.Least = bounded(h.Prompt), bounded(h.Spare), bounded(h.Output), bounded(h.Most), bounded(h.Least)
 	return r
 }
 

@@ -128,15 +128,15 @@ func (m *Memory) check(a *account, ask *Ask, now instant) (Denial, time.Duration
 	if !ask.Tokens {
 		return Admitted, 0, nil
 	}
-	return a.check(caps, 1, 1, now) // not spent: room for one token at least
+	return a.check(caps, 1, 1, 0, now) // not spent: room for one token at least
 }
 
 // check is the decision over token window and quota; it changes nothing.
-func (a *account) check(caps *Caps, tokens, need int64, now instant) (Denial, time.Duration, error) {
+func (a *account) check(caps *Caps, tokens, need, spare int64, now instant) (Denial, time.Duration, error) {
 	if retry, ok := a.allowTokens(caps.Tokens, tokens, now); !ok {
 		return TokensWindow, retry, nil
 	}
-	if retry, ok, err := a.allowQuota(caps, need); err != nil || !ok {
+	if retry, ok, err := a.allowQuota(caps, need, spare); err != nil || !ok {
 		return Quota, retry, err
 	}
 	return Admitted, 0, nil

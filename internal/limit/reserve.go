@@ -24,7 +24,7 @@ func (m *Memory) Reserve(_ context.Context, leaseID string, caps Caps, r Reserva
 	denied := m.allowSlots(a, &caps, own, wide)
 	if denied == Admitted {
 		var err error
-		if denied, retry, err = a.check(&caps, r.Tokens, r.Hold.need(), now); err != nil {
+		if denied, retry, err = a.check(&caps, r.Tokens, r.Hold.need(), r.Hold.Spare, now); err != nil {
 			return Decision{}, err
 		}
 	}
@@ -34,7 +34,9 @@ func (m *Memory) Reserve(_ context.Context, leaseID string, caps Caps, r Reserva
 		if caps.Quota >= 0 {
 			used, _ := a.quota.used(caps.QuotaPeriod) // check has seen it
 			l.granted = 0
-			l.hold(r.Hold.of(caps.Quota - used - a.held))
+			granted, spare := r.Hold.of(caps.Quota - used - a.held)
+			l.hold(granted + spare)
+			l.granted = granted
 		}
 	}
 	d := a.decide(denied, retry, &caps, now)

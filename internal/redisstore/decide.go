@@ -165,7 +165,7 @@ func (s *Store) Reserve(ctx context.Context, leaseID string, caps limit.Caps, r 
 	h := r.Hold
 	args := append([]string{
 		leaseID, number(r.Tokens), number(r.Slots),
-		number(bounded(h.Prompt)), number(bounded(h.Output)), number(bounded(h.Most)), number(bounded(h.Least)), flag(h.Extended),
+		number(bounded(h.Prompt)), number(bounded(h.Output)), number(bounded(h.Most)), number(bounded(h.Least)), flag(h.Extended), number(bounded(h.Spare)),
 		number(limit.SmallRest),
 	}, capArgs(&caps)...)
 	err := s.do(ctx, "reserve tokens", func(ctx context.Context) error {

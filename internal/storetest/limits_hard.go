@@ -272,6 +272,29 @@ var holdRules = []limitsRule{
 		r.equal("used", r.view("k").QuotaUsed, 540)
 		r.equal("held in the end", r.view("k").QuotaHeld, 0)
 	}},
+	{"what is spare is held too, and near the end one passes at a time", func(r *limitsRig) {
+		c := quotaCaps(100)
+		r.seed("k", period, 0)
+		hold := limit.Reservation{Hold: limit.Hold{Prompt: 5, Spare: 40, Output: 1, Most: 1, Least: 1, Extended: true}}
+		first, second, third := r.admit("k", c), r.admit("k", c), r.admit("k", c)
+		for _, id := range []string{first, second} {
+			if d, err := r.store.Reserve(r.ctx, id, c, hold); err != nil || d.Granted != 6 {
+				r.t.Fatalf("Reserve: got %d, %v, want 6 granted", d.Granted, err)
+			}
+		}
+		r.equal("held", r.view("k").QuotaHeld, 92)
+		if d, err := r.store.Reserve(r.ctx, third, c, hold); err != nil || d.Denied != limit.Quota || d.RetryAfter != time.Second {
+			r.t.Fatalf("Reserve: got %q after %v, %v, want to wait for the others", d.Denied, d.RetryAfter, err)
+		}
+		r.release(first, 30) // it was more than it seemed
+		r.release(second, 30)
+		if d, err := r.store.Reserve(r.ctx, third, c, hold); err != nil || d.Granted != 6 {
+			r.t.Fatalf("Reserve alone: got %d, %v, want 6 granted", d.Granted, err)
+		}
+		r.equal("held alone", r.view("k").QuotaHeld, 40)
+		r.release(third, 6)
+		r.equal("held in the end", r.view("k").QuotaHeld, 0)
+	}},
 	{"without a quota nothing is held", func(r *limitsRig) {
 		id := r.admit("k", unlimited())
 		d, err := r.store.Reserve(r.ctx, id, unlimited(), limit.Reservation{Hold: limit.Hold{Output: 9, Most: 9}})

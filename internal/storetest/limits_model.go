@@ -257,7 +257,7 @@ func (m *limitsModel) predict(k *modelKey, ask limit.Ask) forecast {
 	case ask.Slot && c.Concurrent >= 0 && keySlots >= c.Concurrent:
 		return forecast{denied: limit.KeySlots, least: time.Second, most: time.Second}
 	case ask.Tokens:
-		return m.predictTokens(k, v, c, 1, 1)
+		return m.predictTokens(k, v, c, 1, 1, 0)
 	}
 	return forecast{}
 }
@@ -265,7 +265,7 @@ func (m *limitsModel) predict(k *modelKey, ask limit.Ask) forecast {
 // slack is what a debt, a broken number, may differ by.
 const slack = 2 * time.Millisecond
 
-func (m *limitsModel) predictTokens(k *modelKey, v limit.View, c limit.Caps, tokens, need int64) forecast {
+func (m *limitsModel) predictTokens(k *modelKey, v limit.View, c limit.Caps, tokens, need, spare int64) forecast {
 	_, _, reserved := m.of(k)
 	held := m.held(k)
 	room := c.Tokens - min(tokens, c.Tokens)
@@ -286,7 +286,7 @@ func (m *limitsModel) predictTokens(k *modelKey, v limit.View, c limit.Caps, tok
 		return forecast{unseeded: true}
 	case c.Quota > 0 && c.Quota-k.quota < need:
 		return forecast{denied: limit.Quota}
-	case c.Quota > 0 && c.Quota-k.quota-held < need:
+	case c.Quota > 0 && held > 0 && c.Quota-k.quota-held < need+spare:
 		return forecast{denied: limit.Quota, least: time.Second, most: time.Second}
 	}
 	return forecast{}

@@ -29,7 +29,7 @@ func (m *limitsModel) drawReservation(t *rapid.T) limit.Reservation {
 	return limit.Reservation{
 		Tokens: count("tokens"), Slots: rapid.Int64Range(0, 6).Draw(t, "slots"),
 		Hold: limit.Hold{
-			Prompt: count("prompt"), Output: count("output"), Most: 10 * count("most"), Least: count("least") / 50,
+			Prompt: count("prompt"), Spare: count("spare") / 4, Output: count("output"), Most: 10 * count("most"), Least: count("least") / 50,
 			Extended: rapid.Bool().Draw(t, "extended"),
 		},
 	}
@@ -60,7 +60,7 @@ func (m *limitsModel) predictReserve(l *modelLease, r limit.Reservation) forecas
 	case own > 0 && m.caps.Concurrent >= 0 && keySlots+own > m.caps.Concurrent:
 		return forecast{denied: limit.KeySlots, least: time.Second, most: time.Second}
 	}
-	return m.predictTokens(l.key, m.view(l.key.id), m.caps, r.Tokens, max(1, r.Hold.Prompt+r.Hold.Least))
+	return m.predictTokens(l.key, m.view(l.key.id), m.caps, r.Tokens, max(1, r.Hold.Prompt+r.Hold.Least), r.Hold.Spare)
 }
 
 func (m *limitsModel) take(l *modelLease, r limit.Reservation, d limit.Decision) {
@@ -75,8 +75,9 @@ func (m *limitsModel) take(l *modelLease, r limit.Reservation, d limit.Decision)
 		if !h.Extended {
 			output = max(2*output, min(4096, left), left/16)
 		}
-		l.held = h.Prompt + min(h.Most, output, max(0, left))
-		l.granted = l.held
+		output = min(h.Most, output, max(0, left))
+		l.granted = h.Prompt + output
+		l.held = l.granted + min(h.Spare, max(0, left)-output)
 	}
 	m.equal("granted", d.Granted, l.granted)
 }
@@ -126,9 +127,11 @@ func (m *limitsModel) extendSome(t *rapid.T) {
 	default:
 		left := max(0, m.caps.Quota-l.key.quota-m.held(l.key))
 		l.granted = max(l.granted, l.total)
-		more := min(max(0, total+limit.ExtendStep-l.granted), left)
+		want := max(0, total+limit.ExtendStep-l.granted)
+		more := min(want, left)
 		l.granted += more
 		l.held += more
+		l.granted += min(want-more, max(0, l.held-(l.granted-l.total))) // its own spare
 	}
 	if err != nil || got != l.granted {
 		m.t.Fatalf("Extend to %d: got %d, %v, want %d", total, got, err, l.granted)

@@ -26,7 +26,7 @@ local function check()
     end
   end
   if not tokens then return 'ok', 0 end
-  return check_tokens(used, key, owed, caps, 1, 1) -- not spent: room for one at least
+  return check_tokens(used, key, owed, caps, 1, 1, 0) -- not spent: room for one at least
 end
 
 local verdict, wait = check()

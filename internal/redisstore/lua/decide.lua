@@ -30,9 +30,9 @@ local function more_slots(l, caps, sequences)
   return math.max(0, own - l.slots), math.max(0, wide - l.wide)
 end
 
--- check_tokens: token window with its debt, then need of the quota. A verdict and
--- the µs to wait.
-local function check_tokens(w, key, d, caps, tokens, need)
+-- check_tokens: token window with its debt, then need of the quota, and beside
+-- other requests spare as well. A verdict and the µs to wait.
+local function check_tokens(w, key, d, caps, tokens, need, spare)
   local a = account(key)
   local reserved = a.reserved
   if caps.tokens == 0 then return 'tokens', WINDOW end
@@ -51,7 +51,7 @@ local function check_tokens(w, key, d, caps, tokens, need)
     local used = quota_used(key, caps.period)
     if not used then return 'unseeded', 0 end
     if caps.quota - used < need then return 'quota', 0 end
-    if caps.quota - used - a.held < need then return 'quota', SECOND end -- what is held may come back any time
+    if a.held > 0 and caps.quota - used - a.held < need + spare then return 'quota', SECOND end -- what is held may come back any time
   end
   return 'ok', 0
 end

@@ -10,5 +10,10 @@ local used = quota_used(l.key, caps.period)
 if not used then return { mark, 'unseeded' } end
 if l.granted < l.total then l.granted = l.total end -- what is over is used already
 local left = math.max(0, caps.quota - used - account(l.key).held)
-hold(l, math.min(math.max(0, total + step - l.granted), left))
+local more = math.max(0, total + step - l.granted)
+hold(l, math.min(more, left))
+if more > left then -- its prompt is known by now: what was spare for it is free
+  l.granted = l.granted + math.min(more - left, math.max(0, l.held - (l.granted - l.total)))
+  redis.call('HSET', base .. 'lease:' .. l.id, 'granted', int(l.granted))
+end
 return { mark, 'ok', l.granted, used }

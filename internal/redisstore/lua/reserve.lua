@@ -1,11 +1,12 @@
 -- ARGV: lease, tokens, sequences, what to hold of the quota (prompt, output, most,
--- least, extended), the rest of a quota that one request may hold alone, six caps.
+-- least, extended, spare), the rest of a quota that one request may hold alone, six
+-- caps.
 -- A lease reserves once.
 if not known_epoch() then return { mark, 'epoch' } end
-local tokens, sequences, small, caps = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[11]), caps_at(12)
+local tokens, sequences, small, caps = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[12]), caps_at(13)
 local want = {
   prompt = tonumber(ARGV[6]), output = tonumber(ARGV[7]), most = tonumber(ARGV[8]), least = tonumber(ARGV[9]),
-  extended = ARGV[10] == '1',
+  extended = ARGV[10] == '1', spare = tonumber(ARGV[11]),
 }
 local more = expire()
 local l = load(ARGV[3])
@@ -14,12 +15,14 @@ local requests, used = slide(window('requests', l.key)), slide(window('tokens', 
 local owed = debt_under(l.key, caps.tokens)
 local own, wide = more_slots(l, caps, sequences)
 
--- held_of is what is held when so much is left, prompt included.
-local function held_of(left)
+-- granted_of is what is granted when so much is left, prompt included, and what is
+-- held beside that.
+local function granted_of(left)
   left = math.max(0, left - want.prompt)
   local output = math.max(want.output, want.least)
   if not want.extended then output = math.max(2 * output, math.min(small, left), math.floor(left / 16)) end
-  return want.prompt + math.min(want.most, output, left)
+  output = math.min(want.most, output, left)
+  return want.prompt + output, math.min(want.spare, left - output)
 end
 
 local verdict, need, free = check_slots(l.key, caps, own, wide, function()
@@ -29,7 +32,7 @@ local verdict, need, free = check_slots(l.key, caps, own, wide, function()
 end)
 local wait = SECOND
 if not verdict then
-  verdict, wait = check_tokens(used, l.key, owed, caps, tokens, math.max(1, want.prompt + want.least))
+  verdict, wait = check_tokens(used, l.key, owed, caps, tokens, math.max(1, want.prompt + want.least), want.spare)
 end
 if verdict == 'ok' then
   redis.call('HSET', base .. 'lease:' .. l.id, 'has_reserved', 1)
@@ -37,7 +40,10 @@ if verdict == 'ok' then
   reserve(l, tokens) -- in full, also above the limit
   if caps.quota >= 0 then
     l.granted = 0
-    hold(l, held_of(caps.quota - quota_used(l.key, caps.period) - account(l.key).held))
+    local granted, spare = granted_of(caps.quota - quota_used(l.key, caps.period) - account(l.key).held)
+    hold(l, granted + spare)
+    l.granted = granted
+    redis.call('HSET', base .. 'lease:' .. l.id, 'granted', int(granted))
   end
 end
 return decision(verdict, wait, requests, used, l.key, caps, owed, {
