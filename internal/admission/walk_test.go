@@ -192,6 +192,12 @@ func (w *walk) named() {
 	w.either = late > 900*time.Millisecond && late < 1500*time.Millisecond
 }
 
+// series are the labels of requests_settled_total.
+type series struct {
+	reason  ledger.EndReason
+	quality ledger.Quality
+}
+
 // checkWalks compares all that is left of the walks with what must be.
 func (b *bench) checkWalks(walks []*walk) {
 	b.t.Helper()
@@ -199,40 +205,54 @@ func (b *bench) checkWalks(walks []*walk) {
 	for _, a := range b.records() {
 		access[a.LeaseID] = append(access[a.LeaseID], a)
 	}
-	type series struct {
-		reason  ledger.EndReason
-		quality ledger.Quality
-	}
 	settled, output := map[series]int{}, int64(0)
 	for _, w := range walks {
 		said := access[w.s.LeaseID()]
-		if len(said) != 1 {
+		switch {
+		case len(said) != 1:
 			w.bad("%d access records, want 1", len(said))
-			continue
-		}
-		if !w.intent {
-			if said[0].Reason != "" {
-				w.bad("nothing was sent to the engine, but its record says %s", said[0].Reason)
-			}
-			continue
-		}
-		rec := b.record(w.s)
-		settled[series{rec.Reason, rec.Quality}]++
-		output += rec.Counts.Completion
-		want := w.want
-		if want == "" {
-			want = ledger.Aborted
-		}
-		if rec.Reason != want && !(w.either && rec.Reason == causes[w.cause]) {
-			w.bad("the ledger says %q, want %q", rec.Reason, want)
-		}
-		if rec.Counts.Completion != w.completion || rec.Quality != ledger.Exact {
-			w.bad("the ledger has %d tokens %s, want %d exact", rec.Counts.Completion, rec.Quality, w.completion)
-		}
-		if a := said[0]; a.Reason != rec.Reason || a.Quality != rec.Quality || a.Counts != rec.Counts {
-			w.bad("the record says %s %s %+v, the ledger %s %s %+v", a.Reason, a.Quality, a.Counts, rec.Reason, rec.Quality, rec.Counts)
+		case w.intent:
+			rec := b.record(w.s)
+			settled[series{rec.Reason, rec.Quality}]++
+			output += rec.Counts.Completion
+			w.check(rec, said[0])
+		case said[0].Reason != "":
+			w.bad("nothing was sent to the engine, but its record says %s", said[0].Reason)
 		}
 	}
+	b.checkMetrics(settled, output)
+	if n := b.Pending(); n != 0 {
+		b.t.Errorf("%d settlements still wait for the ledger", n)
+	}
+	if left := b.totals(); left.Leases != 0 || left.Reserved != 0 {
+		b.t.Errorf("left over: %+v", left)
+	}
+}
+
+// check compares a row and its access record with what the events give.
+func (w *walk) check(rec ledger.Record, said admission.Access) {
+	w.t.Helper()
+	want := w.want
+	if want == "" {
+		want = ledger.Aborted
+	}
+	if w.either && rec.Reason == causes[w.cause] {
+		want = rec.Reason
+	}
+	if rec.Reason != want {
+		w.bad("the ledger says %q, want %q", rec.Reason, want)
+	}
+	if rec.Counts.Completion != w.completion || rec.Quality != ledger.Exact {
+		w.bad("the ledger has %d tokens %s, want %d exact", rec.Counts.Completion, rec.Quality, w.completion)
+	}
+	if said.Reason != rec.Reason || said.Quality != rec.Quality || said.Counts != rec.Counts {
+		w.bad("the record says %s %s %+v, the ledger %s %s %+v", said.Reason, said.Quality, said.Counts, rec.Reason, rec.Quality, rec.Counts)
+	}
+}
+
+// checkMetrics compares the metrics with the rows.
+func (b *bench) checkMetrics(settled map[series]int, output int64) {
+	b.t.Helper()
 	for _, reason := range ledger.EndReasons() {
 		for _, quality := range []ledger.Quality{ledger.Exact, ledger.Partial, ledger.Estimated} {
 			got := b.metric("requests_settled_total", "end_reason", string(reason), "quality", string(quality))
@@ -243,12 +263,6 @@ func (b *bench) checkWalks(walks []*walk) {
 	}
 	if got := b.metric("token_usage_total", "api_key", "a", "type", "output"); got != float64(output) {
 		b.t.Errorf("token_usage_total: %v, the ledger has %d", got, output)
-	}
-	if n := b.Pending(); n != 0 {
-		b.t.Errorf("%d settlements still wait for the ledger", n)
-	}
-	if left := b.totals(); left.Leases != 0 || left.Reserved != 0 {
-		b.t.Errorf("left over: %+v", left)
 	}
 }
 
