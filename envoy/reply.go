@@ -55,7 +55,6 @@ var localReplies = []reply{
 		Type:    invalidRequest, Code: "upgrade_required", AnthropicType: invalidRequest, NoRetry: true,
 	},
 	{When: `response.code == 404`, Message: "Unknown path.", Type: invalidRequest, Code: "not_found", AnthropicType: "not_found_error"},
-	{When: `response.code == 405`, Message: "Method not allowed on this path.", Type: invalidRequest, Code: "method_not_allowed", AnthropicType: invalidRequest},
 	{
 		When: `response.code == 408`, Message: "The request took too long to arrive; send its headers within 10 s and its body within request.body_timeout.",
 		Type: invalidRequest, Code: "request_timeout", AnthropicType: "timeout_error", NoRetry: true,

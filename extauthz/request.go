@@ -140,6 +140,10 @@ func (h *headers) add(name, value []byte) {
 	if bytes.ContainsAny(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
 		name = bytes.ToLower(name)
 	}
+	if one := h.only(name); one != nil {
+		*one = string(value)
+		return
+	}
 	switch string(name) {
 	case "authorization":
 		h.authorization = append(h.authorization, string(value))
@@ -147,10 +151,6 @@ func (h *headers) add(name, value []byte) {
 		h.apiKey = append(h.apiKey, string(value))
 	case "origin":
 		h.origin = append(h.origin, string(value))
-	case "x-request-id":
-		h.requestID = string(value)
-	case "x-envoy-external-address":
-		h.external = string(value)
 	case "sec-fetch-site":
 		h.relayed = h.relayed || string(value) == "cross-site"
 	case "forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip", "x-tollgate-said-proto":
@@ -158,19 +158,30 @@ func (h *headers) add(name, value []byte) {
 	case "x-tollgate-said-scheme":
 		h.scheme = true
 	case "x-forwarded-proto": // Envoy's own; the client's is x-tollgate-said-proto
-	case "content-type":
-		h.contentType = string(value)
-	case "content-length":
-		h.contentLength = string(value)
-	case "upgrade":
-		h.upgrade = string(value)
-	case "anthropic-version":
-		h.anthropicVersion = string(value)
-	case "access-control-request-method":
-		h.preflight = string(value)
 	default:
 		h.relayed = h.relayed || bytes.HasPrefix(name, []byte("x-forwarded-"))
 	}
+}
+
+// only is where a header goes of which one value counts, the last; nil for others.
+func (h *headers) only(name []byte) *string {
+	switch string(name) {
+	case "x-request-id":
+		return &h.requestID
+	case "x-envoy-external-address":
+		return &h.external
+	case "content-type":
+		return &h.contentType
+	case "content-length":
+		return &h.contentLength
+	case "upgrade":
+		return &h.upgrade
+	case "anthropic-version":
+		return &h.anthropicVersion
+	case "access-control-request-method":
+		return &h.preflight
+	}
+	return nil
 }
 
 // arrival reads a check.

@@ -21,6 +21,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 		answer  = "CANARYANSWER91bc"
 		badKey  = "sk-CANARYKEY-0123456789abcdef"
 		session = "CANARYCOOKIE55"
+		model   = "CANARYMODEL3d8e" // told back to whoever asked for it, and to nobody else
 	)
 	marks := []string{prompt, answer, badKey, session, stack.Key, stack.AdminKey, disabledKey}
 	s := stack.Start(t, stack.Options{Keys: manyKeys, Config: "request: {idle_timeout: 1s}"})
@@ -42,7 +43,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	ask(chat(`,"` + prompt + `":1,"` + prompt + `":2`))
 	ask(chat(`,"stop":"`+prompt) + "\xff")
 	ask(prompt)
-	ask(strings.Replace(chat(""), `"tiny"`, `"`+prompt+`"`, 1))
+	ask(strings.Replace(chat(""), `"tiny"`, `"`+model+`"`, 1))
 	ask(chat(""), "Authorization", "Bearer "+badKey)
 	ask(chat(""), "Authorization", "Bearer "+badKey+","+badKey)
 	ask(chat(""), "Authorization", "Bearer "+disabledKey)
@@ -70,6 +71,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 			find("answer "+strconv.Itoa(i), a.Bytes)
 		}
 	}
+	marks = append(marks, model)
 	find("config check", []byte(stdout+stderr))
 	find("metrics", s.Admin("GET", "/metrics", "").Bytes)
 	for _, p := range []*stack.Process{s.Tollgate, s.Envoy} {

@@ -66,7 +66,7 @@ func (a *API) models(w http.ResponseWriter, r *http.Request) {
 func pageOf(models []openai.Model, q url.Values) (page []openai.Model, more bool) {
 	at := func(id string) int { return slices.IndexFunc(models, func(m openai.Model) bool { return m.ID == id }) }
 	limit, err := strconv.Atoi(q.Get("limit"))
-	if err != nil || limit < 1 {
+	if err != nil || limit < 1 || limit > len(models) {
 		limit = len(models)
 	}
 	if before := at(q.Get("before_id")); before >= 0 {
