@@ -37,29 +37,34 @@ func TestUnitsAreInstalledWhole(t *testing.T) {
 		},
 		"tollgate-vllm.service": {"ExecStart=" + prefix + "/bin/launcher vllm --config /etc/tollgate/config.yaml", "KillMode=mixed", "Delegate=yes"},
 	} {
-		path := filepath.Join(prefix, "lib/systemd/system", unit)
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains(string(text), "@") {
-			t.Errorf("%s: a place holder is left:\n%s", unit, text)
-		}
-		for _, line := range want {
-			if !strings.Contains(string(text), line) {
-				t.Errorf("%s: no %q", unit, line)
-			}
-		}
-		if analyze, err := exec.LookPath("systemd-analyze"); err == nil {
-			if out, err := exec.Command(analyze, "verify", "--man=no", path).CombinedOutput(); err != nil || strings.Contains(string(out), "Unknown key") {
-				t.Errorf("%s: %v\n%s", unit, err, out)
-			}
-		}
+		checkUnit(t, filepath.Join(prefix, "lib/systemd/system", unit), want)
 	}
 	for _, name := range []string{"tollgate", "launcher"} {
 		info, err := os.Stat(filepath.Join(prefix, "bin", name))
 		if err != nil || info.Mode().Perm() != 0o755 {
 			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+}
+
+// checkUnit looks into an installed unit.
+func checkUnit(t *testing.T, path string, want []string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), "@") {
+		t.Errorf("%s: a place holder is left:\n%s", path, text)
+	}
+	for _, line := range want {
+		if !strings.Contains(string(text), line) {
+			t.Errorf("%s: no %q", path, line)
+		}
+	}
+	if analyze, err := exec.LookPath("systemd-analyze"); err == nil {
+		if out, err := exec.Command(analyze, "verify", "--man=no", path).CombinedOutput(); err != nil || strings.Contains(string(out), "Unknown key") {
+			t.Errorf("%s: %v\n%s", path, err, out)
 		}
 	}
 }

@@ -265,10 +265,10 @@ func engineEnv(v *config.VLLM, key string, environ []string) []string {
 	}
 	env["NO_COLOR"] = "1"
 	env["VLLM_NO_USAGE_STATS"] = "1"
-	env["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"] = "75" // above Envoy's idle timeout, or connections close under requests
-	env["VLLM_PLUGINS"] = ""                   // unset would load whatever is installed
+	env["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"] = "75"  // above Envoy's idle timeout, or connections close under requests
+	env["VLLM_PLUGINS"] = ""                    // unset would load whatever is installed
 	env["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] = "0" // a public host could lead to a private one
-	env["PYTHONUNBUFFERED"] = "1"              // the log shows what is happening now
+	env["PYTHONUNBUFFERED"] = "1"               // the log shows what is happening now
 	if r := v.LoRA.Runtime; v.LoRA.Enabled && r.Enabled {
 		env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
 		if r.ResolverCacheDir != "" {

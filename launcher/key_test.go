@@ -55,22 +55,7 @@ func TestALocalEngineAnswersNobodyButTheGateway(t *testing.T) {
 	if info, err := os.Stat(s.engineKeyPath()); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode of the key file: %v, %v", info.Mode(), err)
 	}
-	for name, child := range s.state() {
-		args, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(child.PID), "cmdline"))
-		if err != nil || strings.Contains(string(args), key) {
-			t.Errorf("%s: the key is among its arguments, or %v", name, err)
-		}
-		env, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(child.PID), "environ"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := strings.Contains(string(env), key); got != (name == engineName) {
-			t.Errorf("%s: key in the environment: %v", name, got)
-		}
-		if got := strings.Contains(string(env), config.EngineKeyEnv+"="+s.engineKeyPath()+"\x00"); got != (name == tollgateName) {
-			t.Errorf("%s: path of the key in the environment: %v", name, got)
-		}
-	}
+	s.keyStays(key)
 	// After a crash of the engine it is still the one that Envoy has.
 	before := s.state()[engineName]
 	_ = syscall.Kill(before.PID, syscall.SIGKILL)
@@ -87,5 +72,27 @@ func TestALocalEngineAnswersNobodyButTheGateway(t *testing.T) {
 	}
 	if found, _ := filepath.Glob(filepath.Join(s.dir, "state/*/run", engineKeyFile)); len(found) > 0 {
 		t.Errorf("left behind: %q", found)
+	}
+}
+
+// keyStays fails where a process knows more of the key than it must.
+func (s *stack) keyStays(key string) {
+	t := s.t
+	t.Helper()
+	for name, child := range s.state() {
+		args, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(child.PID), "cmdline"))
+		if err != nil || strings.Contains(string(args), key) {
+			t.Errorf("%s: the key is among its arguments, or %v", name, err)
+		}
+		env, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(child.PID), "environ"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(env), key); got != (name == engineName) {
+			t.Errorf("%s: key in the environment: %v", name, got)
+		}
+		if got := strings.Contains(string(env), config.EngineKeyEnv+"="+s.engineKeyPath()+"\x00"); got != (name == tollgateName) {
+			t.Errorf("%s: path of the key in the environment: %v", name, got)
+		}
 	}
 }

@@ -14,18 +14,7 @@ import (
 
 func TestAnEngineThatIsNotThereIsNamedWithTheReason(t *testing.T) {
 	s := newStack(t, "")
-	path := filepath.Join(s.dir, "config.yaml")
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(strings.Replace(string(text), "auto_start: true", "auto_start: false", 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cfg, err := config.Load(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cfg := s.withoutEngine()
 	state, err := filepath.Glob(filepath.Join(s.dir, "state/*"))
 	if err != nil || len(state) != 1 {
 		t.Fatal(state, err)
@@ -50,7 +39,32 @@ func TestAnEngineThatIsNotThereIsNamedWithTheReason(t *testing.T) {
 	if got := s.wait(20 * time.Second); got != 0 {
 		t.Errorf("exit code: got %d, want 0", got)
 	}
-	// What people were told is in the launcher's own log, line by line.
+	s.logged(want, "child started", "child ready", `"@message":"ended"`)
+}
+
+// withoutEngine is the configuration after auto_start was taken back.
+func (s *stack) withoutEngine() *config.Config {
+	t := s.t
+	t.Helper()
+	path := filepath.Join(s.dir, "config.yaml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(strings.Replace(string(text), "auto_start: true", "auto_start: false", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// logged looks into the launcher's own log, which is JSON line by line.
+func (s *stack) logged(words ...string) {
+	t := s.t
+	t.Helper()
 	log, err := os.ReadFile(filepath.Join(s.dir, "logs", "launcher.log"))
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +74,7 @@ func TestAnEngineThatIsNotThereIsNamedWithTheReason(t *testing.T) {
 			t.Errorf("no JSON: %s", line)
 		}
 	}
-	for _, want := range []string{want, "child started", "child ready", `"@message":"ended"`} {
+	for _, want := range words {
 		if !strings.Contains(string(log), want) {
 			t.Errorf("no %q in %s", want, log)
 		}
