@@ -175,3 +175,20 @@ func TestWhereVLLMResolvesNamesAnAdaptersNamePasses(t *testing.T) {
 		}
 	}
 }
+
+func TestAnEngineThatIsSilentForAMomentStaysReady(t *testing.T) {
+	f := start(t)
+	p := watch(t, engine.Options{Endpoints: []string{f.address()}})
+	f.mu.Lock() // it accepts and says nothing
+	p.Refresh(t.Context())
+	ready := p.Ready()
+	f.mu.Unlock()
+	if _, ok := p.Model("base"); !ready || !ok {
+		t.Errorf("after two seconds of silence: ready %v, model %v", ready, ok)
+	}
+	f.Close() // it refuses
+	p.Refresh(t.Context())
+	if s := p.States()[0]; s.Ready || p.Ready() {
+		t.Errorf("without an engine: %+v", s)
+	}
+}
