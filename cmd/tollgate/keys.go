@@ -141,7 +141,7 @@ func (c *keysDisableCmd) Run(env *Env) error {
 
 type keysRotateCmd struct {
 	ID    string        `arg:"" help:"Id of the key, as \"tollgate keys list\" shows it."`
-	Grace time.Duration `default:"24h" help:"How long the old secret still works; 0s ends it at once."`
+	Grace time.Duration `default:"24h" help:"How long the old secret still works, at most 720h; 0s ends it at once."`
 }
 
 // Help is what --help says beside the flags.
@@ -155,8 +155,8 @@ and counters stay: until the grace ends both secrets are the same key.
 
 // Run rotates the key.
 func (c *keysRotateCmd) Run(env *Env) error {
-	if c.Grace < 0 {
-		return usageError("--grace: must not be negative")
+	if c.Grace < 0 || c.Grace > apikey.MaxGrace {
+		return usageError("--grace: must be between 0s and 720h (30 days)")
 	}
 	var secret string
 	done := fmt.Sprintf("rotated, the old secret works for %v more; this is the only time that the new one is shown", c.Grace)
