@@ -21,6 +21,7 @@ import (
 type protocol string
 
 const (
+	http10 protocol = "HTTP/1.0" // proxies of old, and what checks their health
 	http11 protocol = "HTTP/1.1"
 	h2     protocol = "HTTP/2"
 	h2c    protocol = "h2c upgrade" // an offer of HTTP/2 on HTTP/1.1
@@ -48,7 +49,7 @@ type request struct {
 	path    string
 	body    string
 	framing framing
-	headers [][2]string // in lower case
+	headers [][2]string   // in lower case
 	pause   time.Duration // HTTP/2: between a body and its trailers
 }
 
@@ -62,7 +63,7 @@ type answer struct {
 	protocol string
 }
 
-const patience = 10 * time.Second
+const patience = 3 * time.Second
 
 // send sends a request on a connection of its own.
 func send(t *testing.T, address string, r request) answer {
@@ -107,7 +108,11 @@ func sendH1(conn net.Conn, address string, r request) (a answer) {
 // answer; a final one in its place is left to be read.
 func writeH1(conn net.Conn, read *bufio.Reader, address string, r request, a *answer) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nHost: %s\r\n", r.path, address)
+	version := "HTTP/1.1"
+	if r.proto == http10 {
+		version = "HTTP/1.0"
+	}
+	fmt.Fprintf(&b, "POST %s %s\r\nHost: %s\r\n", r.path, version, address)
 	for _, h := range r.headers {
 		fmt.Fprintf(&b, "%s: %s\r\n", h[0], h[1])
 	}

@@ -101,6 +101,8 @@ func (a *API) model(w http.ResponseWriter, r *http.Request) {
 // handed answers what the check has refused and handed over, because Envoy would
 // have sent it with another status.
 func handed(w http.ResponseWriter, r *http.Request, reason string) {
+	// Or the answer would wait for a body that is not read, until its client has sent all of it.
+	w.Header().Set("Connection", "close")
 	d := admission.Deny(admission.Reason(reason))
 	if d.Reason == admission.UnsupportedMedia {
 		d.Message = "gRPC is not spoken here; send JSON with 'content-type: application/json'."
