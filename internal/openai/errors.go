@@ -68,18 +68,8 @@ const maxMessage = 1024
 // Denied is the one place where a reason turns into HTTP.
 func Denied(r admission.Reason) Refusal {
 	switch r {
-	case admission.MissingKey, admission.InvalidKey:
+	case admission.MissingKey, admission.InvalidKey, admission.MalformedKey, admission.NotAdmin:
 		return keyRefusal(r)
-	case admission.MalformedKey:
-		return Refusal{
-			Status: http.StatusBadRequest, Type: typeInvalid, Code: codeInvalid,
-			Message: "The API key is malformed: send one key, in 'Authorization: Bearer sk-...' or in 'x-api-key', without spaces or commas, and no other key beside it.",
-		}
-	case admission.NotAdmin:
-		return Refusal{
-			Status: http.StatusForbidden, Type: typeInvalid, Code: codePermissions,
-			Message: "This route needs an admin key.",
-		}
 	case admission.AddressRate:
 		return rateRefusal("Too many requests from this client address; slow down and try again.")
 	case admission.RequestRate:
@@ -165,11 +155,27 @@ func bodyRefusal(r admission.Reason) Refusal {
 // keyRefusal tells no key from a wrong one. An unknown, a disabled and an expired
 // key are one body: nobody learns which keys exist.
 func keyRefusal(r admission.Reason) Refusal {
-	message := "The API key that was sent is wrong: it is unknown, disabled or expired. Check it, or ask your administrator for a new one."
-	if r == admission.MissingKey {
-		message = "No API key was sent: send it in 'Authorization: Bearer sk-...' or in 'x-api-key'. Ask your administrator for a key."
+	switch r { //nolint:exhaustive // the others are not for here
+	case admission.MalformedKey:
+		return Refusal{
+			Status: http.StatusBadRequest, Type: typeInvalid, Code: codeInvalid,
+			Message: "The API key is malformed: send one key, in 'Authorization: Bearer sk-...' or in 'x-api-key', without spaces or commas, and no other key beside it.",
+		}
+	case admission.NotAdmin:
+		return Refusal{
+			Status: http.StatusForbidden, Type: typeInvalid, Code: codePermissions,
+			Message: "This route needs an admin key.",
+		}
+	case admission.MissingKey:
+		return Refusal{
+			Status: http.StatusUnauthorized, Type: typeInvalid, Code: codeInvalidKey,
+			Message: "No API key was sent: send it in 'Authorization: Bearer sk-...' or in 'x-api-key'. Ask your administrator for a key.",
+		}
 	}
-	return Refusal{Status: http.StatusUnauthorized, Type: typeInvalid, Code: codeInvalidKey, Message: message}
+	return Refusal{
+		Status: http.StatusUnauthorized, Type: typeInvalid, Code: codeInvalidKey,
+		Message: "The API key that was sent is wrong: it is unknown, disabled or expired. Check it, or ask your administrator for a new one.",
+	}
 }
 
 // unreadable refuses what is in a form that is not read: a request, or an answer.

@@ -40,6 +40,7 @@ func sentence(d *admission.DenialError) string {
 		return quotaSpent(d)
 	case admission.MissingKey, admission.MalformedKey, admission.NotAdmin, admission.BadRequest, admission.KeyBodies, admission.SlowBody,
 		admission.UnsupportedMedia, admission.BadAnswer,
+		admission.NotFound, admission.WrongMethod, admission.OtherProtocol, admission.TooLarge,
 		admission.Unavailable, admission.EngineUnavailable, admission.Cancelled:
 	}
 	return ""
