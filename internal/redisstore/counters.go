@@ -98,15 +98,22 @@ func (d knownDebt) now() float64 {
 	return max(0, d.unpaid-float64(d.limit)*time.Since(d.at).Minutes())
 }
 
-// sawDebt notes what a decision said of a debt.
+// sawDebt notes what a decision said of a debt, and the limit that it was under.
 func (j *journal) sawDebt(key string, limited, unpaid int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if limited < 1 || unpaid <= 0 {
+	if limited < 1 {
 		j.debts.Remove(key)
 		return
 	}
 	j.debts.Add(key, knownDebt{float64(unpaid), time.Now(), limited})
+}
+
+// owes adds own use to what is known of a debt. REQUIRES: mu held.
+func (j *journal) owes(key string, tokens int64) {
+	if d, ok := j.debts.Peek(key); ok {
+		j.debts.Add(key, knownDebt{max(0, d.now()+float64(tokens)), time.Now(), d.limit})
+	}
 }
 
 // unpaid is what is known of a debt under a limit; 0 when there is none above it.

@@ -185,6 +185,7 @@ func (j *journal) grow(l *holding, tokens int64, period string, shared bool) {
 	l.total += tokens
 	l.reserved -= min(max(tokens, 0), l.reserved)
 	j.use(l.key, time.Now(), 0, tokens, shared)
+	j.owes(l.key, tokens)
 	if c, ok := j.quotas.Get(quotaKey{l.key, period}); ok {
 		j.freeze(c)
 		c.used = max(0, c.used+tokens)

@@ -296,11 +296,33 @@ func TestWhatIsToldTwiceCountsOnce(t *testing.T) {
 
 	awaitShared(t, both)
 	want := limit.View{
-		KeyID: "k", Slots: 3, Leases: 3, RequestsWindow: 3, TokensWindow: 90, Reserved: 10, QuotaUsed: 290, QuotaPeriod: "total",
+		KeyID: "k", Slots: 3, Leases: 3, RequestsWindow: 3, TokensWindow: 90, Reserved: 10, QuotaUsed: 290, QuotaHeld: 10, QuotaPeriod: "total",
 	}
 	await(t, 5*time.Second, "all is shared", func() bool { return a.Untold() == 0 && b.Untold() == 0 })
 	if got := view(t, b); got != want || p.losses() != 1 {
 		t.Errorf("after %d lost answers: got %+v, want %+v", p.losses(), got, want)
+	}
+}
+
+// TestADebtOutlivesTheLossOfRedis: what was used beyond the limit is owed to a Redis
+// that comes back empty, too.
+func TestADebtOutlivesTheLossOfRedis(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	p, both := pair(t, s)
+	a, b := both[0], both[1]
+	c := caps(func(c *limit.Caps) { c.Tokens = 100 })
+	admit(t, a, "burst", c)
+	release(t, a, "burst", 700)
+	faults["restarted"].fail(s, p)
+	if got := acquire(t, a, "away", c); got != limit.TokensWindow {
+		t.Errorf("Acquire while Redis is away: got %q, want a refusal by tokens", got)
+	}
+	faults["restarted"].heal(s, p)
+	awaitShared(t, both)
+	await(t, 5*time.Second, "the debt to be known again", func() bool { d := view(t, b).Debt; return d > 500 && d <= 600 })
+	if got := acquire(t, b, "after", c); got != limit.TokensWindow {
+		t.Errorf("Acquire at the other replica: got %q, want a refusal by tokens", got)
 	}
 }
 
