@@ -105,12 +105,13 @@ func (c cgroup) kill() {
 	}
 }
 
-// remove removes an empty group. The kernel may take a moment to see that it is.
+// remove removes an empty group. The kernel may take a moment to see that it is,
+// on a busy machine a long one.
 func (c cgroup) remove() {
 	if c == "" {
 		return
 	}
-	for range 20 {
+	for range 200 {
 		if err := os.Remove(string(c)); err == nil || os.IsNotExist(err) {
 			return
 		}
