@@ -16,7 +16,7 @@ func TestServeRefusesAFolderOfSocketsThatOthersReach(t *testing.T) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(dir, 0o777); err != nil { //nolint:gosec // that is the fault
+	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	if _, errs := c.run(1, "serve", "--log", "stderr"); !strings.Contains(errs, "has mode 0777") || !strings.Contains(errs, "chmod 700") {
@@ -41,7 +41,7 @@ func TestTheLastAdminStaysOnTheCommandLineToo(t *testing.T) {
 func TestConfigCheckSaysWhatIsTooOpen(t *testing.T) {
 	c := newCLI(t)
 	path := c.write("keys.json", `[{"key":"sk-short","user":"admin","id":"root"}]`)
-	if err := os.Chmod(path, 0o644); err != nil { //nolint:gosec // that is the fault
+	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	config := c.write("c.yaml", "auth: {api_keys_file: "+path+"}\n")
