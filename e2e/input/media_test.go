@@ -1,6 +1,7 @@
 package input_test
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -27,7 +28,7 @@ func TestMediaURLsThatLeadInside(t *testing.T) {
 		t.Errorf("the engine saw %d of them", n)
 	}
 	for _, url := range []string{"https://images.example.org/a.png", "http://10.1.2.3/a.png", "data:image/png;base64,AAAA"} {
-		if a := s.Post(stack.ChatPath, chat(url)); a.StatusCode == 400 && strings.Contains(string(a.Bytes), "media_domains") {
+		if a := s.Post(stack.ChatPath, chat(url)); a.StatusCode == http.StatusBadRequest && strings.Contains(string(a.Bytes), "media_domains") {
 			t.Errorf("%s: %s", url, a.Bytes)
 		}
 	}

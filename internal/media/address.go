@@ -27,7 +27,7 @@ func looseIPv4(s string) (addr netip.Addr, ok bool) {
 	var v uint64
 	for i, label := range labels {
 		n, ok := looseNumber(label)
-		left := uint(bytes - i) //nolint:gosec // from 1 to 4
+		left := uint(bytes - i)
 		switch {
 		case !ok:
 			return addr, false
@@ -43,7 +43,7 @@ func looseIPv4(s string) (addr netip.Addr, ok bool) {
 			v |= n
 		}
 	}
-	return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)}), true //nolint:gosec // byte by byte
+	return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)}), true
 }
 
 func looseNumber(s string) (uint64, bool) {

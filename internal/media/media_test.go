@@ -9,11 +9,11 @@ import (
 	"tollgate/internal/media"
 )
 
-func policy(t testing.TB, list ...string) *media.Policy {
-	t.Helper()
+func policy(tb testing.TB, list ...string) *media.Policy {
+	tb.Helper()
 	p, err := media.New(list)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return p
 }
@@ -185,13 +185,22 @@ func FuzzCheck(f *testing.F) {
 		if authority == "" || strings.ContainsAny(authority, "@\\% \t\r\n") {
 			t.Fatalf("%q passed with an odd authority", url)
 		}
-		if ap, err := netip.ParseAddrPort(authority); err == nil {
-			authority = ap.Addr().String()
-		}
-		if addr, err := netip.ParseAddr(strings.Trim(authority, "[]")); err == nil {
-			if addr = addr.Unmap(); addr.IsPrivate() || addr.IsLoopback() || addr.IsLinkLocalUnicast() || addr.IsUnspecified() || addr.IsMulticast() {
-				t.Fatalf("%q passed", url)
-			}
+		if inside(authority) {
+			t.Fatalf("%q passed", url)
 		}
 	})
+}
+
+// inside tells whether a host, as the standard library reads it, is this one or
+// of a private network.
+func inside(authority string) bool {
+	if ap, err := netip.ParseAddrPort(authority); err == nil {
+		authority = ap.Addr().String()
+	}
+	addr, err := netip.ParseAddr(strings.Trim(authority, "[]"))
+	if err != nil {
+		return false
+	}
+	addr = addr.Unmap()
+	return addr.IsPrivate() || addr.IsLoopback() || addr.IsLinkLocalUnicast() || addr.IsUnspecified() || addr.IsMulticast()
 }
