@@ -3,8 +3,12 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
+	"os"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,6 +170,28 @@ func TestAChildThatIsNotReadyInTimeIsStartedAgain(t *testing.T) {
 			t.Errorf("status: got %+v", st)
 		}
 		c.Kill()
+		cancel()
+		<-done
+	})
+}
+
+func TestAProbeWithoutADescriptorKillsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, starts, _ := stage(Spec{
+			LiveInterval: 1500 * time.Millisecond, LiveTimeout: 1400 * time.Millisecond, LiveMisses: 3,
+			Restart: Restart{BackoffMin: time.Second, BackoffMax: time.Second},
+			Live: func(context.Context) error {
+				return fmt.Errorf("ask envoy: %w", &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", syscall.EMFILE)})
+			},
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- c.Run(ctx) }()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(*starts) != 1 {
+			t.Errorf("started %d times", len(*starts))
+		}
 		cancel()
 		<-done
 	})
