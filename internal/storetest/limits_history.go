@@ -110,30 +110,9 @@ func (s *historyState) step(c historyCall) string {
 		l.claimed = true
 		return "ok"
 	case "reserve":
-		if !l.live || l.hasReserved {
-			return "no lease"
-		}
-		_, of := s.slots()
-		if more := min(c.slots, historyCaps.Concurrent) - 1; more > 0 && of[key]+more > historyCaps.Concurrent {
-			return string(limit.KeySlots)
-		}
-		if denied := s.tokensDenied(key, c.tokens); denied != limit.Admitted {
-			return string(denied)
-		}
-		l.slots = max(1, min(c.slots, historyCaps.Concurrent))
-		l.held = min(c.tokens, historyCaps.Quota-s.tokens[key]-s.held(key))
-		l.hasReserved, l.reserved = true, c.tokens
-		return "ok"
+		return s.reserve(l, key, c)
 	case "extend":
-		if !l.live {
-			return "no lease"
-		}
-		if !l.hasReserved {
-			return "granted -1"
-		}
-		// A step is more than the whole quota, so it takes all that is left.
-		l.held += max(0, historyCaps.Quota-s.tokens[key]-s.held(key))
-		return fmt.Sprint("granted ", l.held)
+		return s.extend(l, key)
 	}
 	if !l.live {
 		return "no lease"
@@ -144,6 +123,35 @@ func (s *historyState) step(c historyCall) string {
 		s.requests[key]--
 	}
 	return "ok"
+}
+
+func (s *historyState) reserve(l *historyLease, key int, c historyCall) string {
+	if !l.live || l.hasReserved {
+		return "no lease"
+	}
+	_, of := s.slots()
+	if more := min(c.slots, historyCaps.Concurrent) - 1; more > 0 && of[key]+more > historyCaps.Concurrent {
+		return string(limit.KeySlots)
+	}
+	if denied := s.tokensDenied(key, c.tokens); denied != limit.Admitted {
+		return string(denied)
+	}
+	l.slots = max(1, min(c.slots, historyCaps.Concurrent))
+	l.held = min(c.tokens, historyCaps.Quota-s.tokens[key]-s.held(key))
+	l.hasReserved, l.reserved = true, c.tokens
+	return "ok"
+}
+
+// extend takes all that is left, because a step is more than the whole quota.
+func (s *historyState) extend(l *historyLease, key int) string {
+	if !l.live {
+		return "no lease"
+	}
+	if !l.hasReserved {
+		return "granted -1"
+	}
+	l.held += max(0, historyCaps.Quota-s.tokens[key]-s.held(key))
+	return fmt.Sprint("granted ", l.held)
 }
 
 func (s *historyState) acquire(l *historyLease, key int) string {

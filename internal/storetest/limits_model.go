@@ -267,7 +267,6 @@ const slack = 2 * time.Millisecond
 
 func (m *limitsModel) predictTokens(k *modelKey, v limit.View, c limit.Caps, tokens, need, spare int64) forecast {
 	_, _, reserved := m.of(k)
-	held := m.held(k)
 	room := c.Tokens - min(tokens, c.Tokens)
 	switch debt := k.debt.wait(m.now); {
 	case c.Tokens > 0 && debt > 0:
@@ -280,6 +279,13 @@ func (m *limitsModel) predictTokens(k *modelKey, v limit.View, c limit.Caps, tok
 		return forecast{denied: limit.TokensWindow, least: least, most: least + time.Second}
 	case c.Tokens > 0 && v.TokensWindow+reserved > room:
 		return forecast{denied: limit.TokensWindow, least: time.Second, most: time.Second}
+	}
+	return m.predictQuota(k, c, need, spare)
+}
+
+func (m *limitsModel) predictQuota(k *modelKey, c limit.Caps, need, spare int64) forecast {
+	held := m.held(k)
+	switch {
 	case c.Quota == 0:
 		return forecast{denied: limit.Quota}
 	case c.Quota > 0 && k.quota < 0:
