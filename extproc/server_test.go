@@ -461,3 +461,17 @@ func TestALocalReplyPasses(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 }
+
+func TestNoAnswerPassesToARequestThatWasNotChecked(t *testing.T) {
+	for _, status := range []string{"200", "302", "400", "500"} {
+		b := newBench(t)
+		s := b.open(b.ticket())
+		s.say(requestHeaders())
+		if err := s.Send(s.with(responseHeaders(status, "application/json", "via_upstream"))); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := s.Recv(); err == nil {
+			t.Errorf("an answer of %s passed: %v", status, out)
+		}
+	}
+}
