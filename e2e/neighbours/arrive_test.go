@@ -151,6 +151,20 @@ func (c *frames) data(b string, end bool) {
 	_ = c.f.WriteData(c.id, end, []byte(b))
 }
 
+// acknowledge answers what belongs to the connection.
+func (c *frames) acknowledge(f http2.Frame) {
+	switch f := f.(type) {
+	case *http2.SettingsFrame:
+		if !f.IsAck() {
+			_ = c.f.WriteSettingsAck()
+		}
+	case *http2.PingFrame:
+		if !f.IsAck() {
+			_ = c.f.WritePing(true, f.Data)
+		}
+	}
+}
+
 // status reads until the answer is whole and returns its status, 0 for none.
 func (c *frames) status(limit time.Duration) (code int, body string) {
 	_ = c.conn.SetReadDeadline(time.Now().Add(limit))
@@ -163,21 +177,15 @@ func (c *frames) status(limit time.Duration) (code int, body string) {
 			continue // of a stream before
 		}
 		switch f := f.(type) {
-		case *http2.SettingsFrame:
-			if !f.IsAck() {
-				_ = c.f.WriteSettingsAck()
-			}
-		case *http2.PingFrame:
-			if !f.IsAck() {
-				_ = c.f.WritePing(true, f.Data)
-			}
+		case *http2.SettingsFrame, *http2.PingFrame:
+			c.acknowledge(f)
 		case *http2.MetaHeadersFrame:
 			if v := f.PseudoValue("status"); v != "" {
 				code, _ = strconv.Atoi(v)
 			}
 		case *http2.DataFrame:
 			body += string(f.Data())
-			if n := uint32(len(f.Data())); n > 0 { //nolint:gosec // a frame
+			if n := uint32(len(f.Data())); n > 0 {
 				_ = c.f.WriteWindowUpdate(0, n)
 			}
 			if f.StreamEnded() {
