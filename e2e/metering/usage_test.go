@@ -116,10 +116,7 @@ func blockedCases() []testCase {
 		b("a model that nobody serves", "/v1/chat/completions", `{"model":"other",`+msgs+`}`, 404, "model"),
 		b("batch route", "/v1/chat/completions/batch", `{"model":"MODEL",`+msgs+`}`, 404, ""),
 		b("SageMaker route", "/invocations", `{"model":"MODEL",`+msgs+`}`, 404, ""),
-		b("pooling route", "/pooling", `{"model":"MODEL","input":"MARK"}`, 404, ""),
-		b("classify route", "/classify", `{"model":"MODEL","input":"MARK"}`, 404, ""),
 		b("Cohere route", "/v2/embed", `{"model":"MODEL","texts":["MARK"]}`, 404, ""),
-		b("second rerank route", "/v2/rerank", `{"model":"MODEL","query":"MARK","documents":["a"]}`, 404, ""),
 		b("raw generation", "/inference/v1/generate", `{"model":"MODEL","token_ids":[1]}`, 404, ""),
 		b("generative scoring", "/generative_scoring", `{"model":"MODEL","query":"MARK"}`, 404, ""),
 		b("speech", "/v1/audio/transcriptions", `{"model":"MODEL"}`, 404, ""),
@@ -195,6 +192,7 @@ func poolingCases() []testCase {
 		raw, only,
 		c("embeddings", "/v1/embeddings", e, embed), float, c("embeddings, alias", "/embeddings", e, embed),
 		c("score", "/v1/score", s, score), c("score, alias", "/score", s, score),
+		c("pooling", "/pooling", e, embed), c("classify", "/classify", e, score), c("rerank, version 2", "/v2/rerank", r, rank),
 		c("rerank, usage in front", "/v1/rerank", r, rank), c("rerank, alias", "/rerank", r, rank),
 		{name: "no usage: an estimate", route: "/v1/embeddings", body: e, sends: `{"data":[]}`, want: guess("complete", 0)},
 	}
