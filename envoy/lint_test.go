@@ -324,8 +324,13 @@ func TestSilentConnectionsEndSoonAndAreBounded(t *testing.T) {
 		if !b.GetAdmin().GetIgnoreGlobalConnLimit() {
 			t.Errorf("%s: a flood of clients closes the admin page", name)
 		}
+	}
+}
+
+func TestMemoryIsTakenFromTheLargestStreams(t *testing.T) {
+	for name, c := range map[string]*config.Config{"plain": defaults(), "TLS": everything()} {
 		actions := map[string]bool{}
-		for _, a := range b.GetOverloadManager().GetActions() {
+		for _, a := range bootstrapOf(t, c).GetOverloadManager().GetActions() {
 			actions[a.GetName()] = true
 		}
 		for _, want := range []string{"shrink_heap", "disable_http_keepalive", "reset_high_memory_stream"} {

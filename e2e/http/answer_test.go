@@ -41,10 +41,9 @@ func zipped(s string) string {
 
 const html = "<!doctype html><title>It works</title>"
 
-// answers is what an engine, or a proxy before it, sends with 200, and what must
-// come of it. Delivered without an account, an answer costs a token for each four
-// bytes at least.
-var answers = []struct {
+// engineAnswer is what an engine, or a proxy before it, sends with 200, and what must
+// come of it.
+type engineAnswer struct {
 	name, kind, coding, body string
 	stream, sized            bool // the request streams; the answer has a content-length
 	status                   int
@@ -52,7 +51,11 @@ var answers = []struct {
 	quality                  ledger.Quality
 	tokens                   int64  // of the output: exactly, or at least where it is an estimate
 	odd                      string // kind of the anomaly
-}{
+}
+
+// answers: delivered without an account, an answer costs a token for each four
+// bytes at least.
+var answers = []engineAnswer{
 	{name: "JSON", kind: "application/json", body: chatBody(`{"prompt_tokens":7,"completion_tokens":3}`), status: 200, reason: ledger.Complete, quality: ledger.Exact, tokens: 3},
 	{name: "an event stream", kind: "text/event-stream", body: chatEvents(), stream: true, status: 200, reason: ledger.Complete, quality: ledger.Exact, tokens: 3},
 	{name: "an event stream with a length", kind: "text/event-stream", body: chatEvents(), stream: true, sized: true, status: 200, reason: ledger.Complete, quality: ledger.Exact, tokens: 3},
@@ -89,41 +92,50 @@ func TestEveryFormOfAnAnswer(t *testing.T) {
 	s := stack.Start(t, stack.Options{Engine: up.Addr, Config: "rate_limit: {tokens_per_minute: 1000000}"})
 	for _, c := range answers {
 		for _, proto := range []protocol{http11, h2} {
-			t.Run(c.name+", "+string(proto), func(t *testing.T) {
-				before := 0.0
-				if c.odd != "" {
-					before = s.Metric("tollgate_anomalies_total", "kind", c.odd)
-				}
-				header := http.Header{}
-				if c.coding != "" {
-					header.Set("Content-Encoding", c.coding)
-				}
-				if c.sized {
-					header.Set("Content-Length", strconv.Itoa(len(c.body)))
-				}
-				mark := up.On(&stack.Reply{ContentType: c.kind, Header: header, Pieces: [][]byte{[]byte(c.body)}})
-				a := send(t, s.Addr(), request{
-					proto: proto, path: stack.ChatPath, framing: length, headers: headersOf(length, "application/json", "none"),
-					body: fmt.Sprintf(`{"model":"tiny","stream":%v,"messages":[{"role":"user","content":"%s"}]}`, c.stream, mark),
-				})
-				if a.status != c.status || a.fault != "" || c.status == 502 && a.shape() != "bad_engine_answer" {
-					t.Fatalf("got %d %s (%s) %.200s, want %d", a.status, a.shape(), a.fault, a.body, c.status)
-				}
-				rec := s.Settled(a.header.Get("x-request-id"))
-				exactly := c.quality == ledger.Exact && rec.Counts.Completion == c.tokens
-				guessed := c.quality == ledger.Estimated && rec.Counts.Completion >= max(1, c.tokens) && rec.Counts.Completion < 100_000 && rec.Counts.Prompt < 1000
-				if rec.Reason != c.reason || rec.Quality != c.quality || rec.Status != c.status || !exactly && !guessed {
-					t.Errorf("ledger: %s %s, status %d, %d + %d tokens; want %s %s, %d, %d", rec.Reason, rec.Quality, rec.Status,
-						rec.Counts.Prompt, rec.Counts.Completion, c.reason, c.quality, c.status, c.tokens)
-				}
-				if c.odd != "" && s.Metric("tollgate_anomalies_total", "kind", c.odd) <= before {
-					t.Errorf("no anomaly of the kind %s", c.odd)
-				}
-			})
+			t.Run(c.name+", "+string(proto), func(t *testing.T) { c.check(t, s, up, proto) })
 		}
 	}
 	if n := s.Metric("tollgate_unmetered_bytes_total"); n != 0 {
 		t.Errorf("%v bytes passed unmetered", n)
 	}
 	s.Idle(5 * time.Second)
+}
+
+// check lets the engine give the answer and looks at what came of it.
+func (c *engineAnswer) check(t *testing.T, s *stack.Stack, up *stack.Upstream, proto protocol) {
+	t.Helper()
+	before := 0.0
+	if c.odd != "" {
+		before = s.Metric("tollgate_anomalies_total", "kind", c.odd)
+	}
+	header := http.Header{}
+	if c.coding != "" {
+		header.Set("Content-Encoding", c.coding)
+	}
+	if c.sized {
+		header.Set("Content-Length", strconv.Itoa(len(c.body)))
+	}
+	mark := up.On(&stack.Reply{ContentType: c.kind, Header: header, Pieces: [][]byte{[]byte(c.body)}})
+	a := send(t, s.Addr(), request{
+		proto: proto, path: stack.ChatPath, framing: length, headers: headersOf(length, "application/json", "none"),
+		body: fmt.Sprintf(`{"model":"tiny","stream":%v,"messages":[{"role":"user","content":"%s"}]}`, c.stream, mark),
+	})
+	if a.status != c.status || a.fault != "" || c.status == 502 && a.shape() != "bad_engine_answer" {
+		t.Fatalf("got %d %s (%s) %.200s, want %d", a.status, a.shape(), a.fault, a.body, c.status)
+	}
+	c.compare(t, s.Settled(a.header.Get("x-request-id")))
+	if c.odd != "" && s.Metric("tollgate_anomalies_total", "kind", c.odd) <= before {
+		t.Errorf("no anomaly of the kind %s", c.odd)
+	}
+}
+
+// compare holds a row of the ledger against what it should be.
+func (c *engineAnswer) compare(t *testing.T, rec ledger.Record) {
+	t.Helper()
+	exactly := c.quality == ledger.Exact && rec.Counts.Completion == c.tokens
+	guessed := c.quality == ledger.Estimated && rec.Counts.Completion >= max(1, c.tokens) && rec.Counts.Completion < 100_000 && rec.Counts.Prompt < 1000
+	if rec.Reason != c.reason || rec.Quality != c.quality || rec.Status != c.status || !exactly && !guessed {
+		t.Errorf("ledger: %s %s, status %d, %d + %d tokens; want %s %s, %d, %d", rec.Reason, rec.Quality, rec.Status,
+			rec.Counts.Prompt, rec.Counts.Completion, c.reason, c.quality, c.status, c.tokens)
+	}
 }

@@ -198,20 +198,26 @@ func witnesses(t *testing.T, s *stack.Stack, checked map[string]want) {
 		if !w.row {
 			continue
 		}
-		if row.Status != w.status || row.Open() || row.Quality != ledger.Exact {
-			t.Errorf("%s: status %d, %s %s in the ledger", w.name, row.Status, row.Reason, row.Quality)
-		}
-		if got := row.Counts.Completion; w.status == 200 && got != int64(truth.Completion()) {
-			t.Errorf("%s: %d tokens in the ledger, the engine made %d", w.name, got, truth.Completion())
-		}
-		if _, has := truth.Headers["authorization"]; has {
-			t.Errorf("%s: the engine saw the key", w.name)
-		}
+		w.compare(t, row, truth)
 	}
 	if n := s.Metric("tollgate_unmetered_bytes_total"); n != 0 {
 		t.Errorf("%v bytes passed unmetered", n)
 	}
 	s.Idle(5 * time.Second)
+}
+
+// compare holds a row against what the engine knows.
+func (w *want) compare(t *testing.T, row ledger.Record, truth vllmsim.Truth) {
+	t.Helper()
+	if row.Status != w.status || row.Open() || row.Quality != ledger.Exact {
+		t.Errorf("%s: status %d, %s %s in the ledger", w.name, row.Status, row.Reason, row.Quality)
+	}
+	if got := row.Counts.Completion; w.status == 200 && got != int64(truth.Completion()) {
+		t.Errorf("%s: %d tokens in the ledger, the engine made %d", w.name, got, truth.Completion())
+	}
+	if _, has := truth.Headers["authorization"]; has {
+		t.Errorf("%s: the engine saw the key", w.name)
+	}
 }
 
 // accessStatuses reads statuses from the access records, once those of all requests

@@ -67,8 +67,13 @@ func TestAdministratorsMayHaveADoorOfTheirOwn(t *testing.T) {
 		method, path    string
 		public, private int
 	}{
-		{"GET", "/admin/keys", 404, 200}, {"GET", "/metrics", 404, 200}, {"PUT", "/admin/keys", 404, 405},
-		{"GET", "/v1/models", 200, 404}, {"POST", "/v1/models", 405, 404}, {"GET", "/health", 200, 200}, {"GET", "/nowhere", 404, 404},
+		{"GET", "/admin/keys", 404, 200},
+		{"GET", "/metrics", 404, 200},
+		{"PUT", "/admin/keys", 404, 405},
+		{"GET", "/v1/models", 200, 404},
+		{"POST", "/v1/models", 405, 404},
+		{"GET", "/health", 200, 200},
+		{"GET", "/nowhere", 404, 404},
 		{"GET", "/admin/../admin/keys", 404, 200},
 	} {
 		for base, want := range map[string]int{public: c.public, private: c.private} {

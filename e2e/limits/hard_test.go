@@ -98,36 +98,42 @@ func TestHonestUseOfALargeQuotaIsLeftAlone(t *testing.T) {
 	wg.Wait()
 }
 
+// endsWithItsQuota streams with the key of that name, which has 300 tokens.
+func endsWithItsQuota(t *testing.T, s *stack.Stack, name string, c *http.Client) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, s.URL+stack.ChatPath, strings.NewReader(stack.Chat(true, 1000, "")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+secret(name))
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _ := io.ReadAll(resp.Body) // the connection may end without its end
+	_ = resp.Body.Close()
+	text := string(got)
+	i := strings.Index(text, `data: {"error":`)
+	if i < 0 || !strings.Contains(text[i:], `"code":"insufficient_quota"`) || !strings.HasSuffix(text, "data: [DONE]\n\n") {
+		t.Errorf("%s: no error event at the end: %.300s", name, text[max(0, len(text)-300):])
+	}
+	r := s.RecordWhen(resp.Header.Get("X-Request-Id"), "settled", ended)
+	if r.Reason != ledger.Quota || r.Quality != ledger.Exact || r.Counts.Prompt+r.Counts.Completion > 300 {
+		t.Errorf("%s: %+v", name, r)
+	}
+	delivered := int64(strings.Count(text[:i], `"content":"`)) - 1 // the first has a role and no text
+	if delivered > r.Counts.Completion {
+		t.Errorf("%s: %d tokens delivered, %d in the ledger", name, delivered, r.Counts.Completion)
+	}
+}
+
 // TestAnAnswerEndsWithItsQuota looks at the two ways in which a client learns it.
 func TestAnAnswerEndsWithItsQuota(t *testing.T) {
 	t.Parallel()
 	s := stack.Start(t, stack.Options{Keys: keys("h1", `"quota":300`, "h2", `"quota":300`, "whole", `"quota":300`, "patient", `"quota":300`)})
 	for name, c := range map[string]*http.Client{"h1": s.HTTP1, "h2": s.HTTP2} {
-		req, err := http.NewRequestWithContext(context.Background(), "POST", s.URL+stack.ChatPath, strings.NewReader(stack.Chat(true, 1000, "")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Authorization", "Bearer "+secret(name))
-		req.Header.Set("Content-Type", "application/json")
-		resp, err := c.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, _ := io.ReadAll(resp.Body) // the connection may end without its end
-		_ = resp.Body.Close()
-		text := string(got)
-		i := strings.Index(text, `data: {"error":`)
-		if i < 0 || !strings.Contains(text[i:], `"code":"insufficient_quota"`) || !strings.HasSuffix(text, "data: [DONE]\n\n") {
-			t.Errorf("%s: no error event at the end: %.300s", name, text[max(0, len(text)-300):])
-		}
-		r := s.RecordWhen(resp.Header.Get("X-Request-Id"), "settled", ended)
-		if r.Reason != ledger.Quota || r.Quality != ledger.Exact || r.Counts.Prompt+r.Counts.Completion > 300 {
-			t.Errorf("%s: %+v", name, r)
-		}
-		delivered := int64(strings.Count(text[:i], `"content":"`)) - 1 // the first has a role and no text
-		if delivered > r.Counts.Completion {
-			t.Errorf("%s: %d tokens delivered, %d in the ledger", name, delivered, r.Counts.Completion)
-		}
+		endsWithItsQuota(t, s, name, c)
 	}
 	a := ask(s, "whole", stack.Chat(false, 1000, ""))
 	bound := a.Header.Get("X-Quota-Max-Tokens")

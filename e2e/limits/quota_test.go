@@ -56,7 +56,12 @@ func TestQuotaAndWindowsSurviveACrash(t *testing.T) {
 	if a := ask(s, "live", chat); a.StatusCode != http.StatusOK {
 		t.Errorf("a key with room: %d %s", a.StatusCode, a.Bytes)
 	}
-	// More quota opens it again, and what was used stays used.
+	moreQuotaOpensAgain(t, s, chat)
+}
+
+// moreQuotaOpensAgain raises a quota that is used up: what was used stays used.
+func moreQuotaOpensAgain(t *testing.T, s *stack.Stack, chat string) {
+	t.Helper()
 	if a := s.Admin("PATCH", "/admin/keys/quota", `{"quota":70}`); a.StatusCode != http.StatusOK {
 		t.Fatalf("patch: %d %s", a.StatusCode, a.Bytes)
 	}

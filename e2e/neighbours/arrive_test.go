@@ -188,16 +188,22 @@ func (c *frames) status(limit time.Duration) (code int, body string) {
 			if n := uint32(len(f.Data())); n > 0 {
 				_ = c.f.WriteWindowUpdate(0, n)
 			}
-			if f.StreamEnded() {
-				return code, body
-			}
-		case *http2.RSTStreamFrame:
-			return code, body
 		}
-		if f.Header().Flags.Has(http2.FlagHeadersEndStream) && f.Header().Type == http2.FrameHeaders {
+		if ends(f.Header()) {
 			return code, body
 		}
 	}
+}
+
+// ends tells whether a frame ends its stream.
+func ends(h http2.FrameHeader) bool {
+	switch h.Type { //nolint:exhaustive // the others end nothing
+	case http2.FrameRSTStream:
+		return true
+	case http2.FrameHeaders, http2.FrameData:
+		return h.Flags.Has(http2.FlagHeadersEndStream) // the same bit in both
+	}
+	return false
 }
 
 // pieces writes a body one piece at a time, with a length or without.

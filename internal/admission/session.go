@@ -196,7 +196,7 @@ func (s *Session) reserve(ctx context.Context, o Order) error {
 		return fmt.Errorf("write intent: %w", err)
 	}
 	if o.generates() {
-		g.unseen.join(s, o)
+		g.unseen.join(ctx, s, o)
 	}
 	s.mu.Lock()
 	s.intent = true

@@ -72,7 +72,7 @@ func newUnseen(count func(ctx context.Context) (Generation, error)) *unseen {
 
 // join notes that an answer is being made. A stream with running usage explains
 // its tokens as they come.
-func (u *unseen) join(s *Session, o Order) {
+func (u *unseen) join(ctx context.Context, s *Session, o Order) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if o.running() {
@@ -82,7 +82,7 @@ func (u *unseen) join(s *Session, o Order) {
 	s.maker = &maker{model: o.Model, choices: o.choices(), begun: time.Now(), tokens: -1}
 	u.makers = append(u.makers, s.maker)
 	if u.live++; u.live == 1 && u.count != nil {
-		go u.look(context.Background())
+		go u.look(context.WithoutCancel(ctx))
 	}
 }
 

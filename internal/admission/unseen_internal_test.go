@@ -13,7 +13,6 @@ import (
 
 // machine is an engine that makes tokens at a steady speed for each answer.
 type machine struct {
-	begun  time.Time
 	speeds map[*Session]float64 // tokens a second; 0: it waits
 	made   map[*Session]float64
 	at     time.Time
@@ -54,7 +53,7 @@ func (m *machine) count(context.Context) (Generation, error) {
 func (m *machine) start(u *unseen, o Order, speed float64) *Session {
 	s := &Session{}
 	m.run()
-	u.join(s, o)
+	u.join(context.Background(), s, o)
 	synctest.Wait() // for its first look
 	m.speeds[s] = speed
 	m.made[s] += 0

@@ -85,7 +85,7 @@ const DebtSpan = (1 + debtSpan) * time.Minute
 
 // Unpaid is what use, oldest first, has left unpaid under a limit.
 func Unpaid(uses []Use, limit int64) int64 {
-	const now = origin + instant(DebtSpan)
+	const now = origin + DebtSpan
 	d := debt{limit: limit}
 	for _, u := range uses {
 		if u.Ago <= DebtSpan {
