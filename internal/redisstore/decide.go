@@ -140,12 +140,13 @@ func (s *Store) Claim(ctx context.Context, leaseID string) error {
 			}
 		}
 		l.slots, l.wide, l.hasReserved, l.reserved, l.total, l.acked, l.granted = v[0], v[1], v[2] == 1, v[3], v[4], v[4], v[5]
+		was := *l // from here on the journal may change it
 		s.journal.claimed(leaseID, l, true)
 		if s.shadow.Claim(ctx, leaseID) != nil { // it was acquired elsewhere
-			s.reflect(ctx, leaseID, l.key, l.slots > 0)
+			s.reflect(ctx, leaseID, was.key, was.slots > 0)
 			_ = s.shadow.Claim(ctx, leaseID)
-			if l.hasReserved {
-				s.shadow.Adopt(leaseID, l.slots, l.wide, l.reserved, l.granted)
+			if was.hasReserved {
+				s.shadow.Adopt(leaseID, was.slots, was.wide, was.reserved, was.granted)
 			}
 		}
 		return nil
