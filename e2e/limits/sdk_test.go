@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -67,50 +66,6 @@ func TestTheOfficialClientsRetryWhatTheyShould(t *testing.T) {
 	}
 }
 
-// TestTheOfficialClientsSeeTheEndOfAQuota: a stream that a quota ends is an error
-// of that code, after the text that was delivered.
-func TestTheOfficialClientsSeeTheEndOfAQuota(t *testing.T) {
-	t.Parallel()
-	s := stack.Start(t, stack.Options{Keys: keys("go", `"quota":200`, "python", `"quota":200`)})
-	for id, stream := range map[string]func() string{
-		"go": func() string {
-			c := openai.NewClient(option.WithBaseURL(s.URL+"/v1"), option.WithAPIKey(secret("go")), option.WithMaxRetries(0))
-			answer := c.Chat.Completions.NewStreaming(t.Context(), openai.ChatCompletionNewParams{
-				Model: "tiny", MaxTokens: param.NewOpt(int64(1000)),
-				Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage("hi")},
-			})
-			pieces := 0
-			for answer.Next() {
-				if c := answer.Current().Choices; len(c) > 0 && c[0].Delta.Content != "" {
-					pieces++
-				}
-			}
-			said := "no error"
-			if err := answer.Err(); err != nil && strings.Contains(err.Error(), "insufficient_quota") {
-				said = "insufficient_quota"
-			} else if err != nil {
-				said = err.Error()
-			}
-			return strconv.Itoa(pieces) + " " + said
-		},
-		"python": func() string {
-			cmd := exec.Command(python(t), "testdata/quota.py", s.URL+"/v1", secret("python"))
-			cmd.Env = append(os.Environ(), "NO_PROXY=127.0.0.1")
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				t.Fatalf("quota.py: %v\n%s", err, out)
-			}
-			return strings.TrimSpace(string(out))
-		},
-	} {
-		got := stream()
-		pieces, said, _ := strings.Cut(got, " ")
-		if n, err := strconv.Atoi(pieces); err != nil || n < 150 || n > 200 || said != "insufficient_quota" {
-			t.Errorf("openai-%s: got %q, want 150 to 200 pieces and insufficient_quota", id, got)
-		}
-	}
-}
-
 func rideGo(t *testing.T, s *stack.Stack, id string, calls int) (out []string) {
 	t.Helper()
 	c := openai.NewClient(option.WithBaseURL(s.URL+"/v1"), option.WithAPIKey(secret(id)))
@@ -141,39 +96,4 @@ func ridePython(t *testing.T, s *stack.Stack, id string, calls int) []string {
 		t.Fatalf("ride.py: %v\n%s", err, out)
 	}
 	return strings.Split(strings.TrimSpace(string(out)), "\n")
-}
-
-// python is an interpreter that has the official client in its pinned version,
-// made once in the module's cache. Without Python or the network the test is
-// skipped by name, and fails with E2E=require.
-func python(t *testing.T) string {
-	t.Helper()
-	dir, err := filepath.Abs("../../.cache/venv/openai")
-	if err != nil {
-		t.Fatal(err)
-	}
-	interpreter := filepath.Join(dir, "bin/python")
-	pinned, err := os.ReadFile("requirements.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	stamp := filepath.Join(dir, "requirements.txt")
-	if have, err := os.ReadFile(stamp); err == nil && string(have) == string(pinned) && exec.Command(interpreter, "-c", "import openai").Run() == nil {
-		return interpreter
-	}
-	for _, args := range [][]string{
-		{"python3", "-m", "venv", "--clear", dir},
-		{interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes", "--only-binary", ":all:", "-r", "requirements.txt"},
-	} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			if os.Getenv("E2E") == "require" {
-				t.Fatalf("no Python client: %v\n%s", err, out)
-			}
-			t.Skipf("no Python client (Python 3.11 or newer and the network are needed): %v", err)
-		}
-	}
-	if err := os.WriteFile(stamp, pinned, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return interpreter
 }
