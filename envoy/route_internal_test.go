@@ -7,7 +7,7 @@ import (
 	service "tollgate/internal/route"
 )
 
-// The table of design §4 stands twice: here as Envoy's routes, in
+// The table of routes stands twice: here as Envoy's routes, in
 // internal/route as what the service believes. They must be one table.
 func TestRoutesAreThoseOfTheService(t *testing.T) {
 	seen := map[string]bool{}

@@ -1,5 +1,5 @@
 // Package admin is what people ask the gateway itself: /health, /metrics and
-// the JSON API under /admin. Envoy has authorized who comes here (design §4);
+// the JSON API under /admin. Envoy has authorized who comes here (internal/route);
 // this package listens on a socket that only Envoy reaches.
 package admin
 
@@ -141,7 +141,7 @@ type engineHealth struct {
 }
 
 // health is degraded while something is wrong but requests pass, unavailable
-// when none can: no engine, no ledger, no keys (design §4). It is answered from
+// when none can: no engine, no ledger, no keys (docs/operations.md). It is answered from
 // memory, so that asking costs and changes nothing. Addresses of engines and the
 // default key are nobody's business but an insider's.
 func (a *API) health(w http.ResponseWriter, r *http.Request) {

@@ -74,7 +74,7 @@ func Reasons() []Reason {
 	}
 }
 
-// clientsOwn: the client got the request wrong, so it keeps its count (design §5).
+// clientsOwn: the client got the request wrong, so it keeps its count.
 func (r Reason) clientsOwn() bool {
 	return r == ModelUnknown || r == BadRequest || r == SlowBody || r == UnsupportedMedia
 }

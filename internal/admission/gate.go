@@ -19,7 +19,7 @@ import (
 	"tollgate/internal/limit"
 )
 
-// Class says what a route consumes (design §4, "what consumes what").
+// Class says what a route consumes.
 type Class uint8
 
 // The classes of routes.
@@ -165,7 +165,7 @@ func NewGate(o Options) *Gate {
 	}
 }
 
-// Admit decides over an arrival in the order of design §5: address rate,
+// Admit decides over an arrival in this order: address rate,
 // credential, key state, route permission, then everything the request takes,
 // at once. A refusal is a [*DenialError]; any other error means that the gate
 // could not decide.

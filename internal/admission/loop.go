@@ -10,7 +10,7 @@ import (
 	"tollgate/internal/usage"
 )
 
-// beat is the longest that running use stays unwritten (design §6).
+// beat is the longest that running use stays unwritten.
 const beat = 250 * time.Millisecond
 
 // Run writes running use, retries what could not be written, and sweeps what

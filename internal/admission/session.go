@@ -128,7 +128,7 @@ func (s *Session) OnCut(fn func()) {
 
 // Reserve checks the model, reserves the estimated tokens and writes the
 // intent: after it the request may be sent to vLLM. A refusal is a
-// [*DenialError] and has given back what design §5 says; any other error means
+// [*DenialError] and has given back what docs/limits.md says; any other error means
 // that the request could not be recorded. Either way nothing may be sent.
 func (s *Session) Reserve(ctx context.Context, o Order) error {
 	err := s.reserve(ctx, o)
@@ -137,7 +137,7 @@ func (s *Session) Reserve(ctx context.Context, o Order) error {
 	case err == nil:
 	case errors.As(err, &denied):
 		s.gate.metrics.decided(denied.Reason)
-		// The client's own mistakes keep their request (design §5).
+		// The client's own mistakes keep their request.
 		s.refund(!denied.Reason.clientsOwn())
 	default:
 		s.gate.metrics.decided(Unavailable)
@@ -299,7 +299,7 @@ func (s *Session) FirstByte() {
 }
 
 // checkpointTokens is how many tokens a stream may run ahead of its
-// checkpoint before the flusher is woken (design §6: every 64 tokens or 250 ms).
+// checkpoint before the flusher is woken (every 64 tokens or 250 ms).
 const checkpointTokens = 64
 
 // Progress reports the running counts; called for each chunk, it neither locks

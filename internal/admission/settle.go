@@ -117,7 +117,7 @@ func (s *Session) settledAs(rec ledger.Record) {
 	s.mu.Unlock()
 }
 
-// settlement applies the table of design §6.
+// settlement applies the table of ends in docs/metering.md.
 func (s *Session) settlement(o Outcome, order Order) ledger.Settlement {
 	st := ledger.Settlement{
 		LeaseID: s.leaseID, Status: o.Status, EndedAt: s.now(), Reason: o.Reason, Engine: o.Engine,

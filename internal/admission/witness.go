@@ -114,7 +114,7 @@ func (g *Gate) forgetAlone() {
 	}
 }
 
-// grace is how long one witness waits for the other (design §6).
+// grace is how long one witness waits for the other.
 const grace = time.Second
 
 // Witness takes the proxy's account of a request. It names the cause of an

@@ -31,7 +31,7 @@ var (
 // EndReason says why a request ended. The empty reason is an open request.
 type EndReason string
 
-// The ends of design §6.
+// The ends, as docs/metering.md explains them.
 const (
 	Complete      EndReason = "complete"
 	Refused       EndReason = "refused"
@@ -49,7 +49,7 @@ const (
 	EnvoyCrash    EndReason = "envoy_crash"
 )
 
-// EndReasons lists every reason once, in the order of design §6.
+// EndReasons lists every reason once, in the order of docs/metering.md.
 func EndReasons() []EndReason {
 	return []EndReason{
 		Complete, Refused, ClientAbort, UpstreamAbort, Timeout, Aborted, UpstreamError,

@@ -2,7 +2,7 @@
 // leases, request and token windows, reservations and quotas.
 //
 // One [Store] keeps all of it, because a decision is one: everything that a
-// request takes is taken in one atomic step, or nothing is (design §5, F4).
+// request takes is taken in one atomic step, or nothing is (decision 0006).
 // The rate per client address is apart ([Addresses]): it is charged on
 // arrival, always, and never leaves this process.
 //

@@ -1,7 +1,7 @@
 // Package openai is the wire: it checks and rewrites a request body, writes
 // error bodies, and turns a refusal into HTTP. It decides nothing.
 //
-// Requests are parsed strictly (RFC 8259 with the refusals of design §6) and
+// Requests are parsed strictly (RFC 8259 with the refusals of docs/metering.md) and
 // what vLLM receives is what was checked: [Parse] returns the rewritten body.
 package openai
 

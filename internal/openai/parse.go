@@ -45,7 +45,7 @@ type parser struct {
 }
 
 // Parse checks a request body and rewrites it. The rewritten body differs from
-// the client's only in what design §6 takes out and puts in; every other byte
+// the client's only in what docs/metering.md takes out and puts in; every other byte
 // is the client's, and where nothing changes it is body itself, not a copy:
 // the caller must not modify body afterwards.
 //

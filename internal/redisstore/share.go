@@ -20,7 +20,7 @@ func (s *Store) reflect(ctx context.Context, leaseID, keyID string, slot bool) {
 }
 
 // share is this replica's part of a limit: ceil(limit ÷ replicas last seen)
-// (design §5). Below 0 stays unlimited, 0 stays 0.
+// (docs/limits.md). Below 0 stays unlimited, 0 stays 0.
 func share(limited, replicas int64) int64 {
 	if limited <= 0 {
 		return limited

@@ -1,4 +1,4 @@
-// Package route is the table of design §4 as code: which method and path is
+// Package route is the table of routes (docs/routes.md) as code: which method and path is
 // which canonical endpoint, and what it consumes. Envoy's routes are the same
 // table as configuration (envoy/envoy.yaml); a test of that package compares
 // the two.

@@ -8,7 +8,7 @@
 package usage
 
 // Unsaid is the value of a count that the engine did not report. Zero is a
-// count like any other: reported zero stays zero (issue 5).
+// count like any other: reported zero stays zero.
 const Unsaid int64 = -1
 
 // Counts are the tokens of one request, summed over its choices and prompts.

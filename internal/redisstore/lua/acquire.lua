@@ -8,7 +8,7 @@ local requests, used = slide(window('requests', key)), slide(window('tokens', ke
 local owed, refused = debt_under(key, caps.tokens), {}
 
 -- "requests, slots (global, key), tokens, quota; the first that refuses is
--- named", and nothing is taken before all have passed (F4).
+-- named", and nothing is taken before all have passed.
 local function check()
   if caps.requests == 0 then return 'requests', WINDOW end
   if caps.requests > 0 and requests.total >= caps.requests then

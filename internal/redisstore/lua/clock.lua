@@ -1,4 +1,4 @@
--- Redis time in µs (design §5, "Clocks"). It stays below 2^53, so a Lua number
+-- Redis time in µs (docs/limits.md, "More than one replica"). It stays below 2^53, so a Lua number
 -- holds it exactly, like every count here: the caller bounds them.
 local function clock()
   local t = redis.call('TIME')

@@ -7,7 +7,7 @@
 -- replica) must not decide: the caller treats that as an outage.
 local base, mark, now = KEYS[1], ARGV[1], clock()
 local SECOND, WINDOW = 1000000, 60000000
-local PROVISIONAL, CLAIMED = 5 * SECOND, 15 * SECOND -- lease life, design §5
+local PROVISIONAL, CLAIMED = 5 * SECOND, 15 * SECOND -- lease life
 
 local function second_of(at) return math.floor(at / SECOND) end
 

@@ -1,5 +1,5 @@
 -- What a replica decided alone is added to what all share, before its first
--- shared decision (design §5). ARGV: JSON of leases, windows and quotas, the
+-- shared decision (docs/limits.md). ARGV: JSON of leases, windows and quotas, the
 -- replica, the mark of this batch. The reply: the quota counters afterwards.
 if not known_epoch() then return { mark, 'epoch' } end
 expire()

@@ -84,7 +84,7 @@ end
 
 -- expire ends leases whose life is over; true when there may be more. One that
 -- was never claimed gives its request back as well, a claimed one lost its
--- replica (promise F2). Bounded, so that no decision waits for thousands.
+-- replica. Bounded, so that no decision waits for thousands.
 local function expire()
   local due = redis.call('ZRANGEBYSCORE', base .. 'leases', '-inf', now, 'LIMIT', 0, 500)
   for _, id in ipairs(due) do
