@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"tollgate/e2e/attack"
 	"tollgate/e2e/stack"
 )
 
@@ -141,30 +142,15 @@ func TestWindowsAndQuotasHoldOverBothReplicas(t *testing.T) {
 	p.idle(time.Second)
 }
 
-// TestAQuotaIsHardOverBothReplicas asks for far more than a quota has at both
-// edges at once, in answers that are streamed and in whole ones.
+// TestAQuotaIsHardOverBothReplicas asks for far more than a quota has, in every
+// way, at both edges at once.
 func TestAQuotaIsHardOverBothReplicas(t *testing.T) {
-	const quota = 5000
-	p := startPair(t, calm, "concurrent: 10000", keys("streams", `"quota":5000`, "whole", `"quota":5000`))
-	for id, stream := range map[string]bool{"streams": true, "whole": false} {
-		body := fmt.Sprintf(`{"model":"tiny","stream":%t,"messages":[{"role":"user","content":"count for me"}],"sim":{"tokens":2000,"group":%q}}`, stream, id)
-		var wg sync.WaitGroup
-		for i := range 80 {
-			wg.Go(func() { shoot(p.edges[i%2], id, body) }) // a stream may be cut
-		}
-		wg.Wait()
-		for i := range 40 { // what reservations had kept free
-			if r := shoot(p.edges[i%2], id, body); r.code == http.StatusTooManyRequests {
-				break
-			}
-		}
-		p.idle(5 * time.Second)
-		sum, _ := p.spent(id)
-		if sum > quota*102/100 || sum < quota*9/10 {
-			t.Errorf("%s: %d tokens of a quota of %d", id, sum, quota)
-		}
-		t.Logf("%s: %d tokens of a quota of %d", id, sum, quota)
+	n := 12
+	if long() {
+		n = 150
 	}
+	p := startPair(t, calm, "concurrent: 10000", attack.Keys())
+	attack.Run(t, n, p.edges[0], p.edges[1])
 }
 
 // ask posts one small chat with a key.
