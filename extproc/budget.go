@@ -78,7 +78,7 @@ func (b *Budget) Used() int64 {
 
 // ended counts a body that was refused.
 func (b *Budget) ended(why Room) {
-	if b.refused != nil {
+	if b != nil && b.refused != nil {
 		b.refused.WithLabelValues(string(why)).Inc()
 	}
 }

@@ -47,7 +47,7 @@ func (x *exchange) meteredBody(ctx context.Context, chunk []byte, last bool) (*o
 		return clearedChunk, nil
 	}
 	var passed []byte
-	for more := true; more; {
+	for first, more := true, true; more; {
 		event := chunk
 		if i := bytes.Index(chunk, []byte("\n\n")); i >= 0 {
 			event = chunk[:i+2]
@@ -58,7 +58,7 @@ func (x *exchange) meteredBody(ctx context.Context, chunk []byte, last bool) (*o
 		if !x.covered(ctx, x.meter.Report()) {
 			return x.outOfQuota(ctx, passed)
 		}
-		if passed == nil && !more { // the usual chunk is one event
+		if first && !more { // the usual chunk is one event
 			err := x.settleAt(ctx, last || x.meter.Ended())
 			if !changed {
 				return responseBodyGoesOn, err
@@ -66,6 +66,7 @@ func (x *exchange) meteredBody(ctx context.Context, chunk []byte, last bool) (*o
 			return x.replaceChunk(forward), err
 		}
 		passed = append(passed, forward...)
+		first = false
 	}
 	return x.replaceChunk(passed), x.settleAt(ctx, last || x.meter.Ended())
 }

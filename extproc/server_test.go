@@ -63,7 +63,13 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	ring, err := apikey.Parse("keys.json", []byte(`[{"key": "`+key+`", "id": "a", "user": "ann"}]`))
+	return benchOf(t, `[{"key": "`+key+`", "id": "a", "user": "ann"}]`)
+}
+
+// benchOf is one with other keys.
+func benchOf(t *testing.T, file string) *bench {
+	t.Helper()
+	ring, err := apikey.Parse("keys.json", []byte(file))
 	if err != nil {
 		t.Fatal(err)
 	}

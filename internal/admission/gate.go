@@ -343,6 +343,7 @@ func (g *Gate) Claim(ctx context.Context, leaseID string) (*Session, error) {
 	if s == nil || !s.claim() {
 		return nil, ErrTicket
 	}
+	g.metrics.active.Inc() // until its release, also where the claim fails
 	g.mu.Lock()
 	g.tickets.void(s)
 	g.mu.Unlock()
@@ -354,7 +355,6 @@ func (g *Gate) Claim(ctx context.Context, leaseID string) (*Session, error) {
 		}
 		return nil, fmt.Errorf("claim lease: %w", err)
 	}
-	g.metrics.active.Inc()
 	return s, nil
 }
 

@@ -248,3 +248,21 @@ func TestCompleteAnswerIsSettledOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestAClaimThatFailsIsNoActiveRequest: the gauge must not fall below what runs.
+func TestAClaimThatFailsIsNoActiveRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, unlimited)
+		ticket, err := b.Admit(t.Context(), arrive(keyA))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = b.limits.Close()
+		if _, err := b.Claim(t.Context(), ticket.LeaseID); err == nil {
+			t.Fatal("the store is closed, and the lease is claimed")
+		}
+		if got := b.metric("http_active_requests"); got != 0 {
+			t.Errorf("%v active requests", got)
+		}
+	})
+}

@@ -22,6 +22,9 @@ const (
 	// lookEvery is between two looks at the engines' counters while answers are
 	// made whose tokens nobody sees.
 	lookEvery = time.Second
+	// lookAgain is the least time between two looks at the begin of answers: the page
+	// of counters is a large one, and short answers may follow each other quickly.
+	lookAgain = 100 * time.Millisecond
 	// lookWait bounds the look that the end of such an answer waits for.
 	lookWait = 500 * time.Millisecond
 	// gapAfter: a look after so long a pause begins anew. What came in between is
@@ -38,7 +41,8 @@ const (
 type unseen struct {
 	count func(ctx context.Context) (Generation, error) // nil: there is no counter
 
-	looking sync.Mutex // one look at a time
+	looking chan struct{} // holds one while somebody looks
+	begun   time.Time     // when the last look began; only who looks uses it
 
 	mu     sync.Mutex
 	makers []*maker // of answers whose tokens are seen at their end, oldest first; guarded by mu, like what follows
@@ -47,6 +51,7 @@ type unseen struct {
 	extra  int64 // tokens of ended streams since the last look
 	last   Generation
 	lastAt time.Time
+	tried  time.Time // when the last look ended, with an answer or without
 	spans  []span
 	rates  map[string]float64 // tokens a second of one choice, by model
 }
@@ -67,7 +72,7 @@ type span struct {
 }
 
 func newUnseen(count func(ctx context.Context) (Generation, error)) *unseen {
-	return &unseen{count: count, seen: make(map[*Session]int64), rates: make(map[string]float64)}
+	return &unseen{count: count, looking: make(chan struct{}, 1), seen: make(map[*Session]int64), rates: make(map[string]float64)}
 }
 
 // join notes that an answer is being made. A stream with running usage explains
@@ -80,9 +85,13 @@ func (u *unseen) join(ctx context.Context, s *Session, o Order) {
 		return
 	}
 	s.maker = &maker{model: o.Model, choices: o.choices(), begun: time.Now(), tokens: -1}
+	u.live++
+	if u.count == nil {
+		return
+	}
 	u.makers = append(u.makers, s.maker)
-	if u.live++; u.live == 1 && u.count != nil {
-		go u.look(context.WithoutCancel(ctx))
+	if u.live == 1 && time.Since(u.tried) >= lookAgain {
+		go u.look(context.WithoutCancel(ctx)) // the answer may end before
 	}
 }
 
@@ -119,22 +128,35 @@ func (u *unseen) leave(s *Session, tokens int64) {
 	}
 }
 
-// look reads the counters now.
+// look reads the counters now. Who waits for another look takes the next one for
+// its own: however many ask at once, and however slow the engine is, two are
+// enough.
 func (u *unseen) look(ctx context.Context) {
 	if u.count == nil {
 		return
 	}
-	u.looking.Lock()
-	defer u.looking.Unlock()
+	asked := time.Now()
+	select {
+	case u.looking <- struct{}{}:
+		defer func() { <-u.looking }()
+	case <-ctx.Done():
+		return
+	}
+	if u.begun.After(asked) {
+		return
+	}
+	u.begun = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, lookWait)
 	defer cancel()
 	now, err := u.count(ctx)
-	if err != nil {
-		return // the next look spans this one too
-	}
 	at := time.Now()
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.tried = at
+	if err != nil {
+		u.forget(at)
+		return // the next look spans this one too
+	}
 	streamed := u.extra
 	u.extra = 0
 	for s, counted := range u.seen {
@@ -151,19 +173,27 @@ func (u *unseen) look(ctx context.Context) {
 		u.spans = append(u.spans, next)
 	}
 	u.last, u.lastAt = now, at
-	u.forget()
+	u.forget(at)
 }
 
-// forget drops what is too old. REQUIRES: mu held.
-func (u *unseen) forget() {
+// forget drops what is too old, and what no span reaches or will reach: without
+// an answer of the engines the ends would pile up. REQUIRES: mu held.
+func (u *unseen) forget(now time.Time) {
 	if len(u.spans) > spansKept {
 		u.spans = slices.Delete(u.spans, 0, len(u.spans)-spansKept)
 	}
-	oldest := u.lastAt
-	if len(u.spans) > 0 {
-		oldest = u.spans[0].from
+	next := u.lastAt // where the next span begins
+	if now.Sub(next) >= gapAfter {
+		next = now
 	}
-	u.makers = slices.DeleteFunc(u.makers, func(m *maker) bool { return !m.ended.IsZero() && m.ended.Before(oldest) })
+	oldest, newest := next, time.Time{}
+	if n := len(u.spans); n > 0 {
+		oldest, newest = u.spans[0].from, u.spans[n-1].to
+	}
+	u.makers = slices.DeleteFunc(u.makers, func(m *maker) bool {
+		between := m.begun.After(newest) && m.ended.Before(next)
+		return !m.ended.IsZero() && (m.ended.Before(oldest) || between)
+	})
 	if u.live == 0 {
 		u.spans = u.spans[:0]
 		u.makers = u.makers[:0]
@@ -174,7 +204,7 @@ func (u *unseen) forget() {
 func (u *unseen) busy() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.count != nil && u.live > 0 && time.Since(u.lastAt) >= lookEvery
+	return u.count != nil && u.live > 0 && time.Since(u.tried) >= lookEvery
 }
 
 // tokens is what an answer that ends now has probably cost, at most most. guess is

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -199,5 +201,54 @@ func TestWithoutACounterTheUsualSpeedCounts(t *testing.T) {
 		pass(u, 10)
 		m.run()
 		near(t, "by the usual speed", u.tokens(t.Context(), next, 1<<30, 256), m.made[next], 0.1)
+	})
+}
+
+// TestEndsDoNotPileUpWithoutACounter: an engine whose counter cannot be read must
+// not cost memory with each answer, also while a long one is never over.
+func TestEndsDoNotPileUpWithoutACounter(t *testing.T) {
+	for name, fail := range map[string]func(m *machine, u *unseen){
+		"none":          func(_ *machine, u *unseen) { u.count = nil },
+		"never one":     func(m *machine, _ *unseen) { m.broken = true },
+		"none any more": func(m *machine, u *unseen) { pass(u, 3); m.broken = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMachine()
+				u := newUnseen(m.count)
+				m.start(u, wholeOrder, 10) // it runs on
+				fail(m, u)
+				for range 200 {
+					s := m.start(u, wholeOrder, 100)
+					pass(u, 1)
+					m.end(u, s)
+				}
+				if got := len(u.makers); got > 10 {
+					t.Errorf("%d ends are remembered", got)
+				}
+			})
+		})
+	}
+}
+
+// TestASlowCounterIsAskedOnceForAll: a hundred clients leave at once while the
+// engine does not answer.
+func TestASlowCounterIsAskedOnceForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		u := newUnseen(func(ctx context.Context) (Generation, error) {
+			asked.Add(1)
+			<-ctx.Done()
+			return Generation{}, ctx.Err()
+		})
+		begun := time.Now()
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() { u.look(t.Context()) })
+		}
+		all.Wait()
+		if got, took := asked.Load(), time.Since(begun); got > 2 || took > 2*lookWait {
+			t.Errorf("asked %d times in %v", got, took)
+		}
 	})
 }
