@@ -2,6 +2,8 @@ package storetest
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"tollgate/internal/limit"
@@ -139,6 +141,13 @@ var debtRules = []limitsRule{
 			}
 		}
 	}},
+	{"ten minutes of attack use ten limits, one that was saved up, and one burst", func(r *limitsRig) {
+		for _, takes := range []int{0, 7, 90} {
+			for _, answer := range []int64{300, 500, 700, 1018, 1528, 2011, 3056, 32_000} {
+				r.attack(answer, takes)
+			}
+		}
+	}},
 	{"a debt is one key's alone, and outlives half an hour of rest", func(r *limitsRig) {
 		c := tokenCaps(100)
 		r.release(r.admit("k", c), 6100)
@@ -174,6 +183,48 @@ var debtRules = []limitsRule{
 		r.equal("debt at the end", r.view("k").Debt, 0)
 		r.admit("k", c)
 	}},
+}
+
+// attack asks twenty times each second for ten minutes. The bound: the limit pays
+// ten limits meanwhile, who owes nothing may have one unpaid, and on top of that
+// comes what is admitted at once, each with an estimate that is too low.
+func (r *limitsRig) attack(answer int64, takes int) {
+	r.t.Helper()
+	const limited, estimate, minutes = 5000, 267, 10
+	key, c := fmt.Sprintf("k%d-%d", answer, takes), tokenCaps(limited)
+	ends := map[int][]string{} // by second
+	admitted := int64(0)
+	for second := range minutes*60 + 1 {
+		for range 20 {
+			id, d, err := r.try(key, c)
+			if err == nil && d.Denied == limit.Admitted {
+				if err = r.store.Claim(r.ctx, id); err == nil {
+					d, err = r.store.Reserve(r.ctx, id, c, whole(estimate))
+				}
+				if err == nil && d.Denied != limit.Admitted {
+					r.release(id, 0)
+				}
+			}
+			if err != nil {
+				r.t.Fatalf("second %d: %v", second, err)
+			}
+			if d.Denied != limit.Admitted {
+				break // and so are the others of this second
+			}
+			admitted++
+			ends[second+takes] = append(ends[second+takes], id)
+			r.live = append(r.live, id)
+		}
+		for _, id := range ends[second] {
+			r.release(id, answer)
+		}
+		r.live = slices.DeleteFunc(r.live, func(id string) bool { return slices.Contains(ends[second], id) })
+		r.pass(time.Second)
+	}
+	r.live = nil
+	if used, most := admitted*answer, minutes*limited+limited+limited/estimate*answer; used > most {
+		r.t.Errorf("answers of %d that take %d s: %d tokens in ten minutes, want at most %d", answer, takes, used, most)
+	}
 }
 
 // near wants a duration to the millisecond.
