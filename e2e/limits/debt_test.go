@@ -15,9 +15,9 @@ import (
 func TestADebtIsWaitedOut(t *testing.T) {
 	t.Parallel()
 	s := stack.Start(t, stack.Options{Keys: keys("burst", `"limits":{"tokens_per_minute":1000}`)})
-	answer := `{"model":"tiny","messages":[{"role":"user","content":"count for me"}],"sim":{"tokens":1000}}`
+	answer := `{"model":"tiny","messages":[{"role":"user","content":"count for me"}],"sim":{"tokens":1000,"first_delay_ms":500}}`
 	var wg sync.WaitGroup
-	for range 3 { // 256 are expected of each
+	for range 3 { // 256 are expected of each; none may end before all have begun
 		wg.Go(func() {
 			if a := ask(s, "burst", answer); a.StatusCode != http.StatusOK {
 				t.Errorf("a burst: %d %s", a.StatusCode, a.Bytes)
