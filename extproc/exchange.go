@@ -246,7 +246,7 @@ func (x *exchange) startMeter(h *head) {
 		Format: r.Format, SSE: h.kind == eventStream, Encoded: h.coding != "", Choices: r.N * r.Prompts, Prompts: r.Prompts,
 		StripFinal: r.Stream && !r.WantsUsage, StripRunning: r.Stream && !r.WantsRunning,
 	})
-	x.meter = m
+	x.meter, x.last.Counts = m, usage.None()
 	// Clients' accept-encoding never reaches vLLM, so a coding is somebody's
 	// proxy in between.
 	x.opaque = h.coding != "" || h.kind == binary
@@ -268,11 +268,11 @@ func (x *exchange) responseBody(ctx context.Context, chunk []byte, last bool) (*
 	}
 	x.session.FirstByte()
 	x.delivered += int64(len(chunk))
-	if x.opaque {
-		return responseBodyGoesOn, x.settleAt(ctx, last)
-	}
 	if x.session.Metered() && x.request.Stream {
 		return x.meteredBody(ctx, chunk, last)
+	}
+	if x.opaque {
+		return responseBodyGoesOn, x.settleAt(ctx, last)
 	}
 	forward, changed := x.meter.Feed(chunk, last)
 	x.session.Progress(x.meter.Report().Counts)

@@ -41,7 +41,8 @@ func (x *exchange) boundHeader(set []openai.Header) []openai.Header {
 }
 
 // meteredBody passes one chunk of a stream whose key has a quota, event by event:
-// the first for which nothing is left is where it ends.
+// the first for which nothing is left is where it ends. What nobody can read counts
+// by its size.
 func (x *exchange) meteredBody(ctx context.Context, chunk []byte, last bool) (*outbound, error) {
 	if x.quotaSpent {
 		return clearedChunk, nil
@@ -56,6 +57,7 @@ func (x *exchange) meteredBody(ctx context.Context, chunk []byte, last bool) (*o
 		more = len(chunk) > 0
 		forward, changed := x.meter.Feed(event, last && !more)
 		if !x.covered(ctx, x.meter.Report()) {
+			x.delivered -= int64(len(event) + len(chunk))
 			return x.outOfQuota(ctx, passed)
 		}
 		if first && !more { // the usual chunk is one event
@@ -74,7 +76,11 @@ func (x *exchange) meteredBody(ctx context.Context, chunk []byte, last bool) (*o
 // covered reports whether the key's quota holds what the answer has come to, and
 // remembers it as delivered.
 func (x *exchange) covered(ctx context.Context, r usage.Report) bool {
-	if x.session.Covers(ctx, r) {
+	unread := int64(0)
+	if !x.meter.Follows() {
+		unread = x.delivered
+	}
+	if x.session.Covers(ctx, r, unread) {
 		x.last = r
 		x.session.Progress(r.Counts)
 		return true
@@ -82,7 +88,7 @@ func (x *exchange) covered(ctx context.Context, r usage.Report) bool {
 	// What was delivered before counts, and the prompt, which the engine has read.
 	x.last.Counts.Prompt = max(x.last.Counts.Prompt, r.Counts.Prompt)
 	x.last.Counts.Completion = max(0, x.last.Counts.Completion)
-	x.last.Seen, x.last.Anomalies = x.last.Seen || r.Seen, r.Anomalies
+	x.last.Seen, x.last.Anomalies = x.last.Seen || r.Seen && x.meter.Follows(), r.Anomalies
 	return false
 }
 
@@ -92,11 +98,18 @@ const spentWait = 50 * time.Millisecond
 
 // outOfQuota puts an error event in the place of what nothing is left for, behind
 // what has passed of its chunk. The record is written before it, and nothing passes
-// after it.
+// after it. A body that is no event stream, or is coded, just breaks off.
 func (x *exchange) outOfQuota(ctx context.Context, passed []byte) (*outbound, error) {
 	x.quotaSpent = true
 	err := x.settle(ctx, ledger.Quota)
 	stream := x.stream
 	x.spentTimer = time.AfterFunc(spentWait, func() { _ = stream.WriteStatus(errCut) }) // it fails where the connection is gone
+	switch {
+	case x.meter.Follows():
+	case len(passed) == 0:
+		return clearedChunk, err
+	default:
+		return x.replaceChunk(passed), err
+	}
 	return x.replaceChunk(append(passed, openai.QuotaEvent(x.endpoint, x.request.WantsUsage && x.request.WantsRunning)...)), err
 }

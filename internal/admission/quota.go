@@ -59,7 +59,7 @@ func holdOf(o Order, e limit.Estimate, context int64) limit.Hold {
 // grant takes over what the decision has granted: a bound for an answer that
 // cannot be extended.
 func (s *Session) grant(o Order, hold limit.Hold, tokens, context int64) {
-	s.bound, s.lowered = 0, false
+	s.bound, s.lowered, s.prompted = 0, false, hold.Prompt
 	if hold.Extended {
 		s.granted.Store(tokens)
 		return
@@ -85,13 +85,18 @@ func (s *Session) Bound() (most int64, lowered bool) { return s.bound, s.lowered
 // Covers reports whether the key's quota holds what an answer has come to, and
 // extends what the request holds of it where that is too little. Called for each
 // chunk before it is passed, it locks nothing until an extension is due. Text
-// without usage counts a token a delta.
-func (s *Session) Covers(ctx context.Context, r usage.Report) bool {
+// without usage counts a token a delta. unread is the size in bytes of what is
+// delivered although nobody can read it: without usage it counts like its
+// settlement does, beside the prompt.
+func (s *Session) Covers(ctx context.Context, r usage.Report, unread int64) bool {
 	granted := s.granted.Load()
 	if granted < 0 {
 		return true
 	}
 	used := max(0, r.Counts.Prompt) + max(0, r.Counts.Completion, r.Deltas*boolean(r.Counts.Completion < 0))
+	if unread > 0 && !r.Seen {
+		used = max(used, s.prompted+(unread+bytesPerToken-1)/bytesPerToken)
+	}
 	if used <= granted {
 		return true
 	}

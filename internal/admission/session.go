@@ -58,6 +58,8 @@ type Session struct {
 	granted atomic.Int64 // tokens that the quota lets it use in all; below 0: no quota
 	bound   int64        // output per choice to be sent with, 0: the client's own; of the stream alone
 	lowered bool         // the client had asked for more
+	// prompted is what was held for the prompt; of the stream alone.
+	prompted int64
 
 	maker *maker // of an answer whose tokens show at its end; set before the answer begins
 

@@ -173,6 +173,10 @@ func (m *Meter) Unread() bool {
 	return d.r.complete && d.r.textBytes() == 0 && !m.failed
 }
 
+// Follows reports whether the body is read event by event, so that its use is
+// known while it passes.
+func (m *Meter) Follows() bool { return m.opts.SSE && !m.blind }
+
 // Report returns what is known now. It is cheap enough for every chunk.
 func (m *Meter) Report() Report {
 	r := Report{
