@@ -42,6 +42,7 @@ type exchange struct {
 	foreign   *foreign     // of an error of the engine; else nil
 	delivered int64        // bytes of the answer's body
 	last      usage.Report // of a key with a quota: what was delivered of the answer
+	keptBack  bool         // nothing passes any more, only last was delivered
 	// quotaSpent: the answer has ended with an error event, and spentTimer cuts it.
 	quotaSpent bool
 	spentTimer *time.Timer
@@ -331,7 +332,7 @@ func (x *exchange) outcome(reason ledger.EndReason) admission.Outcome {
 	o := admission.Outcome{Reason: reason, Status: x.status, Engine: x.engine, Report: usage.Report{Counts: usage.None()}}
 	if x.meter != nil {
 		o.Report = x.meter.Report()
-		if x.quotaSpent {
+		if x.keptBack {
 			o.Report = x.last
 		}
 		if x.meter.Unread() {

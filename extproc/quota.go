@@ -56,8 +56,14 @@ func (x *exchange) meteredBody(ctx context.Context, chunk []byte, last bool) (*o
 		chunk = chunk[len(event):]
 		more = len(chunk) > 0
 		forward, changed := x.meter.Feed(event, last && !more)
-		if !x.covered(ctx, x.meter.Report()) {
+		covered, err := x.covered(ctx, x.meter.Report())
+		if !covered {
 			x.delivered -= int64(len(event) + len(chunk))
+		}
+		switch {
+		case err != nil:
+			return nil, err
+		case !covered:
 			return x.outOfQuota(ctx, passed)
 		}
 		if first && !more { // the usual chunk is one event
@@ -74,22 +80,24 @@ func (x *exchange) meteredBody(ctx context.Context, chunk []byte, last bool) (*o
 }
 
 // covered reports whether the key's quota holds what the answer has come to, and
-// remembers it as delivered.
-func (x *exchange) covered(ctx context.Context, r usage.Report) bool {
+// remembers it as delivered; an error where nobody can tell.
+func (x *exchange) covered(ctx context.Context, r usage.Report) (bool, error) {
 	unread := int64(0)
 	if !x.meter.Follows() {
 		unread = x.delivered
 	}
-	if x.session.Covers(ctx, r, unread) {
+	ok, err := x.session.Covers(ctx, r, unread)
+	if ok {
 		x.last = r
 		x.session.Progress(r.Counts)
-		return true
+		return true, nil
 	}
+	x.keptBack = true
 	// What was delivered before counts, and the prompt, which the engine has read.
 	x.last.Counts.Prompt = max(x.last.Counts.Prompt, r.Counts.Prompt)
 	x.last.Counts.Completion = max(0, x.last.Counts.Completion)
 	x.last.Seen, x.last.Anomalies = x.last.Seen || r.Seen && x.meter.Follows(), r.Anomalies
-	return false
+	return false, err
 }
 
 // spentWait is what Envoy gets to pass the last event on before the stream is

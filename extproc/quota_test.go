@@ -3,6 +3,7 @@ package extproc_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -82,5 +83,32 @@ func TestAFirstEventInPiecesIsNotCounted(t *testing.T) {
 	s.say(responseBody("data: [DONE]\n\n", true))
 	if rec, err := b.book.Get(t.Context(), s.lease); err != nil || rec.Reason != ledger.Complete {
 		t.Errorf("settled as %+v, %v", rec, err)
+	}
+}
+
+// TestAStoreThatCannotTellIsNoSpentQuota: the stream is cut like every other that
+// cannot be decided, and charged for what was delivered.
+func TestAStoreThatCannotTellIsNoSpentQuota(t *testing.T) {
+	b := benchOf(t, `[{"key": "`+key+`", "id": "a", "user": "ann", "quota": 100000}]`)
+	s := b.upTo()
+	s.say(responseHeaders("200", "text/event-stream", "via_upstream"))
+	s.say(responseBody(event("1"), false))
+	_ = b.limits.Close()
+	if err := s.Send(s.with(responseBody(event("900"), false))); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := s.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("got %v, %v; want a cut", m, err)
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		rec, err := b.book.Get(t.Context(), s.lease)
+		if err == nil && rec.Reason == ledger.Aborted && rec.Counts.Completion == 1 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("settled as %+v, %v", rec, err)
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }

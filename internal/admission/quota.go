@@ -2,6 +2,8 @@ package admission
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"tollgate/internal/limit"
 	"tollgate/internal/usage"
@@ -87,26 +89,38 @@ func (s *Session) Bound() (most int64, lowered bool) { return s.bound, s.lowered
 // chunk before it is passed, it locks nothing until an extension is due. Text
 // without usage counts a token a delta. unread is the size in bytes of what is
 // delivered although nobody can read it: without usage it counts like its
-// settlement does, beside the prompt.
-func (s *Session) Covers(ctx context.Context, r usage.Report, unread int64) bool {
+// settlement does, beside the prompt. An error says that nobody can tell: the
+// answer must be cut, but not for its quota.
+func (s *Session) Covers(ctx context.Context, r usage.Report, unread int64) (bool, error) {
 	granted := s.granted.Load()
 	if granted < 0 {
-		return true
+		return true, nil
 	}
 	used := max(0, r.Counts.Prompt) + max(0, r.Counts.Completion, r.Deltas*boolean(r.Counts.Completion < 0))
 	if unread > 0 && !r.Seen {
 		used = max(used, s.prompted+(unread+bytesPerToken-1)/bytesPerToken)
 	}
 	if used <= granted {
-		return true
+		return true, nil
 	}
-	granted, err := s.gate.limits.Extend(ctx, s.leaseID, s.caps, used)
+	granted, err := s.extend(ctx, used)
 	if err != nil {
-		s.gate.log.Warn("cannot extend a reservation, the answer ends", "request_id", s.arrival.RequestID, "error", err)
-		return false
+		return false, fmt.Errorf("extend reservation: %w", err)
 	}
 	s.granted.Store(granted)
-	return granted < 0 || used <= granted
+	return granted < 0 || used <= granted, nil
+}
+
+// extend asks for more of the quota, and seeds its counter where that is lost.
+func (s *Session) extend(ctx context.Context, used int64) (granted int64, err error) {
+	g := s.gate
+	granted, err = g.limits.Extend(ctx, s.leaseID, s.caps, used)
+	if errors.Is(err, limit.ErrUnseeded) {
+		if err = g.seed(ctx, s.key, s.wallStart); err == nil {
+			granted, err = g.limits.Extend(ctx, s.leaseID, s.caps, used)
+		}
+	}
+	return granted, err
 }
 
 func boolean(b bool) int64 {
