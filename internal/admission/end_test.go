@@ -327,3 +327,27 @@ func TestAStreamThatDiedWithItsProxyIsNamed(t *testing.T) {
 		})
 	}
 }
+
+// TestTheLastRoundFinishesWhatWaitsForItsLogEntry: a request that has ended when
+// the service does is in the log and in the metrics, also where the ledger fails.
+func TestTheLastRoundFinishesWhatWaitsForItsLogEntry(t *testing.T) {
+	for _, failed := range []error{nil, ledger.ErrUnavailable} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, unlimited)
+			s := b.live(keyA)
+			b.ledger.fail(nil, failed)
+			s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted, Report: said(12, 3, false)})
+			if got := b.Awaited(); got != 1 {
+				t.Errorf("%d ends wait for their log entry, want 1", got)
+			}
+			b.stop()
+			got := b.records()
+			if len(got) != 1 || got[0].Reason != ledger.Aborted || got[0].Counts.Completion != 3 || b.Awaited() != 0 {
+				t.Errorf("ledger %v: access records %+v, %d waiting; want the one of the request", failed, got, b.Awaited())
+			}
+			if n := b.metric("requests_settled_total", "end_reason", "aborted", "quality", "exact"); failed == nil && n != 1 {
+				t.Errorf("settled %v times in the metrics, want once", n)
+			}
+		})
+	}
+}

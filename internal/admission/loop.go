@@ -2,6 +2,7 @@ package admission
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"tollgate/internal/apikey"
@@ -24,6 +25,7 @@ func (g *Gate) Run(ctx context.Context) error {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 			defer cancel()
 			g.checkpoint(last)
+			g.finishClosed(last)
 			g.retryPending(last)
 			g.giveUp()
 			return nil
@@ -123,6 +125,36 @@ func (g *Gate) sweep(ctx context.Context) {
 			s.finish(ctx)
 		}
 	}
+}
+
+// finishClosed finishes what waits for its log entry: none comes any more. All at
+// once, so that a ledger that hangs costs one timeout and not one for each.
+func (g *Gate) finishClosed(ctx context.Context) {
+	var group sync.WaitGroup
+	for _, s := range g.all() {
+		if s.awaited() {
+			group.Go(func() { s.finish(ctx) })
+		}
+	}
+	group.Wait()
+}
+
+// awaited reports whether the stream has ended and its log entry has not come.
+func (s *Session) awaited() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stage == closed && !s.finished
+}
+
+// Awaited is how many requests have ended and wait for their log entry.
+func (g *Gate) Awaited() int {
+	n := 0
+	for _, s := range g.all() {
+		if s.awaited() {
+			n++
+		}
+	}
+	return n
 }
 
 // cut ends a stream from outside, a ticket as soon as it is claimed. An empty

@@ -29,6 +29,9 @@ const (
 	socketBuffer = 128 << 10
 	// cutWait is what cut streams get to settle.
 	cutWait = 3 * time.Second
+	// logWait is what the log entries of ended streams get to come, which name
+	// their ends.
+	logWait = 1500 * time.Millisecond
 	// retainEvery is between two rounds of the ledger's retention, retainBatch
 	// the rows of one deletion.
 	retainEvery = time.Hour
@@ -97,20 +100,22 @@ func (g *Gateway) drain() {
 	if n := len(g.gate.Live()); n > 0 {
 		g.log.Info("draining", "requests", n, "timeout", g.cfg.DrainTimeout.String())
 	}
-	if !g.idle(g.cfg.DrainTimeout) {
+	live := func() int { return len(g.gate.Live()) }
+	if !idle(live, g.cfg.DrainTimeout) {
 		g.log.Warn("cutting requests that outlast drain_timeout", "requests", len(g.gate.Live()))
 		g.gate.CutAll()
-		g.idle(cutWait)
+		idle(live, cutWait)
 	}
+	idle(g.gate.Awaited, logWait)
 	g.als.Stop()
 }
 
-// idle waits until no request is live.
-func (g *Gateway) idle(timeout time.Duration) bool {
+// idle waits until none of what is counted is left.
+func idle(count func() int, timeout time.Duration) bool {
 	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
 	end := time.After(timeout)
-	for len(g.gate.Live()) > 0 {
+	for count() > 0 {
 		select {
 		case <-t.C:
 		case <-end:
