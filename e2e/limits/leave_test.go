@@ -10,6 +10,7 @@ import (
 
 	"tollgate/e2e/stack"
 	"tollgate/internal/ledger"
+	"tollgate/internal/vllmsim"
 )
 
 // leave asks for an answer that is not streamed and hangs up after a while. It
@@ -82,6 +83,84 @@ func TestWhoLeavesPaysForWhatWasMade(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	check("four at once beside others", "crowd")
+}
+
+// leaver is one who hangs up before a whole answer, and who is there meanwhile.
+type leaver struct {
+	seqs   int      // that the engine runs at once; 0: no bound
+	beside []string // what others ask for, over and over, before it comes
+	queued []string // what others ask for once it runs
+	body   string
+}
+
+// TestNothingElseMovesWhatALeaverPays: beside a neighbour's load, with an engine
+// that hangs and with a queue, too, the bill is what the engine made.
+func TestNothingElseMovesWhatALeaverPays(t *testing.T) {
+	t.Parallel()
+	body := stack.Chat(false, 3000, `"tokens":3000,"delay_ms":4`)
+	for name, l := range map[string]leaver{
+		"beside streams":  {beside: []string{stack.Chat(true, 300, `"delay_ms":5`), stack.Chat(true, 200, `"delay_ms":3`)}, body: body},
+		"beside answers":  {beside: []string{stack.Chat(false, 250, `"delay_ms":4`), stack.Chat(false, 50, `"delay_ms":6`)}, body: body},
+		"a hung engine":   {body: stack.Chat(false, 3000, `"tokens":3000,"delay_ms":4,"pause_after":200`)},
+		"never an answer": {body: stack.Chat(false, 3000, `"hang":true`)},
+		"before a queue":  {seqs: 1, queued: []string{stack.Chat(true, 50, `"delay_ms":5`), stack.Chat(false, 50, `"delay_ms":5`)}, body: body},
+		"in the queue":    {seqs: 1, beside: []string{stack.Chat(false, 1400, `"delay_ms":5`)}, body: body},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := stack.Start(t, stack.Options{Keys: keys("leaver", "", "other", ""), Sim: vllmsim.Options{MaxNumSeqs: l.seqs}})
+			l.run(t, s)
+			s.Idle(10 * time.Second)
+			for request, r := range s.Records() {
+				if r.KeyID != "leaver" {
+					continue
+				}
+				r = s.RecordWhen(request, "named", ended)
+				charged, made := r.Counts.Completion, int64(s.Truth(request).Completion())
+				t.Logf("%s: charged %d, the engine made %d", name, charged, made)
+				if off := charged - made; max(off, -off) > made/10+20 {
+					t.Errorf("%s: charged %d, the engine made %d", name, charged, made)
+				}
+			}
+		})
+	}
+}
+
+// run returns when everybody is gone.
+func (l leaver) run(t *testing.T, s *stack.Stack) {
+	t.Helper()
+	running := func() {
+		t.Helper()
+		stack.Eventually(t, 5*time.Second, "a request to run", func() bool { return s.Sim.Stats().Running > 0 })
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	stop := make(chan struct{})
+	for _, body := range l.beside {
+		all.Go(func() {
+			for {
+				ask(s, "other", body)
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	if len(l.beside) > 0 {
+		running()
+	}
+	all.Go(func() {
+		defer close(stop)
+		leave(t, s, "leaver", l.body, 3*time.Second)
+	})
+	if len(l.queued) > 0 {
+		running()
+	}
+	for _, body := range l.queued {
+		all.Go(func() { ask(s, "other", body) })
+	}
 }
 
 // TestAQuotaHoldsAgainstWhoLeaves is the same as an attack.

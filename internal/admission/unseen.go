@@ -25,6 +25,8 @@ const (
 	// lookAgain is the least time between two looks at the begin of answers: the page
 	// of counters is a large one, and short answers may follow each other quickly.
 	lookAgain = 100 * time.Millisecond
+	// noticed is how much later the engine begins to count a request, and ceases to.
+	noticed = 100 * time.Millisecond
 	// lookWait bounds the look that the end of such an answer waits for.
 	lookWait = 500 * time.Millisecond
 	// gapAfter: a look after so long a pause begins anew. What came in between is
@@ -47,10 +49,10 @@ type unseen struct {
 	mu     sync.Mutex
 	makers []*maker // of answers whose tokens are seen at their end, oldest first; guarded by mu, like what follows
 	live   int      // of them
-	seen   map[*Session]int64
-	extra  int64 // tokens of ended streams since the last look
-	last   Generation
-	lastAt time.Time
+	seen   map[*Session]stream
+	left   []leaving // streams that ended a moment ago
+	extra  int64     // tokens of ended streams since the last look
+	last   sight
 	tried  time.Time // when the last look ended, with an answer or without
 	spans  []span
 	rates  map[string]float64 // tokens a second of one choice, by model
@@ -61,18 +63,37 @@ type maker struct {
 	model        string
 	choices      int64
 	begun, ended time.Time // ended is zero while it runs
+	gone         time.Time // from the engine; zero while it is there
 	tokens       int64     // below 0: not known
+}
+
+// stream is an answer that tells its tokens as they come.
+type stream struct{ counted, choices int64 }
+
+// leaving is a stream that the engine may still run.
+type leaving struct {
+	at      time.Time
+	choices int64
+}
+
+// sight is what one look saw.
+type sight struct {
+	Generation
+	at      time.Time
+	unseen  int64 // sequences that run and of which no stream tells tokens; below 0: not said
+	foreign int64 // of them, those that no answer here explains
 }
 
 // span is the time between two looks.
 type span struct {
 	from, to time.Time
 	grown    int64 // tokens that no stream explains
-	running  int64 // sequences at its end that are no stream's; below 0: not said
+	running  int64 // sequences that ran and whose tokens no stream tells; below 0: not said
+	foreign  int64 // sequences of another gateway
 }
 
 func newUnseen(count func(ctx context.Context) (Generation, error)) *unseen {
-	return &unseen{count: count, looking: make(chan struct{}, 1), seen: make(map[*Session]int64), rates: make(map[string]float64)}
+	return &unseen{count: count, looking: make(chan struct{}, 1), seen: make(map[*Session]stream), rates: make(map[string]float64)}
 }
 
 // join notes that an answer is being made. A stream with running usage explains
@@ -81,7 +102,7 @@ func (u *unseen) join(ctx context.Context, s *Session, o Order) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if o.running() {
-		u.seen[s] = 0
+		u.seen[s] = stream{choices: o.choices()}
 		return
 	}
 	s.maker = &maker{model: o.Model, choices: o.choices(), begun: time.Now(), tokens: -1}
@@ -100,9 +121,12 @@ func (u *unseen) join(ctx context.Context, s *Session, o Order) {
 func (u *unseen) leave(s *Session, tokens int64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if counted, ok := u.seen[s]; ok {
+	if st, ok := u.seen[s]; ok {
 		delete(u.seen, s)
-		u.extra += max(0, tokens-counted)
+		u.extra += max(0, tokens-st.counted)
+		now := time.Now()
+		u.left = slices.DeleteFunc(u.left, func(l leaving) bool { return now.Sub(l.at) >= noticed })
+		u.left = append(u.left, leaving{now, st.choices})
 		return
 	}
 	m := s.maker
@@ -148,7 +172,7 @@ func (u *unseen) look(ctx context.Context) {
 	u.begun = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, lookWait)
 	defer cancel()
-	now, err := u.count(ctx)
+	g, err := u.count(ctx)
 	at := time.Now()
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -157,23 +181,58 @@ func (u *unseen) look(ctx context.Context) {
 		u.forget(at)
 		return // the next look spans this one too
 	}
+	last, now := u.last, u.sight(g, at)
 	streamed := u.extra
 	u.extra = 0
-	for s, counted := range u.seen {
-		completion := max(counted, s.completion.Load())
-		streamed += completion - counted
-		u.seen[s] = completion
+	for s, st := range u.seen {
+		completion := max(st.counted, s.completion.Load())
+		streamed += completion - st.counted
+		st.counted = completion
+		u.seen[s] = st
 	}
-	if grown := now.Tokens - u.last.Tokens; !u.lastAt.IsZero() && at.Sub(u.lastAt) < gapAfter && grown >= 0 && now.Engines == u.last.Engines {
-		next := span{from: u.lastAt, to: at, grown: max(0, grown-streamed), running: now.Running}
+	if grown := now.Tokens - last.Tokens; !last.at.IsZero() && at.Sub(last.at) < gapAfter && grown >= 0 && now.Engines == last.Engines {
+		next := span{from: last.at, to: at, grown: max(0, grown-streamed), running: now.unseen}
 		if next.running >= 0 {
-			// At an end the request itself is gone already: the larger number counts.
-			next.running = max(0, max(now.Running, u.last.Running)-int64(len(u.seen)))
+			// At an end the request itself is gone already, and at its begin not there
+			// yet: the larger numbers count.
+			next.running = max(now.unseen, last.unseen)
+			next.foreign = max(now.foreign, last.foreign)
 		}
 		u.spans = append(u.spans, next)
 	}
-	u.last, u.lastAt = now, at
+	u.last = now
 	u.forget(at)
+}
+
+// sight compares what the engines say with what is known here. Foreign is only
+// what can be nothing of ours: who begins or ends is noticed here a moment sooner
+// than at the engine. REQUIRES: mu held.
+func (u *unseen) sight(g Generation, at time.Time) sight {
+	now := sight{Generation: g, at: at, unseen: -1}
+	if g.Running < 0 {
+		return now
+	}
+	producing, maybe := int64(0), int64(0)
+	for s, st := range u.seen {
+		if s.completion.Load() > 0 {
+			producing += st.choices
+		} else {
+			maybe += st.choices // it may wait in the queue
+		}
+	}
+	for _, l := range u.left {
+		if at.Sub(l.at) < noticed {
+			maybe += l.choices
+		}
+	}
+	for _, m := range u.makers {
+		if exit := m.exit(); exit.IsZero() || at.Sub(exit) < noticed {
+			maybe += m.choices
+		}
+	}
+	now.unseen = max(0, g.Running-producing)
+	now.foreign = max(0, now.unseen-maybe)
+	return now
 }
 
 // forget drops what is too old, and what no span reaches or will reach: without
@@ -182,7 +241,7 @@ func (u *unseen) forget(now time.Time) {
 	if len(u.spans) > spansKept {
 		u.spans = slices.Delete(u.spans, 0, len(u.spans)-spansKept)
 	}
-	next := u.lastAt // where the next span begins
+	next := u.last.at // where the next span begins
 	if now.Sub(next) >= gapAfter {
 		next = now
 	}
@@ -214,6 +273,9 @@ func (u *unseen) tokens(ctx context.Context, s *Session, most, guess int64) int6
 	if m == nil {
 		return 0
 	}
+	u.mu.Lock()
+	m.gone = time.Now()
+	u.mu.Unlock()
 	u.look(ctx)
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -233,62 +295,6 @@ func (u *unseen) tokens(ctx context.Context, s *Session, most, guess int64) int6
 		share = rate * end.Sub(m.begun).Seconds() * float64(m.choices)
 	}
 	return min(int64(share+0.5), most)
-}
-
-// shareOf is a maker's part of a span: what others explain is theirs, and the
-// rest is divided by the time that each was running. Engines serve who came
-// first, so that what is not running yet are the youngest; what runs there and is
-// not known here has its part too. REQUIRES: mu held.
-func (u *unseen) shareOf(m *maker, sp *span) float64 {
-	rest, weights, own := float64(sp.grown), 0.0, 0.0
-	place, alive := int64(0), int64(0)
-	for _, o := range u.makers {
-		during := overlap(o.begun, o.end(sp.to), sp)
-		if during <= 0 {
-			continue
-		}
-		alive += o.choices
-		if o.tokens >= 0 {
-			if life := o.ended.Sub(o.begun).Seconds(); life > 0 {
-				rest -= float64(o.tokens) * during / life
-			}
-			continue
-		}
-		queued := sp.running >= 0 && place >= sp.running
-		place += o.choices
-		if queued {
-			continue
-		}
-		weights += during * float64(o.choices)
-		if o == m {
-			own = during * float64(o.choices)
-		}
-	}
-	if others := sp.running - alive; others > 0 { // of another gateway
-		weights += float64(others) * sp.to.Sub(sp.from).Seconds()
-	}
-	if weights <= 0 || rest <= 0 {
-		return 0
-	}
-	return rest * own / weights
-}
-
-func (m *maker) end(otherwise time.Time) time.Time {
-	if m.ended.IsZero() {
-		return otherwise
-	}
-	return m.ended
-}
-
-// overlap is for how many seconds a life lay in a span.
-func overlap(begun, ended time.Time, sp *span) float64 {
-	if begun.Before(sp.from) {
-		begun = sp.from
-	}
-	if ended.After(sp.to) {
-		ended = sp.to
-	}
-	return ended.Sub(begun).Seconds()
 }
 
 // chargeable: an end after which the client pays for what the engine made. A

@@ -128,6 +128,66 @@ func TestWhatNobodySawIsReadFromTheEngine(t *testing.T) {
 	}
 }
 
+// TestStreamsThatComeAndGoAreNoOtherGateway: at a look one has ended that ran at
+// the look before.
+func TestStreamsThatComeAndGoAreNoOtherGateway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine()
+		u := newUnseen(m.count)
+		mine := m.start(u, wholeOrder, 50)
+		for range 4 {
+			stream := m.start(u, streamOrder, 200)
+			pass(u, 1)
+			m.end(u, stream)
+			pass(u, 1)
+		}
+		near(t, "beside streams that come and go", u.tokens(t.Context(), mine, 1<<30, 0), m.made[mine], 0.1)
+	})
+}
+
+// TestAStreamOfSeveralChoicesIsNoOtherGateway: the engine counts each of them.
+func TestAStreamOfSeveralChoicesIsNoOtherGateway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine()
+		u := newUnseen(func(ctx context.Context) (Generation, error) {
+			g, err := m.count(ctx)
+			g.Running += 15
+			return g, err
+		})
+		m.start(u, Order{Model: "m", Format: usage.Chat, Stream: true, N: 16, Prompts: 1}, 800)
+		pass(u, 2)
+		mine := m.start(u, wholeOrder, 50)
+		pass(u, 6)
+		near(t, "beside a stream of 16 choices", u.tokens(t.Context(), mine, 1<<30, 0), m.made[mine], 0.1)
+	})
+}
+
+// TestWhoCameAndWentBetweenTwoLooksPays: no look has ever seen it run, alone or
+// beside an answer that is seen to run.
+func TestWhoCameAndWentBetweenTwoLooksPays(t *testing.T) {
+	for _, beside := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMachine()
+			u := newUnseen(m.count)
+			if beside {
+				m.start(u, wholeOrder, 100)
+				pass(u, 2)
+			}
+			for range 5 {
+				mine := m.start(u, wholeOrder, 100)
+				time.Sleep(800 * time.Millisecond)
+				m.run()
+				m.speeds[mine] = 0
+				got := u.tokens(t.Context(), mine, 1<<30, 0)
+				near(t, "a short one", got, m.made[mine], 0.1)
+				u.leave(mine, got)
+				delete(m.speeds, mine)
+				time.Sleep(150 * time.Millisecond)
+			}
+		})
+	}
+}
+
 func TestWhoWaitsInTheQueueIsNotChargedForTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
@@ -140,6 +200,20 @@ func TestWhoWaitsInTheQueueIsNotChargedForTheOthers(t *testing.T) {
 		}
 		u.leave(waits, 0)
 		near(t, "the one that ran", u.tokens(t.Context(), first, 1<<30, 0), m.made[first], 0.1)
+	})
+}
+
+// TestStreamsInTheQueueDoNotHideWhoRuns: they are live here and do not run there.
+func TestStreamsInTheQueueDoNotHideWhoRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine()
+		u := newUnseen(m.count)
+		mine := m.start(u, wholeOrder, 100)
+		for range 3 {
+			m.start(u, streamOrder, 0)
+		}
+		pass(u, 5)
+		near(t, "who runs while streams wait", u.tokens(t.Context(), mine, 1<<30, 0), m.made[mine], 0.1)
 	})
 }
 
