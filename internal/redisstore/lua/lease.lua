@@ -14,11 +14,11 @@ local function account(key)
   }
 end
 
--- load returns a live lease, nil for any other id. counted is the second that
+-- lease_of reads a lease, dead or alive; nil for an unknown id. counted is the second that
 -- its request was counted in, last the second of its latest use. slots are of the
 -- key, wide of the gateway; granted is what it may use in all by its quota, below
 -- 0 without one, and held what is open of that.
-local function load(id)
+local function lease_of(id)
   local v = redis.call('HMGET', base .. 'lease:' .. id,
     'key', 'slots', 'claimed', 'has_reserved', 'reserved', 'total', 'counted', 'last', 'periods', 'wide', 'granted', 'held')
   if not v[1] then return nil end
@@ -82,19 +82,31 @@ local function drop(l, give_back_request)
   if account(l.key).leases <= 0 then redis.call('DEL', base .. 'key:' .. l.key) end
 end
 
--- expire ends leases whose life is over; true when there may be more. One that
--- was never claimed gives its request back as well, a claimed one lost its
--- replica. Bounded, so that no decision waits for thousands.
+-- bury ends a lease whose life is over. One that was never claimed gives its
+-- request back as well, a claimed one lost its replica.
+local function bury(l)
+  drop(l, not l.claimed)
+  redis.call('HINCRBY', base .. 'global', 'expired', 1)
+end
+
+-- load returns a live lease, nil for any other id. A dead one that expire has not
+-- come to is gone as well: what is written to it would outlive its entry in leases.
+local function load(id)
+  local l = lease_of(id)
+  if not l then return nil end
+  local ends = tonumber(redis.call('ZSCORE', base .. 'leases', id))
+  if ends and ends > now then return l end
+  bury(l)
+  return nil
+end
+
+-- expire ends leases whose life is over; true when there may be more. Bounded, so
+-- that no decision waits for thousands.
 local function expire()
   local due = redis.call('ZRANGEBYSCORE', base .. 'leases', '-inf', now, 'LIMIT', 0, 500)
   for _, id in ipairs(due) do
-    local l = load(id)
-    if l then
-      drop(l, not l.claimed)
-      redis.call('HINCRBY', base .. 'global', 'expired', 1)
-    else
-      redis.call('ZREM', base .. 'leases', id)
-    end
+    local l = lease_of(id)
+    if l then bury(l) else redis.call('ZREM', base .. 'leases', id) end
   end
   return #due == 500
 end
