@@ -14,9 +14,14 @@ import (
 // beat is the longest that running use stays unwritten.
 const beat = 250 * time.Millisecond
 
-// Run writes running use, retries what could not be written, and sweeps what
+// Run renews leases, writes running use, retries what could not be written, and sweeps what
 // nobody claimed or closed, until ctx ends. A last round is done then.
 func (g *Gate) Run(ctx context.Context) error {
+	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var renewer sync.WaitGroup
+	renewer.Go(func() { g.renew(renewing) })
+	defer renewer.Wait()
+	defer stop()
 	t := time.NewTicker(beat)
 	defer t.Stop()
 	for {
@@ -43,16 +48,40 @@ func (g *Gate) Run(ctx context.Context) error {
 	}
 }
 
+// renew keeps the leases of all live streams until ctx ends. It is apart from what
+// is written: a ledger that hangs must not let them expire.
+func (g *Gate) renew(ctx context.Context) {
+	t := time.NewTicker(beat)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		var leases []string
+		for _, s := range g.all() {
+			if s.running() {
+				leases = append(leases, s.leaseID)
+			}
+		}
+		if len(leases) == 0 {
+			continue
+		}
+		if err := g.limits.Renew(ctx, leases); err != nil {
+			g.log.Debug("cannot renew leases", "error", err)
+		}
+	}
+}
+
 // checkpoint writes the running counts of all live streams in one batch.
 func (g *Gate) checkpoint(ctx context.Context) {
 	var spends []limit.Spend
 	var points []ledger.Checkpoint
-	var leases []string
 	for _, s := range g.all() {
 		if !s.running() {
 			continue
 		}
-		leases = append(leases, s.leaseID)
 		prompt, completion := s.prompt.Load(), s.completion.Load()
 		if prompt+completion == s.written.Load() {
 			continue
@@ -66,16 +95,11 @@ func (g *Gate) checkpoint(ctx context.Context) {
 			Prompt: prompt, Completion: completion, Cached: usage.Unsaid, Reasoning: usage.Unsaid,
 		}})
 	}
-	// A checkpoint that fails is made up for by the next one or by the
-	// settlement, which cannot be skipped: nothing is lost, so nothing is cut.
-	if len(leases) > 0 {
-		if err := g.limits.Renew(ctx, leases); err != nil {
-			g.log.Debug("cannot renew leases", "error", err)
-		}
-	}
 	if len(points) == 0 {
 		return
 	}
+	// A checkpoint that fails is made up for by the next one or by the
+	// settlement, which cannot be skipped: nothing is lost, so nothing is cut.
 	if err := g.limits.Spend(ctx, spends); err != nil {
 		g.log.Debug("cannot debit running use", "error", err)
 	}
