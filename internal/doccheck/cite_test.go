@@ -25,7 +25,7 @@ func TestCommentsCiteWhatIsInTheTree(t *testing.T) {
 		t.Fatalf("list the tree's files: %v", err)
 	}
 	looked := 0
-	for _, name := range strings.Fields(string(out)) {
+	for name := range strings.FieldsSeq(string(out)) {
 		switch filepath.Ext(name) {
 		case ".go", ".lua", ".rs", ".py", ".yaml", ".yml", ".md", ".sh":
 		default:
