@@ -278,17 +278,15 @@ func (u *unseen) tokens(ctx context.Context, s *Session, most, guess int64) int6
 	u.mu.Unlock()
 	u.look(ctx)
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	end := time.Now()
-	share, known := 0.0, false
-	for i := range u.spans {
-		if sp := &u.spans[i]; overlap(m.begun, end, sp) > 0 {
-			share += u.shareOf(m, sp)
-			known = true
-		}
+	n := u.near(m, end)
+	rate, learned := u.rates[m.model]
+	u.mu.Unlock()
+	share := 0.0
+	for i := range n.spans {
+		share += n.shareOf(&n.spans[i])
 	}
-	if !known {
-		rate, learned := u.rates[m.model]
+	if len(n.spans) == 0 {
 		if !learned {
 			return min(guess, most)
 		}

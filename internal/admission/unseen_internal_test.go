@@ -326,3 +326,28 @@ func TestASlowCounterIsAskedOnceForAll(t *testing.T) {
 		}
 	})
 }
+
+// TestOnlyWhatOverlapsAnAnswerIsReckoned: who ends holds up the requests that begin
+// for no more than a copy of what bears on its share.
+func TestOnlyWhatOverlapsAnAnswerIsReckoned(t *testing.T) {
+	u := newUnseen(func(context.Context) (Generation, error) { return Generation{}, nil })
+	start := time.Now()
+	at := func(second int) time.Time { return start.Add(time.Duration(second) * time.Second) }
+	for i := range spansKept {
+		u.spans = append(u.spans, span{from: at(i), to: at(i + 1), grown: 10, running: -1})
+		u.makers = append(u.makers, &maker{choices: 1, begun: at(i), ended: at(i + 1), tokens: 10})
+	}
+	m := &maker{choices: 1, begun: at(300), tokens: -1}
+	u.makers = append(u.makers, m)
+	n := u.near(m, at(303))
+	if len(n.spans) != 3 || len(n.makers) != 4 || n.own != 3 {
+		t.Fatalf("%d spans and %d answers bear on it, itself the one at %d; want 3, 4 and 3", len(n.spans), len(n.makers), n.own)
+	}
+	if got := n.shareOf(&n.spans[0]); got != 0 {
+		t.Errorf("its share of what another explains is %v", got)
+	}
+	n.spans[0].grown = 16
+	if got := n.shareOf(&n.spans[0]); got != 6 {
+		t.Errorf("its share of what nobody else explains is %v, want 6", got)
+	}
+}

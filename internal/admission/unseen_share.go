@@ -2,14 +2,47 @@ package admission
 
 import "time"
 
-// shareOf is a maker's part of a span: what others explain is theirs, and the
+// nearby is a copy of what bears on one maker's share, so that it is reckoned
+// without the lock that every request takes.
+type nearby struct {
+	spans  []span
+	makers []maker // oldest first
+	own    int     // which of them it is
+}
+
+// near finds it for a maker that ends then. REQUIRES: mu held.
+func (u *unseen) near(m *maker, end time.Time) nearby {
+	n := nearby{own: -1}
+	for i := range u.spans {
+		if sp := &u.spans[i]; overlap(m.begun, end, sp) > 0 {
+			n.spans = append(n.spans, *sp)
+		}
+	}
+	if len(n.spans) == 0 {
+		return n
+	}
+	all := span{from: n.spans[0].from, to: n.spans[len(n.spans)-1].to}
+	for _, o := range u.makers {
+		if overlap(o.begun, o.end(all.to), &all) <= 0 {
+			continue
+		}
+		if o == m {
+			n.own = len(n.makers)
+		}
+		n.makers = append(n.makers, *o)
+	}
+	return n
+}
+
+// shareOf is the maker's part of a span: what others explain is theirs, and the
 // rest is divided by the time that each was running. Engines serve who came
 // first, so that what is not running yet are the youngest; what runs there and is
-// not known here has its part too. REQUIRES: mu held.
-func (u *unseen) shareOf(m *maker, sp *span) float64 {
+// not known here has its part too.
+func (n *nearby) shareOf(sp *span) float64 {
 	rest, weights, own := float64(sp.grown), 0.0, 0.0
 	place := int64(0)
-	for _, o := range u.makers {
+	for i := range n.makers {
+		o := &n.makers[i]
 		during := overlap(o.begun, o.end(sp.to), sp)
 		if during <= 0 {
 			continue
@@ -28,7 +61,7 @@ func (u *unseen) shareOf(m *maker, sp *span) float64 {
 			}
 		}
 		weights += during * float64(o.choices)
-		if o == m {
+		if i == n.own {
 			own = during * float64(o.choices)
 		}
 	}
