@@ -210,7 +210,8 @@ func (s *Store) Owe(ctx context.Context, keyID string, limited, unpaid int64) er
 		return err
 	}, func() error {
 		s.journal.sawDebt(keyID, limited, unpaid)
-		return s.shadow.Owe(ctx, keyID, share(limited, s.replicas.Load()), unpaid)
+		own := share(limited, s.replicas.Load())
+		return s.shadow.Owe(ctx, keyID, own, owedAlone(float64(unpaid), limited, own))
 	})
 }
 

@@ -38,8 +38,7 @@ func (s *Store) shares(ctx context.Context, keyID string, c *limit.Caps) limit.C
 		Tokens: share(c.Tokens, n), Quota: c.Quota, QuotaPeriod: s.ownPeriod(c.QuotaPeriod),
 	}
 	if unpaid := s.journal.unpaid(keyID, c.Tokens); unpaid > 0 {
-		// A key in debt stays in debt, by as many minutes under the smaller limit.
-		_ = s.shadow.Owe(ctx, keyID, own.Tokens, int64(unpaid/float64(c.Tokens)*float64(own.Tokens)))
+		_ = s.shadow.Owe(ctx, keyID, own.Tokens, owedAlone(unpaid, c.Tokens, own.Tokens))
 	}
 	if c.Quota <= 0 {
 		return own
@@ -53,6 +52,15 @@ func (s *Store) shares(ctx context.Context, keyID string, c *limit.Caps) limit.C
 		own.Quota = base + share(rest, n)
 	}
 	return own
+}
+
+// owedAlone is what is unpaid under a share of a limit: a key in debt stays in debt,
+// by as many minutes under the smaller limit.
+func owedAlone(unpaid float64, limited, own int64) int64 {
+	if limited < 1 {
+		return 0
+	}
+	return int64(unpaid / float64(limited) * float64(own))
 }
 
 // ownPeriod names the shadow's quota counter of this outage, so that each
