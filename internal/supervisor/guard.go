@@ -38,9 +38,9 @@ type Guard struct {
 	starting sync.Mutex
 
 	mu       sync.Mutex
-	families []*family // guarded by mu
-	watcher  int       // guarded by mu; its PID
-	pipe     *os.File  // guarded by mu; nil while there is no watcher
+	families []*family   // guarded by mu
+	watcher  *os.Process // guarded by mu; the last that was started
+	pipe     *os.File    // guarded by mu; nil while there is no watcher
 }
 
 // NewGuard starts the watcher: argv is this binary and the arguments that make
@@ -79,9 +79,14 @@ func (g *Guard) start() (*exec.Cmd, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.pipe, g.watcher = w, cmd.Process.Pid
+	g.pipe, g.watcher = w, cmd.Process
 	for _, f := range g.families {
 		g.introduce(f)
+	}
+	select {
+	case <-g.quit: // closed meanwhile
+		g.hangUp()
+	default:
 	}
 	return cmd, nil
 }
@@ -94,10 +99,7 @@ func (g *Guard) keep(cmd *exec.Cmd) {
 			exited = cmd.Wait()
 		}
 		g.mu.Lock()
-		if g.pipe != nil {
-			_ = g.pipe.Close()
-			g.pipe = nil
-		}
+		g.hangUp()
 		g.mu.Unlock()
 		select {
 		case <-g.quit:
@@ -116,14 +118,37 @@ func (g *Guard) keep(cmd *exec.Cmd) {
 // introduce tells the watcher of a family. mu is held. Without a watcher the
 // next one will be told.
 func (g *Guard) introduce(f *family) {
+	text := fmt.Appendf(nil, "+ %d %d %s %s\n", f.leader.pid, f.leader.start, f.mark, f.cgroup)
+	f.mu.Lock()
+	for k := range f.known {
+		text = fmt.Appendf(text, "k %s %d %d\n", f.mark, k.pid, k.start)
+	}
+	f.mu.Unlock()
+	g.tell(text)
+}
+
+// tellTimeout is what a watcher gets to take a word. It reads at once, and a pipe
+// holds hundreds of words: one that does not is stopped.
+const tellTimeout = 2 * time.Second
+
+// tell writes to the watcher. One that does not read is replaced: it is killed
+// before its pipe closes, or it would kill all families when it goes on. mu is held.
+func (g *Guard) tell(text []byte) {
 	if g.pipe == nil {
 		return
 	}
-	_, _ = fmt.Fprintf(g.pipe, "+ %d %d %s %s\n", f.leader.pid, f.leader.start, f.mark, f.cgroup)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for k := range f.known {
-		_, _ = fmt.Fprintf(g.pipe, "k %s %d %d\n", f.mark, k.pid, k.start)
+	_ = g.pipe.SetWriteDeadline(time.Now().Add(tellTimeout)) // a pipe has deadlines
+	if _, err := g.pipe.Write(text); errors.Is(err, os.ErrDeadlineExceeded) {
+		_ = g.watcher.Kill() // fails where it has ended
+		g.hangUp()
+	}
+}
+
+// hangUp closes the pipe, which makes the watcher do its work. mu is held.
+func (g *Guard) hangUp() {
+	if g.pipe != nil {
+		_ = g.pipe.Close()
+		g.pipe = nil
 	}
 }
 
@@ -156,9 +181,7 @@ func (g *Guard) remove(f *family) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.families = slices.DeleteFunc(g.families, func(other *family) bool { return other == f })
-	if g.pipe != nil {
-		_, _ = fmt.Fprintf(g.pipe, "- %s\n", f.mark)
-	}
+	g.tell(fmt.Appendf(nil, "- %s\n", f.mark))
 }
 
 // scan gives all processes of this moment to look, and whose they are.
@@ -175,7 +198,7 @@ func (g *Guard) scan(f *family, look func([]procStat, *claims)) {
 // claims are those of everybody but f.
 func (g *Guard) claims(f *family) *claims {
 	g.mu.Lock()
-	families, watcher := slices.Clone(g.families), g.watcher
+	families, watcher := slices.Clone(g.families), g.watcher.Pid
 	g.mu.Unlock()
 	c := &claims{adopts: f.adopts, processes: map[int]bool{watcher: true}, marks: map[string]bool{}, known: map[identity]bool{}}
 	for _, other := range families {
@@ -246,10 +269,8 @@ func (g *Guard) reap() {
 func (g *Guard) Close() {
 	close(g.quit)
 	g.mu.Lock()
-	if g.pipe != nil {
-		_ = g.pipe.Close()
-		g.pipe = nil
-	}
+	g.hangUp()
+	_ = g.watcher.Signal(syscall.SIGCONT) // one that is stopped would never see it; fails where it has ended
 	g.mu.Unlock()
 	g.wg.Wait()
 }
