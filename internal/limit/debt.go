@@ -53,13 +53,17 @@ func (d *debt) raise(tokens int64, now instant) {
 	d.cut()
 }
 
+// dust is the part of a token that is no debt: who waits as long as was said must
+// not be refused for the rounding of a sum.
+const dust = 1e-6
+
 // owed is what stands above the brim.
 func (d *debt) owed(now instant) float64 {
 	d.pay(now)
-	if d.limit < 1 {
-		return 0
+	if over := d.unpaid - float64(d.limit); d.limit > 0 && over > dust {
+		return over
 	}
-	return max(0, d.unpaid-float64(d.limit))
+	return 0
 }
 
 // wait is how long until nothing is owed.

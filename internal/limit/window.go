@@ -54,7 +54,7 @@ func (w *window) drop(index int64) {
 //
 // The oldest second may have left already, and who counted in it then would
 // give back (take) what is not theirs: what falls there goes into the next one,
-// so it too stays less than a second too long.
+// so it stays less than two seconds too long.
 func (w *window) add(at instant, n int64) {
 	second, offset := split(at)
 	if n <= 0 || second <= w.head-span || second > w.head {

@@ -30,6 +30,17 @@ type modelKey struct {
 	tokens   []*modelEvent
 	quota    int64 // -1 when the store does not know it
 	debt     modelDebt
+	late     time.Duration // until then use that was restored into the oldest second may stay a second longer
+}
+
+// over is how much longer than its minute a store may count what a key used: a
+// bucket is a second, and use that is restored into the oldest one may go into
+// the next.
+func (k *modelKey) over(now time.Duration) time.Duration {
+	if now < k.late {
+		return 2 * time.Second
+	}
+	return time.Second
 }
 
 // modelDebt is a debt by the words of [limit.Store.Owe].
@@ -251,7 +262,7 @@ func (m *limitsModel) predict(k *modelKey, ask limit.Ask) forecast {
 		return forecast{denied: limit.Requests, least: limit.Window, most: limit.Window}
 	case c.Requests > 0 && v.RequestsWindow >= c.Requests:
 		least := m.wait(k.requests, c.Requests-1)
-		return forecast{denied: limit.Requests, least: least, most: least + time.Second}
+		return forecast{denied: limit.Requests, least: least, most: least + k.over(m.now)}
 	case ask.Slot && c.Global >= 0 && slots >= c.Global:
 		return forecast{denied: limit.GlobalSlots, least: time.Second, most: time.Second}
 	case ask.Slot && c.Concurrent >= 0 && keySlots >= c.Concurrent:
@@ -271,12 +282,12 @@ func (m *limitsModel) predictTokens(k *modelKey, v limit.View, c limit.Caps, tok
 	switch debt := k.debt.wait(m.now); {
 	case c.Tokens > 0 && debt > 0:
 		least := m.wait(k.tokens, room)
-		return forecast{denied: limit.TokensWindow, least: max(least, debt-slack), most: max(least+time.Second, debt+slack)}
+		return forecast{denied: limit.TokensWindow, least: max(least, debt-slack), most: max(least+k.over(m.now), debt+slack)}
 	case c.Tokens == 0:
 		return forecast{denied: limit.TokensWindow, least: limit.Window, most: limit.Window}
 	case c.Tokens > 0 && v.TokensWindow > room:
 		least := m.wait(k.tokens, room)
-		return forecast{denied: limit.TokensWindow, least: least, most: least + time.Second}
+		return forecast{denied: limit.TokensWindow, least: least, most: least + k.over(m.now)}
 	case c.Tokens > 0 && v.TokensWindow+reserved > room:
 		return forecast{denied: limit.TokensWindow, least: time.Second, most: time.Second}
 	}
@@ -337,11 +348,11 @@ func (m *limitsModel) rates(k *modelKey, d limit.Decision) {
 	if diff := cmp.Diff(want, [2]limit.Rate{d.Requests, d.Tokens}); diff != "" {
 		m.t.Fatalf("rates (-want +got):\n%s", diff)
 	}
-	if least := m.wait(k.requests, 0); m.caps.Requests >= 0 && (d.Requests.Reset < least || d.Requests.Reset > least+time.Second) {
+	if least := m.wait(k.requests, 0); m.caps.Requests >= 0 && (d.Requests.Reset < least || d.Requests.Reset > least+k.over(m.now)) {
 		m.t.Fatalf("requests reset: got %v, want %v and up to 1 s", d.Requests.Reset, least)
 	}
 	least, debt := m.wait(k.tokens, 0), k.debt.wait(m.now)
-	if m.caps.Tokens >= 0 && (d.Tokens.Reset < max(least, debt-slack) || d.Tokens.Reset > max(least+time.Second, debt+slack)) {
+	if m.caps.Tokens >= 0 && (d.Tokens.Reset < max(least, debt-slack) || d.Tokens.Reset > max(least+k.over(m.now), debt+slack)) {
 		m.t.Fatalf("tokens reset: got %v, want %v and up to 1 s, or a debt of %v", d.Tokens.Reset, least, debt)
 	}
 }

@@ -48,10 +48,18 @@ local function debt_raise(key, limit, unpaid)
   debt_store(d)
 end
 
-local function debt_tokens(d) return math.ceil(math.max(0, d.unpaid - math.max(0, d.limit))) end
+-- debt_over is what is owed. The part of a token below 1e-6 is no debt: a client that
+-- waits as long as was said must not be refused for the rounding of a sum.
+local function debt_over(d)
+  local over = d.unpaid - math.max(0, d.limit)
+  if over > 1e-6 then return over end
+  return 0
+end
+
+local function debt_tokens(d) return math.ceil(debt_over(d)) end
 
 -- debt_wait: µs until nothing is owed.
 local function debt_wait(d)
   if d.limit < 1 then return 0 end
-  return math.ceil(math.max(0, d.unpaid - d.limit) * WINDOW / d.limit)
+  return math.ceil(debt_over(d) * WINDOW / d.limit)
 end
