@@ -11,29 +11,10 @@ import (
 	"time"
 )
 
-// NginxBinary is the nginx of this machine: NGINX_BIN, PATH, then what
-// scripts/fetch_nginx.py fetched. Where there is none the test is skipped by name;
-// with E2E=require it fails instead.
+// NginxBinary is the nginx of this machine, or the fetched one; see [program].
 func NginxBinary(tb testing.TB) string {
 	tb.Helper()
-	if named := os.Getenv("NGINX_BIN"); named != "" {
-		return named
-	}
-	if path, err := exec.LookPath("nginx"); err == nil {
-		return path
-	}
-	fetched, err := filepath.Glob(filepath.Join(moduleRoot(tb), ".cache/nginx/[0-9]*/nginx"))
-	switch {
-	case err != nil:
-		tb.Fatal(err)
-	case len(fetched) > 0:
-		return fetched[len(fetched)-1]
-	case os.Getenv("E2E") == "require":
-		tb.Fatal("E2E=require, but there is no nginx: run scripts/fetch_nginx.py")
-	default:
-		tb.Skip("needs a real nginx, see scripts/fetch_nginx.py")
-	}
-	return ""
+	return program(tb, "NGINX_BIN", "nginx/[0-9]*/nginx", "scripts/fetch_nginx.py", "nginx")
 }
 
 // Nginx starts an nginx whose server block has the directives, on a free loopback

@@ -2,7 +2,6 @@ package stack
 
 import (
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -10,31 +9,11 @@ import (
 	"time"
 )
 
-// RedisBinary is the Redis or Valkey of this machine: REDIS_SERVER_BIN, PATH,
-// then what scripts/fetch_redis.py fetched. Where there is none the test is
-// skipped by name; with E2E=require it fails instead.
+// RedisBinary is the Redis or Valkey of this machine, or the fetched one; see
+// [program].
 func RedisBinary(tb testing.TB) string {
 	tb.Helper()
-	if named := os.Getenv("REDIS_SERVER_BIN"); named != "" {
-		return named
-	}
-	for _, name := range []string{"redis-server", "valkey-server"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	fetched, err := filepath.Glob(filepath.Join(moduleRoot(tb), ".cache/redis/*/redis-server"))
-	switch {
-	case err != nil:
-		tb.Fatal(err)
-	case len(fetched) > 0:
-		return fetched[len(fetched)-1]
-	case os.Getenv("E2E") == "require":
-		tb.Fatal("E2E=require, but there is no redis-server: run scripts/fetch_redis.py")
-	default:
-		tb.Skip("needs a real Redis or Valkey, see scripts/fetch_redis.py")
-	}
-	return ""
+	return program(tb, "REDIS_SERVER_BIN", "redis/*/redis-server", "scripts/fetch_redis.py", "redis-server", "valkey-server")
 }
 
 // Redis is a real server that keeps nothing on disk: killed and started again
