@@ -134,8 +134,12 @@ func (h Hold) of(left int64) (granted, spare int64) {
 	return h.Prompt + output, min(h.Spare, left-output)
 }
 
-// bounded brings what a caller names into range.
-func (r Reservation) bounded() Reservation {
+// All is how many tokens a request that is adopted may use in all: it was sent to
+// the engine with them already.
+func (h Hold) All() int64 { return h.Prompt + min(h.Most, max(h.Output, h.Least)) }
+
+// Bounded returns r with every number in the range that stores count in.
+func (r Reservation) Bounded() Reservation {
 	r.Tokens, r.Slots = bounded(r.Tokens), min(max(r.Slots, 1), maxSlots)
 	h := &r.Hold
 	h.Prompt, h.Spare, h.Output, h.Most, h.Least = bounded(h.Prompt), bounded(h.Spare), bounded(h.Output), bounded(h.Most), bounded(h.Least)
@@ -266,6 +270,20 @@ type Store interface {
 	// after an admission it is [ErrLease], as for an unknown lease. Errors: also
 	// [ErrUnavailable], [ErrUnseeded].
 	Reserve(ctx context.Context, leaseID string, caps Caps, r Reservation) (Decision, error)
+	// Adopt makes the store hold what a live request has already been given, for a
+	// process that takes the request over from another one or from a record. It
+	// refuses nothing: limits may be exceeded by what is adopted. Afterwards the
+	// lease is claimed, as if Acquire, Claim and Reserve had admitted it with
+	// reserved and Spend had reported spent tokens.
+	//
+	// Of an unknown lease, spent was counted before (see Restore and Seed) and is
+	// not counted again, and neither is its request; reserved.Slots, at least one,
+	// and what spent leaves of reserved.Tokens are taken. Of the quota it holds
+	// Prompt and Output of reserved.Hold, less spent. A live lease keeps the
+	// reservation that it has, and of spent only the growth is counted, so calling
+	// Adopt again changes nothing. [ErrLease] when the lease is another key's;
+	// [ErrUnavailable].
+	Adopt(ctx context.Context, leaseID, keyID string, caps Caps, reserved Reservation, spent int64) error
 	// Extend makes what a lease holds of the quota cover total tokens used in all
 	// and [ExtendStep] more, as far as there is a rest, and returns how many tokens
 	// the lease may use in all: below total when there is not enough. Without a

@@ -145,15 +145,13 @@ func (a *account) check(caps *Caps, tokens, need, spare int64, now instant) (Den
 // admit takes what check allowed.
 func (m *Memory) admit(a *account, ask *Ask, now instant) {
 	a.debt.under(ask.Caps.Tokens, now)
-	l := &lease{id: ask.LeaseID, account: a, granted: Unlimited, expires: now + ProvisionalLife}
+	l := m.enlist(ask.LeaseID, ask.KeyID, now)
+	l.expires = now + ProvisionalLife
 	l.counted, _ = split(now)
 	a.requests.add(now, 1)
-	a.leases++
-	m.idle.remove(&a.idle)
 	if ask.Slot {
 		m.take(l, 1, 1)
 	}
-	m.leases[l.id] = l
 	m.provisional.push(&l.waiting, l)
 }
 

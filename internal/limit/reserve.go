@@ -16,7 +16,7 @@ func (m *Memory) Reserve(_ context.Context, leaseID string, caps Caps, r Reserva
 	if l == nil || l.hasReserved {
 		return Decision{}, ErrLease
 	}
-	a, r := l.account, r.bounded()
+	a, r := l.account, r.Bounded()
 	a.debt.under(caps.Tokens, now)
 	a.slide(now)
 	own, wide := l.more(&caps, r.Slots)
@@ -87,42 +87,6 @@ func (m *Memory) Owe(_ context.Context, keyID string, limit, unpaid int64) error
 	a.debt.raise(unpaid, now)
 	m.rest(a, now)
 	return nil
-}
-
-// Adopt gives a live lease what another store has decided for it, whatever the
-// limits here are.
-func (m *Memory) Adopt(leaseID string, slots, wide, tokens, granted int64) {
-	now := m.lock()
-	defer m.unlock(now)
-	l := m.leases[leaseID]
-	if l == nil || l.hasReserved {
-		return
-	}
-	m.take(l, max(0, slots-l.slots), max(0, wide-l.wide))
-	m.reserve(l, bounded(tokens))
-	if granted >= 0 {
-		l.granted = 0
-		l.hold(granted)
-	}
-}
-
-// Taken is how many slots a lease has, of its key's and of the gateway's.
-func (m *Memory) Taken(leaseID string) (own, wide int64) {
-	now := m.lock()
-	defer m.unlock(now)
-	if l := m.leases[leaseID]; l != nil {
-		return l.slots, l.wide
-	}
-	return 0, 0
-}
-
-// Grant raises what a live lease may use in all to what another store says.
-func (m *Memory) Grant(leaseID string, granted int64) {
-	now := m.lock()
-	defer m.unlock(now)
-	if l := m.leases[leaseID]; l != nil && l.granted >= 0 && granted > l.granted {
-		l.hold(granted - l.granted)
-	}
 }
 
 // take gives slots to a lease.

@@ -146,7 +146,7 @@ func (s *Store) Claim(ctx context.Context, leaseID string) error {
 			s.reflect(ctx, leaseID, was.key, was.slots > 0)
 			_ = s.shadow.Claim(ctx, leaseID)
 			if was.hasReserved {
-				s.shadow.Adopt(leaseID, was.slots, was.wide, was.reserved, was.granted)
+				s.shadow.Mirror(leaseID, was.slots, was.wide, was.reserved, was.granted)
 			}
 		}
 		return nil
@@ -181,7 +181,7 @@ func (s *Store) Reserve(ctx context.Context, leaseID string, caps limit.Caps, r 
 		}
 		if d.Denied == limit.Admitted {
 			s.journal.reserved(leaseID, r.Tokens, t.slots, t.wide, d.Granted, true)
-			s.shadow.Adopt(leaseID, t.slots, t.wide, r.Tokens, d.Granted) // unknown: nothing to count
+			s.shadow.Mirror(leaseID, t.slots, t.wide, r.Tokens, d.Granted) // unknown: nothing to count
 		}
 		return nil
 	}, func() error {

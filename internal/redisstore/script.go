@@ -22,9 +22,9 @@ var errOutage = errors.New("redis does not answer as it should")
 // scripts are all scripts of the store, each with the clock and the library in
 // front.
 type scripts struct {
-	acquire, claim, reserve, extend, spend, release, renew *rueidis.Lua
-	seed, restore, owe, view, totals, beat, join           *rueidis.Lua
-	sources                                                []string
+	acquire, claim, reserve, adopt, extend, spend, release, renew *rueidis.Lua
+	seed, restore, owe, view, totals, beat, join                  *rueidis.Lua
+	sources                                                       []string
 }
 
 // newScripts assembles the scripts around a clock: a Lua function clock() that
@@ -43,7 +43,7 @@ func newScripts(clock string) (*scripts, error) {
 	for name, script := range map[string]**rueidis.Lua{
 		"acquire": &s.acquire, "claim": &s.claim, "reserve": &s.reserve, "spend": &s.spend, "release": &s.release,
 		"renew": &s.renew, "seed": &s.seed, "restore": &s.restore, "view": &s.view, "totals": &s.totals,
-		"beat": &s.beat, "join": &s.join, "extend": &s.extend, "owe": &s.owe,
+		"beat": &s.beat, "join": &s.join, "extend": &s.extend, "owe": &s.owe, "adopt": &s.adopt,
 	} {
 		text, err := lua.ReadFile("lua/" + name + ".lua")
 		if err != nil {

@@ -44,6 +44,7 @@ func Limits(
 		{"debt", debtRules},
 		{"holds", holdRules},
 		{"decisions", decisionRules},
+		{"adopted leases", adoptRules},
 		{"at large", []limitsRule{{"histories are linearizable", checkHistories}}},
 	}
 	run := func(t *testing.T, body func(t *testing.T)) { t.Helper(); body(t) }

@@ -186,6 +186,7 @@ func (m *limitsModel) use(t *rapid.T) {
 		"claim":   m.claim,
 		"reserve": m.reserveSome,
 		"extend":  m.extendSome,
+		"adopt":   m.adoptSome,
 		"owe":     m.oweSome,
 		"spend":   m.spendSome,
 		"release": m.releaseOne,
