@@ -13,6 +13,7 @@ import (
 
 	"tollgate/internal/config"
 	"tollgate/internal/media"
+	"tollgate/internal/secretfile"
 	"tollgate/internal/supervisor"
 )
 
@@ -311,12 +312,9 @@ func findProgram(name string, env []string) string {
 
 // engineKey reads vllm.api_key_file; no file, no key.
 func engineKey(v *config.VLLM) (string, error) {
-	if v.APIKeyFile == "" {
-		return "", nil
-	}
-	b, err := os.ReadFile(v.APIKeyFile)
+	key, err := secretfile.Read(v.APIKeyFile)
 	if err != nil {
-		return "", fmt.Errorf("read vllm.api_key_file: %w", err)
+		return "", fmt.Errorf("vllm.api_key_file: %w", err)
 	}
-	return strings.TrimSpace(string(b)), nil
+	return key, nil
 }

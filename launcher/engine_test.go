@@ -203,17 +203,3 @@ func TestServedNames(t *testing.T) {
 		}
 	}
 }
-
-func TestCountersAreAddedUp(t *testing.T) {
-	running, tokens := counters([]byte(`# HELP vllm:num_requests_running x
-vllm:num_requests_running{engine="0",model_name="a b"} 2.0
-vllm:num_requests_running{engine="1",model_name="m"} 1.0
-vllm:num_requests_waiting{engine="0"} 9
-vllm:prompt_tokens_total{engine="0"} 1e3
-vllm:generation_tokens_total{engine="0"} 5
-vllm:generation_tokens_created{engine="0"} 1.7e9
-`))
-	if running != 3 || tokens != 1005 {
-		t.Errorf("got %v running, %v tokens", running, tokens)
-	}
-}

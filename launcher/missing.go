@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"tollgate/internal/vllm"
 )
 
 const (
@@ -27,8 +30,7 @@ func (h *host) askEngines() {
 	var wg sync.WaitGroup
 	for i, address := range addresses {
 		wg.Go(func() {
-			probe := newEngineProbe(address, func() (string, error) { return engineKey(&h.cfg.VLLM) })
-			if err := probe.ready(ctx, nil); err != nil {
+			if err := engineClient(address, &h.cfg.VLLM).Ready(ctx); err != nil {
 				said[i] = "waiting for vLLM at " + address + ": " + inShort(err)
 			}
 		})
@@ -59,9 +61,9 @@ func inShort(err error) string {
 	case errors.Is(err, context.DeadlineExceeded):
 		return "no answer"
 	}
-	text := err.Error()
-	if strings.HasSuffix(text, "answers 401") {
-		text += "; vllm.api_key_file must hold its key"
+	var status *vllm.StatusError
+	if errors.As(err, &status) && status.Status == http.StatusUnauthorized {
+		return err.Error() + "; vllm.api_key_file must hold its key"
 	}
-	return text
+	return err.Error()
 }

@@ -8,10 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"tollgate/envoy"
 	"tollgate/internal/config"
+	"tollgate/internal/secretfile"
 	"tollgate/internal/supervisor"
 	"tollgate/internal/unixsock"
 )
@@ -115,11 +115,10 @@ func listenControl(cfg *config.Config) (net.Listener, string, error) {
 	if cfg.Launcher.TokenFile == "" {
 		return nil, "", misconfigured{errors.New("launcher.listen needs launcher.token_file: whoever can reach it could load adapters and delete logs")}
 	}
-	b, err := os.ReadFile(cfg.Launcher.TokenFile)
+	token, err := secretfile.Read(cfg.Launcher.TokenFile)
 	if err != nil {
-		return nil, "", misconfigured{fmt.Errorf("read launcher.token_file: %w", err)}
+		return nil, "", misconfigured{fmt.Errorf("launcher.token_file: %w", err)}
 	}
-	token := strings.TrimSpace(string(b))
 	if token == "" {
 		return nil, "", misconfigured{errors.New("launcher.token_file is empty")}
 	}

@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,7 +16,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"tollgate/internal/config"
 	"tollgate/internal/unixsock"
+	"tollgate/internal/vllm"
 )
 
 // maxAnswer bounds what is read of an answer, in bytes.
@@ -46,66 +46,13 @@ func ask(ctx context.Context, client *http.Client, method, url, bearer string) (
 	return resp.StatusCode, body, err
 }
 
-// engineProbe asks an engine.
-type engineProbe struct {
-	base   string // URL
-	key    func() (string, error)
-	client *http.Client
-}
+// engineTimeout bounds one question to an engine.
+const engineTimeout = 10 * time.Second
 
-func newEngineProbe(address string, key func() (string, error)) *engineProbe {
-	return &engineProbe{
-		base: "http://" + address, key: key,
-		client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
-	}
-}
-
-// ready is nil when the engine is healthy and lists one of the names, or any
-// model when names is empty: something else may have the port.
-func (e *engineProbe) ready(ctx context.Context, names []string) error {
-	status, _, err := get(ctx, e.client, e.base+"/health", "")
-	if err != nil {
-		return fmt.Errorf("ask engine: %w", err)
-	}
-	if status != http.StatusOK {
-		return fmt.Errorf("ask engine: /health answers %d", status)
-	}
-	models, err := e.models(ctx)
-	if err != nil {
-		return err
-	}
-	if len(models) > 0 && (len(names) == 0 || slices.ContainsFunc(names, func(n string) bool { return slices.Contains(models, n) })) {
-		return nil
-	}
-	return fmt.Errorf("the engine at %s does not list %s", e.base, strings.Join(names, " or "))
-}
-
-// models are the served names, the base model's first.
-func (e *engineProbe) models(ctx context.Context) ([]string, error) {
-	key, err := e.key()
-	if err != nil {
-		return nil, err
-	}
-	status, body, err := get(ctx, e.client, e.base+"/v1/models", key)
-	if err != nil {
-		return nil, fmt.Errorf("list models: %w", err)
-	}
-	if status != http.StatusOK {
-		return nil, fmt.Errorf("list models: /v1/models answers %d", status)
-	}
-	var answer struct {
-		Data []struct {
-			ID string `json:"id"`
-		} `json:"data"`
-	}
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, fmt.Errorf("list models: %w", err)
-	}
-	var names []string
-	for _, m := range answer.Data {
-		names = append(names, m.ID)
-	}
-	return names, nil
+// engineClient asks the engine at address over a new connection each time: it must
+// accept one to be well.
+func engineClient(address string, v *config.VLLM) *vllm.Client {
+	return vllm.New(vllm.Options{Address: address, KeyFile: v.APIKeyFile, Timeout: engineTimeout, Fresh: true})
 }
 
 var errNotServing = errors.New("tollgate is not serving")

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tollgate/internal/config"
+	"tollgate/internal/openai"
 	"tollgate/internal/supervisor"
 	"tollgate/internal/unixsock"
 )
@@ -213,9 +214,9 @@ func TestAdaptersSurviveACrashOfTheEngine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	models, err := newEngineProbe(engineAddress(cfg), func() (string, error) { return s.engineKey(), nil }).models(t.Context())
-	if err != nil || !slices.Contains(models, "x") {
-		t.Errorf("models after the crash: got %q, %v, want x among them", models, err)
+	models, err := engineClient(engineAddress(cfg), &config.VLLM{APIKeyFile: s.engineKeyPath()}).Models(t.Context())
+	if err != nil || !slices.ContainsFunc(models, func(m openai.Model) bool { return m.ID == "x" }) {
+		t.Errorf("models after the crash: got %v, %v, want x among them", models, err)
 	}
 	s.signal(syscall.SIGTERM)
 	if got := s.wait(20 * time.Second); got != 0 {
@@ -230,10 +231,10 @@ func TestAnEngineThatCountsNothingWhileItRunsIsHung(t *testing.T) {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
 		}
-		fmt.Fprintf(w, "vllm:num_requests_running{engine=\"0\"} %d\nvllm:generation_tokens_total{engine=\"0\"} %d\n", running, tokens)
+		fmt.Fprintf(w, "vllm:num_requests_running{engine=\"0\"} %d\nvllm:prompt_tokens_total{engine=\"0\"} 7\nvllm:generation_tokens_total{engine=\"0\"} %d\n", running, tokens)
 	}))
 	defer srv.Close()
-	s := &stallCheck{probe: newEngineProbe(strings.TrimPrefix(srv.URL, "http://"), nil), timeout: time.Minute}
+	s := &stallCheck{engine: engineClient(strings.TrimPrefix(srv.URL, "http://"), &config.VLLM{}), timeout: time.Minute}
 	for _, step := range []struct {
 		name            string
 		running, tokens int

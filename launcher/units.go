@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"net/http"
 	"path/filepath"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 	"tollgate/internal/config"
 	"tollgate/internal/control"
 	"tollgate/internal/supervisor"
+	"tollgate/internal/vllm"
 )
 
 // Names of the children.
@@ -42,9 +42,8 @@ var serviceRestart = supervisor.Restart{
 // addEngine adds the engine, with adapters where they are managed at run time.
 func (h *host) addEngine() (*control.Adapters, error) {
 	v := &h.cfg.VLLM
-	key := func() (string, error) { return engineKey(v) }
 	// What cannot be started is found here, before anything is.
-	k, err := key()
+	k, err := engineKey(v)
 	if err != nil {
 		return nil, misconfigured{err}
 	}
@@ -61,14 +60,14 @@ func (h *host) addEngine() (*control.Adapters, error) {
 	}
 	h.locks = append(h.locks, lock)
 
-	probe := newEngineProbe(engineAddress(h.cfg), key)
-	adapters := newAdapters(h, probe)
-	stall := &stallCheck{probe: probe, timeout: v.StallTimeout}
+	client := engineClient(engineAddress(h.cfg), v)
+	adapters := newAdapters(h)
+	stall := &stallCheck{engine: client, timeout: v.StallTimeout}
 	names := servedNames(v)
 	spec := supervisor.Spec{
 		Name: engineName, PID: lock,
 		Command: func() (supervisor.Command, error) {
-			k, err := key()
+			k, err := engineKey(v)
 			if err != nil {
 				return supervisor.Command{}, err
 			}
@@ -77,7 +76,7 @@ func (h *host) addEngine() (*control.Adapters, error) {
 			cmd.Args = h.flags.withoutUnknown(cmd.Args)
 			return cmd, err
 		},
-		Ready:         func(ctx context.Context) error { return probe.ready(ctx, names) },
+		Ready:         func(ctx context.Context) error { return client.Ready(ctx, names...) },
 		ReadyInterval: 250 * time.Millisecond,
 		ReadyTimeout:  v.ReadyTimeout,
 		OnReady: func(ctx context.Context) {
@@ -105,14 +104,15 @@ func (h *host) addEngine() (*control.Adapters, error) {
 // would end the same.
 func wrongUsage(e supervisor.Exit) bool { return e.Code == exitUsage }
 
-func newAdapters(h *host, probe *engineProbe) *control.Adapters {
+func newAdapters(h *host) *control.Adapters {
 	l := &h.cfg.VLLM.LoRA
 	if !l.Enabled || !l.Runtime.Enabled {
 		return nil
 	}
 	return control.NewAdapters(control.AdaptersOptions{
-		Dir: l.Dir, StateFile: filepath.Join(h.cfg.StateDir, "lora.json"), Engine: probe.base, Key: probe.key,
-		Reserved: servedNames(&h.cfg.VLLM), Client: &http.Client{Timeout: adapterTimeout}, Log: h.log,
+		Dir: l.Dir, StateFile: filepath.Join(h.cfg.StateDir, "lora.json"),
+		Engine:   vllm.New(vllm.Options{Address: engineAddress(h.cfg), KeyFile: h.cfg.VLLM.APIKeyFile, Timeout: adapterTimeout, Fresh: true}),
+		Reserved: servedNames(&h.cfg.VLLM), Log: h.log,
 	})
 }
 

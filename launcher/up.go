@@ -228,9 +228,8 @@ func (h *host) defaultKey() bool {
 func (h *host) firstModel() string {
 	ctx, cancel := context.WithTimeout(h.stopping, 5*time.Second)
 	defer cancel()
-	probe := newEngineProbe(engineTarget(h.cfg), func() (string, error) { return engineKey(&h.cfg.VLLM) })
-	if models, err := probe.models(ctx); err == nil && len(models) > 0 {
-		return models[0]
+	if models, err := engineClient(engineTarget(h.cfg), &h.cfg.VLLM).Models(ctx); err == nil {
+		return models[0].ID
 	}
 	return "MODEL"
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"text/tabwriter"
 	"time"
 
@@ -43,9 +42,7 @@ func (c *ledgerReconcileCmd) Run(env *Env) (err error) {
 		return err
 	}
 	engines := cfg.EngineAddresses()
-	client := &http.Client{}
-	defer client.CloseIdleConnections()
-	bases, err := c.baselines(env.Ctx, client, engines, cfg.BaselinePath())
+	bases, err := c.baselines(env.Ctx, engines, cfg.BaselinePath())
 	if err != nil {
 		return err
 	}
@@ -53,7 +50,7 @@ func (c *ledgerReconcileCmd) Run(env *Env) (err error) {
 	fmt.Fprintln(out, "ENGINE\tSINCE\tPROMPT ENGINE\tLEDGER\tDRIFT\tCOMPLETION ENGINE\tLEDGER\tDRIFT\tREQUESTS\t")
 	bad := 0
 	for _, base := range bases {
-		cmp, restarted, err := reconcile.Compare(env.Ctx, client, r, base, len(engines) == 1)
+		cmp, restarted, err := compare(env.Ctx, r, base, len(engines) == 1)
 		if err != nil {
 			return err
 		}
@@ -78,9 +75,21 @@ func (c *ledgerReconcileCmd) Run(env *Env) (err error) {
 	return nil
 }
 
+func compare(ctx context.Context, book reconcile.Book, base reconcile.Baseline, alone bool) (reconcile.Comparison, bool, error) {
+	client := reconcile.Client(base.Engine)
+	defer client.Close()
+	return reconcile.Compare(ctx, client, book, base, alone)
+}
+
+func take(ctx context.Context, engine string) (reconcile.Baseline, error) {
+	client := reconcile.Client(engine)
+	defer client.Close()
+	return reconcile.Take(ctx, client)
+}
+
 // baselines are those of the service, or with --window new ones after which
 // that long has passed.
-func (c *ledgerReconcileCmd) baselines(ctx context.Context, client *http.Client, engines []string, path string) ([]reconcile.Baseline, error) {
+func (c *ledgerReconcileCmd) baselines(ctx context.Context, engines []string, path string) ([]reconcile.Baseline, error) {
 	known, err := reconcile.Load(path)
 	if err != nil {
 		return nil, err
@@ -89,7 +98,7 @@ func (c *ledgerReconcileCmd) baselines(ctx context.Context, client *http.Client,
 	for _, e := range engines {
 		base, ok := known[e]
 		if c.Window > 0 {
-			base, err = reconcile.Take(ctx, client, e)
+			base, err = take(ctx, e)
 		} else if !ok {
 			err = fmt.Errorf("the service has not seen engine %s yet: start it, or compare with --window", e)
 		}

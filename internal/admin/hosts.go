@@ -9,13 +9,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"tollgate/internal/logfile"
+	"tollgate/internal/secretfile"
 	"tollgate/internal/unixsock"
 )
 
@@ -51,11 +51,11 @@ func (h *launcherHost) Call(ctx context.Context, method, path string, body []byt
 	}
 	req.Header.Set("Content-Type", "application/json")
 	if h.tokenFile != "" {
-		token, err := os.ReadFile(h.tokenFile) //nolint:gosec // the configuration's
+		token, err := secretfile.Read(h.tokenFile)
 		if err != nil {
-			return 0, nil, fmt.Errorf("read token_file: %w", err)
+			return 0, nil, fmt.Errorf("launcher.token_file: %w", err)
 		}
-		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := h.client.Do(req) //nolint:gosec // the address is the configuration's
 	if err != nil {

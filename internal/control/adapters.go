@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/go-json-experiment/json"
@@ -20,6 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"tollgate/internal/adapter"
+	"tollgate/internal/vllm"
 )
 
 // ErrEngine means that the engine does not answer.
@@ -32,20 +31,10 @@ func (e *RefusedError) Error() string { return e.reason }
 
 func refuse(format string, args ...any) error { return &RefusedError{fmt.Sprintf(format, args...)} }
 
-// Request is vLLM's body of load and unload.
-type Request struct {
-	Name string `json:"lora_name"`
-	// Path is a folder under lora.dir, absolute or relative to it. Empty: the
-	// folder with the adapter's name.
-	Path        string `json:"lora_path,omitzero"`
-	LoadInplace bool   `json:"load_inplace,omitzero"`
-	Is3D        bool   `json:"is_3d_lora_weight,omitzero"`
-	// IntID is accepted as vLLM does and not used.
-	IntID *int `json:"lora_int_id,omitzero"`
-}
-
-func decodeRequest(r io.Reader) (Request, error) {
-	var req Request
+// decodeRequest reads vLLM's body of load and unload. Path is a folder under
+// lora.dir, absolute or relative to it; empty means the folder with the adapter's name.
+func decodeRequest(r io.Reader) (vllm.Adapter, error) {
+	var req vllm.Adapter
 	if err := json.UnmarshalRead(r, &req, json.RejectUnknownMembers(true)); err != nil {
 		return req, refuse(`the body must be {"lora_name": "x", "lora_path": "y"}: %v`, err)
 	}
@@ -59,22 +48,13 @@ func checkName(name string) error {
 	return nil
 }
 
-// Result is what the engine answered.
-type Result struct {
-	Status  int
-	Message string
-}
-
 // AdaptersOptions say where adapters are and who loads them.
 type AdaptersOptions struct {
 	Dir       string // adapters must lie under it
 	StateFile string // the desired set, JSON
-	Engine    string // base URL
-	// Key is the engine's API key, asked at every call; it may be empty.
-	Key func() (string, error)
+	Engine    *vllm.Client
 	// Reserved are the served names, which an adapter must not take.
 	Reserved []string
-	Client   *http.Client
 	Log      hclog.Logger
 }
 
@@ -88,7 +68,7 @@ type Adapters struct {
 // desired is the state file.
 type desired struct {
 	// Loaded are the requests to repeat, by name, with absolute paths.
-	Loaded map[string]Request `json:"loaded"`
+	Loaded map[string]vllm.Adapter `json:"loaded"`
 	// Unloaded are adapters that the engine's arguments load and nobody wants.
 	Unloaded []string `json:"unloaded,omitzero"`
 }
@@ -99,21 +79,21 @@ func NewAdapters(o AdaptersOptions) *Adapters { return &Adapters{o: o} }
 // Load checks the adapter's folder and loads it. A wrong request is a
 // [*RefusedError], an engine that does not answer [ErrEngine]; any other error
 // means that it is loaded but not remembered.
-func (a *Adapters) Load(ctx context.Context, req Request) (Result, error) {
+func (a *Adapters) Load(ctx context.Context, req vllm.Adapter) (vllm.Answer, error) {
 	if err := checkName(req.Name); err != nil {
-		return Result{}, err
+		return vllm.Answer{}, err
 	}
 	if slices.Contains(a.o.Reserved, req.Name) {
-		return Result{}, refuse("%s is the name of a served model", req.Name)
+		return vllm.Answer{}, refuse("%s is the name of a served model", req.Name)
 	}
 	dir, err := a.resolve(req)
 	if err != nil {
-		return Result{}, err
+		return vllm.Answer{}, err
 	}
 	req.Path, req.IntID = dir, nil
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	res, err := a.call(ctx, "/v1/load_lora_adapter", req)
+	res, err := a.load(ctx, req)
 	if err != nil || res.Status != http.StatusOK {
 		return res, err
 	}
@@ -125,13 +105,13 @@ func (a *Adapters) Load(ctx context.Context, req Request) (Result, error) {
 }
 
 // Unload unloads an adapter; errors as for [Adapters.Load].
-func (a *Adapters) Unload(ctx context.Context, name string) (Result, error) {
+func (a *Adapters) Unload(ctx context.Context, name string) (vllm.Answer, error) {
 	if err := checkName(name); err != nil {
-		return Result{}, err
+		return vllm.Answer{}, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	res, err := a.call(ctx, "/v1/unload_lora_adapter", Request{Name: name})
+	res, err := a.unload(ctx, name)
 	if err != nil || (res.Status != http.StatusOK && res.Status != http.StatusNotFound) {
 		return res, err
 	}
@@ -155,17 +135,17 @@ func (a *Adapters) Reapply(ctx context.Context) {
 		return
 	}
 	for _, name := range d.Unloaded {
-		if _, err := a.call(ctx, "/v1/unload_lora_adapter", Request{Name: name}); err != nil {
+		if _, err := a.unload(ctx, name); err != nil {
 			a.o.Log.Error("cannot unload adapter again", "adapter", name, "error", err)
 		}
 	}
 	for name, req := range d.Loaded {
 		// The folder may have changed since it was checked.
 		_, err := a.resolve(req)
-		var res Result
+		var res vllm.Answer
 		if err == nil {
 			req.LoadInplace = true
-			res, err = a.call(ctx, "/v1/load_lora_adapter", req)
+			res, err = a.load(ctx, req)
 		}
 		if err == nil && res.Status != http.StatusOK {
 			err = errors.New(res.Message)
@@ -180,7 +160,7 @@ func (a *Adapters) Reapply(ctx context.Context) {
 
 // resolve returns the absolute folder of the adapter, which lies under Dir with
 // no link leading out, nor any link out of it within.
-func (a *Adapters) resolve(req Request) (string, error) {
+func (a *Adapters) resolve(req vllm.Adapter) (string, error) {
 	if a.o.Dir == "" {
 		return "", refuse("vllm.lora.dir is not set: it names the folder that adapters are loaded from")
 	}
@@ -213,7 +193,7 @@ func (a *Adapters) resolve(req Request) (string, error) {
 
 // relative is the wanted path relative to base, without anything that leads out
 // by name. Links are not followed here.
-func relative(base, configured string, req Request) (string, error) {
+func relative(base, configured string, req vllm.Adapter) (string, error) {
 	want := req.Path
 	if want == "" {
 		want = req.Name
@@ -278,52 +258,27 @@ func checkFolder(folder *os.Root, rel string) error {
 	return nil
 }
 
-// call posts to the engine. Any answer is a Result.
-func (a *Adapters) call(ctx context.Context, route string, req Request) (Result, error) {
-	body, err := json.Marshal(req)
-	if err != nil {
-		return Result{}, fmt.Errorf("encode request: %w", err)
-	}
-	post, err := http.NewRequestWithContext(ctx, http.MethodPost, a.o.Engine+route, bytes.NewReader(body))
-	if err != nil {
-		return Result{}, fmt.Errorf("%w: %w", ErrEngine, err)
-	}
-	post.Header.Set("Content-Type", "application/json")
-	key, err := a.o.Key()
-	if err != nil {
-		return Result{}, fmt.Errorf("%w: %w", ErrEngine, err)
-	}
-	if key != "" {
-		post.Header.Set("Authorization", "Bearer "+key)
-	}
-	resp, err := a.o.Client.Do(post)
-	if err != nil {
-		return Result{}, fmt.Errorf("%w: %w", ErrEngine, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
-	if err != nil {
-		return Result{}, fmt.Errorf("%w: %w", ErrEngine, err)
-	}
-	return Result{Status: resp.StatusCode, Message: message(text)}, nil
+func (a *Adapters) load(ctx context.Context, req vllm.Adapter) (vllm.Answer, error) {
+	res, err := a.o.Engine.LoadAdapter(ctx, req)
+	return res, silent(err)
 }
 
-// message is the sentence in an answer: vLLM answers plain text or an error object.
-func message(text []byte) string {
-	var v struct {
-		Error struct {
-			Message string `json:"message"`
-		} `json:"error"`
+func (a *Adapters) unload(ctx context.Context, name string) (vllm.Answer, error) {
+	res, err := a.o.Engine.UnloadAdapter(ctx, name)
+	return res, silent(err)
+}
+
+// silent makes an error of the client an [ErrEngine].
+func silent(err error) error {
+	if err == nil {
+		return nil
 	}
-	if json.Unmarshal(text, &v) == nil && v.Error.Message != "" {
-		return v.Error.Message
-	}
-	return strings.TrimSpace(string(text))
+	return fmt.Errorf("%w: %w", ErrEngine, err)
 }
 
 // read is called with mu held. No file is an empty set.
 func (a *Adapters) read() (desired, error) {
-	d := desired{Loaded: map[string]Request{}}
+	d := desired{Loaded: map[string]vllm.Adapter{}}
 	b, err := os.ReadFile(a.o.StateFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d, nil
@@ -335,7 +290,7 @@ func (a *Adapters) read() (desired, error) {
 		return d, fmt.Errorf("read adapter state %s: %w", a.o.StateFile, err)
 	}
 	if d.Loaded == nil {
-		d.Loaded = map[string]Request{}
+		d.Loaded = map[string]vllm.Adapter{}
 	}
 	return d, nil
 }

@@ -22,6 +22,7 @@ import (
 
 	"tollgate/internal/logfile"
 	"tollgate/internal/supervisor"
+	"tollgate/internal/vllm"
 )
 
 const (
@@ -144,16 +145,16 @@ func (a *api) restart(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) load(w http.ResponseWriter, r *http.Request) {
-	a.adapter(w, r, func(ctx context.Context, req Request) (Result, error) { return a.o.Adapters.Load(ctx, req) })
+	a.adapter(w, r, func(ctx context.Context, req vllm.Adapter) (vllm.Answer, error) { return a.o.Adapters.Load(ctx, req) })
 }
 
 func (a *api) unload(w http.ResponseWriter, r *http.Request) {
-	a.adapter(w, r, func(ctx context.Context, req Request) (Result, error) {
+	a.adapter(w, r, func(ctx context.Context, req vllm.Adapter) (vllm.Answer, error) {
 		return a.o.Adapters.Unload(ctx, req.Name)
 	})
 }
 
-func (a *api) adapter(w http.ResponseWriter, r *http.Request, do func(context.Context, Request) (Result, error)) {
+func (a *api) adapter(w http.ResponseWriter, r *http.Request, do func(context.Context, vllm.Adapter) (vllm.Answer, error)) {
 	if a.o.Adapters == nil {
 		fail(w, http.StatusConflict, "adapters are not managed here: vllm.auto_start, vllm.lora.enabled and vllm.lora.runtime.enabled are needed")
 		return

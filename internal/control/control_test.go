@@ -18,6 +18,7 @@ import (
 
 	"tollgate/internal/control"
 	"tollgate/internal/supervisor"
+	"tollgate/internal/vllm"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -160,10 +161,15 @@ func adapters(t *testing.T) (*engine, *control.Adapters, http.Handler, string) {
 	t.Cleanup(srv.Close)
 	dir := t.TempDir()
 	o := options(t)
-	client := srv.Client()
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte("k\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	client := vllm.New(vllm.Options{Address: strings.TrimPrefix(srv.URL, "http://"), KeyFile: key})
+	t.Cleanup(client.Close)
 	o.Adapters = control.NewAdapters(control.AdaptersOptions{
-		Dir: dir, StateFile: filepath.Join(t.TempDir(), "state", "lora.json"), Engine: srv.URL,
-		Key: func() (string, error) { return "k", nil }, Reserved: []string{"base"}, Client: client, Log: hclog.NewNullLogger(),
+		Dir: dir, StateFile: filepath.Join(t.TempDir(), "state", "lora.json"), Engine: client,
+		Reserved: []string{"base"}, Log: hclog.NewNullLogger(),
 	})
 	return e, o.Adapters, control.Handler(o), dir
 }
@@ -250,8 +256,8 @@ func TestAnEngineThatIsDownIs503AndNothingIsRemembered(t *testing.T) {
 	folder(t, filepath.Join(dir, "a"), "adapter_config.json")
 	o := options(t)
 	o.Adapters = control.NewAdapters(control.AdaptersOptions{
-		Dir: dir, StateFile: state, Engine: "http://127.0.0.1:1", Key: func() (string, error) { return "", nil },
-		Client: &http.Client{Timeout: time.Second}, Log: hclog.NewNullLogger(),
+		Dir: dir, StateFile: state, Engine: vllm.New(vllm.Options{Address: "127.0.0.1:1"}),
+		Log: hclog.NewNullLogger(),
 	})
 	if got, answer := call(t, control.Handler(o), "POST", "/load-lora-adapter", `{"lora_name":"a"}`); got != 503 {
 		t.Errorf("got %d %s", got, answer)

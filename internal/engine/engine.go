@@ -6,14 +6,9 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"maps"
 	"net"
-	"net/http"
-	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +18,7 @@ import (
 
 	"tollgate/internal/adapter"
 	"tollgate/internal/openai"
+	"tollgate/internal/vllm"
 )
 
 const (
@@ -35,8 +31,6 @@ const (
 	// its host swaps, or it compiles something. What is sent to it waits. Envoy's
 	// health check is as patient (envoy.yaml).
 	patience = 10 * time.Second
-	// maxModels bounds the bytes of one model list.
-	maxModels = 4 << 20
 )
 
 // Options are what a [Pool] watches.
@@ -60,11 +54,11 @@ type State struct {
 
 // Pool is the set of engines. Its zero value is not usable.
 type Pool struct {
-	o      Options
-	client *http.Client
-	up     *prometheus.GaugeVec
-	now    atomic.Pointer[view]
-	kick   chan chan struct{}
+	o       Options
+	clients []*vllm.Client // in the order of Options.Endpoints
+	up      *prometheus.GaugeVec
+	now     atomic.Pointer[view]
+	kick    chan chan struct{}
 
 	mu     sync.Mutex
 	states []State // in the order of Options.Endpoints; guarded by mu
@@ -83,10 +77,6 @@ type view struct {
 func New(o Options) *Pool {
 	p := &Pool{
 		o: o,
-		client: &http.Client{
-			Timeout:       askTimeout,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
 		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "engine_up", Help: "1 while the engine answers /health and lists its models.",
 		}, []string{"engine"}),
@@ -97,6 +87,7 @@ func New(o Options) *Pool {
 		lists:  make([][]openai.Model, len(o.Endpoints)),
 	}
 	for i, e := range o.Endpoints {
+		p.clients = append(p.clients, vllm.New(vllm.Options{Address: e, KeyFile: o.APIKeyFile, Timeout: askTimeout}))
 		p.states[i] = State{Target: "http://" + e, Error: "not asked yet"}
 		p.up.WithLabelValues(e).Set(0)
 	}
@@ -111,7 +102,7 @@ func New(o Options) *Pool {
 func (p *Pool) Run(ctx context.Context) error {
 	t := time.NewTicker(interval)
 	defer t.Stop()
-	defer p.client.CloseIdleConnections()
+	defer p.close()
 	for {
 		p.look(ctx)
 		select {
@@ -122,6 +113,12 @@ func (p *Pool) Run(ctx context.Context) error {
 			p.look(ctx)
 			close(done)
 		}
+	}
+}
+
+func (p *Pool) close() {
+	for _, c := range p.clients {
+		c.Close()
 	}
 }
 
@@ -215,7 +212,7 @@ func (p *Pool) look(ctx context.Context) {
 
 func (p *Pool) ask(ctx context.Context, i int) {
 	target := "http://" + p.o.Endpoints[i]
-	models, err := p.models(ctx, target)
+	models, err := models(ctx, p.clients[i])
 	if err != nil && p.silent(i, err) {
 		return
 	}
@@ -262,52 +259,10 @@ func (p *Pool) silent(i int, err error) bool {
 	return p.states[i].Ready && time.Since(p.heard[i]) < patience
 }
 
-// models is ready when /health says so and the list can be read.
-func (p *Pool) models(ctx context.Context, target string) ([]openai.Model, error) {
-	if _, err := p.get(ctx, target+"/health", ""); err != nil {
+// models are what a healthy engine lists.
+func models(ctx context.Context, c *vllm.Client) ([]openai.Model, error) {
+	if err := c.Health(ctx); err != nil {
 		return nil, err
 	}
-	key := ""
-	if p.o.APIKeyFile != "" {
-		b, err := os.ReadFile(p.o.APIKeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("read api_key_file: %w", err)
-		}
-		key = strings.TrimSpace(string(b))
-	}
-	body, err := p.get(ctx, target+"/v1/models", key)
-	if err != nil {
-		return nil, err
-	}
-	models, err := openai.ModelNames(body)
-	if err != nil {
-		return nil, fmt.Errorf("read model list: %w", err)
-	}
-	if len(models) == 0 {
-		return nil, errors.New("the engine lists no model")
-	}
-	return models, nil
-}
-
-func (p *Pool) get(ctx context.Context, url, bearer string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return nil, fmt.Errorf("ask engine: %w", err)
-	}
-	if bearer != "" {
-		req.Header.Set("Authorization", "Bearer "+bearer)
-	}
-	resp, err := p.client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("ask engine: %w", err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxModels))
-	if err != nil {
-		return nil, fmt.Errorf("ask engine: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("engine answered %s", resp.Status)
-	}
-	return body, nil
+	return c.Models(ctx)
 }

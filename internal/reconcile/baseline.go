@@ -4,13 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"time"
 
 	"github.com/google/renameio/v2"
 
 	"tollgate/internal/ledger"
+	"tollgate/internal/vllm"
 )
 
 // Book is the part of the ledger that is read: rows in the order of their start.
@@ -25,16 +25,16 @@ type Baseline struct {
 	Reading
 }
 
-// Take makes a baseline of what the engine says now.
-func Take(ctx context.Context, client *http.Client, engine string) (Baseline, error) {
-	c, err := Scrape(ctx, client, engine)
+// Take makes a baseline of the engine's counters as they are now.
+func Take(ctx context.Context, client *vllm.Client) (Baseline, error) {
+	c, err := scrape(ctx, client)
 	if err != nil {
 		return Baseline{}, err
 	}
 	// The time is taken behind the counters: what was made between the two is
 	// then missing in the ledger's growth and not in the engine's, and the
 	// ledger cannot seem to be above the engine.
-	return Baseline{Engine: engine, At: time.Now().UTC(), Reading: c}, nil
+	return Baseline{Engine: client.Address(), At: time.Now().UTC(), Reading: c}, nil
 }
 
 // Load reads the baselines that a [Watcher] has written; none where there is
@@ -76,7 +76,7 @@ const straddleLook = 24 * time.Hour
 // the engine cannot seem to be behind. alone says that there is no other
 // engine, so that every record is its. restarted is true when the engine
 // has begun anew since; then there is nothing to compare.
-func Compare(ctx context.Context, client *http.Client, book Book, base Baseline, alone bool) (c Comparison, restarted bool, err error) {
+func Compare(ctx context.Context, client *vllm.Client, book Book, base Baseline, alone bool) (c Comparison, restarted bool, err error) {
 	c = Comparison{Engine: base.Engine, Since: base.At}
 	mine := owner(ctx, base.Engine, alone)
 	err = book.Each(ctx, ledger.Filter{Since: base.At.Add(-straddleLook)}, func(r ledger.Record) error {
@@ -92,7 +92,7 @@ func Compare(ctx context.Context, client *http.Client, book Book, base Baseline,
 	if err != nil {
 		return c, false, fmt.Errorf("read ledger: %w", err)
 	}
-	now, err := Scrape(ctx, client, base.Engine)
+	now, err := scrape(ctx, client)
 	if err != nil {
 		return c, false, err
 	}

@@ -2,76 +2,29 @@ package reconcile
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"time"
 
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
+	"tollgate/internal/vllm"
 )
 
-const (
-	promptCounter     = "vllm:prompt_tokens_total"
-	generationCounter = "vllm:generation_tokens_total"
-	startedGauge      = "process_start_time_seconds"
-	// maxPage bounds one scrape; a real engine's page has 65 KB.
-	maxPage = 16 << 20
-	// askTimeout bounds one scrape.
-	askTimeout = 5 * time.Second
-)
+// askTimeout bounds one look at an engine.
+const askTimeout = 5 * time.Second
 
-// ErrNoCounters means that what answered /metrics is no vLLM.
-var ErrNoCounters = errors.New("no token counters of vLLM on /metrics")
-
-// Scrape reads the token counters of an engine (host:port), summed over all
-// its series: models and data-parallel ranks.
-func Scrape(ctx context.Context, client *http.Client, engine string) (Reading, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+engine+"/metrics", http.NoBody)
-	if err != nil {
-		return Reading{}, fmt.Errorf("scrape %s: %w", engine, err)
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return Reading{}, fmt.Errorf("scrape %s: %w", engine, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
-		return Reading{}, fmt.Errorf("scrape %s: answered %s", engine, resp.Status)
-	}
-	c, err := parse(io.LimitReader(resp.Body, maxPage))
-	if err != nil {
-		return Reading{}, fmt.Errorf("scrape %s: %w", engine, err)
-	}
-	return c, nil
+// Client returns a client for [Take] and [Compare] that asks engine (host:port).
+func Client(engine string) *vllm.Client {
+	return vllm.New(vllm.Options{Address: engine, Timeout: askTimeout})
 }
 
-func parse(page io.Reader) (Reading, error) {
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(page)
+// scrape reads the token counters of an engine, summed over all its series:
+// models and data-parallel ranks.
+func scrape(ctx context.Context, client *vllm.Client) (Reading, error) {
+	m, err := client.Metrics(ctx)
 	if err != nil {
-		return Reading{}, fmt.Errorf("parse metrics: %w", err)
+		return Reading{}, fmt.Errorf("scrape %s: %w", client.Address(), err)
 	}
-	sum := func(name string) (float64, bool) {
-		family, ok := families[name]
-		total := 0.0
-		for _, m := range family.GetMetric() {
-			// A page without types calls its counters untyped.
-			total += m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()
-		}
-		return total, ok
-	}
-	prompt, ok := sum(promptCounter)
-	generation, also := sum(generationCounter)
-	if !ok || !also {
-		return Reading{}, ErrNoCounters
-	}
-	started, _ := sum(startedGauge)
-	return Reading{Counters: Counters{Prompt: int64(prompt), Generation: int64(generation)}, Started: started}, nil
+	return Reading{Counters: Counters{Prompt: m.Prompt, Generation: m.Generation}, Started: m.Started}, nil
 }
 
 // names are the addresses by which records call an engine: as configured, and

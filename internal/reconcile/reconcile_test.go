@@ -2,7 +2,6 @@ package reconcile_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -121,7 +120,7 @@ func row(engine string, started time.Time, n int, prompt, completion int64, reas
 func TestCompareCountsAsTheEngineDoes(t *testing.T) {
 	e := newEngine(t)
 	e.set(1000, 500)
-	base, err := reconcile.Take(t.Context(), http.DefaultClient, e.address())
+	base, err := reconcile.Take(t.Context(), reconcile.Client(e.address()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +136,7 @@ func TestCompareCountsAsTheEngineDoes(t *testing.T) {
 		row("10.9.9.9:1", at, 1, 5000, 5000, ledger.Complete, ledger.Exact), // another engine's
 	}}
 	e.set(1000+30+7+8+5, 500+30+9+40+4)
-	got, restarted, err := reconcile.Compare(t.Context(), http.DefaultClient, b, base, false)
+	got, restarted, err := reconcile.Compare(t.Context(), reconcile.Client(e.address()), b, base, false)
 	http.DefaultClient.CloseIdleConnections()
 	if err != nil || restarted {
 		t.Fatal(restarted, err)
@@ -150,7 +149,7 @@ func TestCompareCountsAsTheEngineDoes(t *testing.T) {
 		t.Errorf("drift %+v, straddling %d", d, got.Straddling)
 	}
 	e.set(3, 2)
-	if _, restarted, err = reconcile.Compare(t.Context(), http.DefaultClient, b, base, false); err != nil || !restarted {
+	if _, restarted, err = reconcile.Compare(t.Context(), reconcile.Client(e.address()), b, base, false); err != nil || !restarted {
 		t.Errorf("counters that went back: restarted %v, %v", restarted, err)
 	}
 	http.DefaultClient.CloseIdleConnections()
@@ -177,28 +176,6 @@ func TestJudge(t *testing.T) {
 		if verdict, ok := c.cmp.Judge(c.allowed); ok != c.ok || !strings.Contains(verdict, c.says) {
 			t.Errorf("%s: got %q %v, want %q %v", name, verdict, ok, c.says, c.ok)
 		}
-	}
-}
-
-func TestWhatIsNoVLLMIsAnError(t *testing.T) {
-	defer http.DefaultClient.CloseIdleConnections()
-	e := newEngine(t)
-	for page, want := range map[string]error{
-		"# nothing\n": reconcile.ErrNoCounters, "vllm:prompt_tokens_total 3\n": reconcile.ErrNoCounters, "<html>": nil,
-	} {
-		e.page = page
-		_, err := reconcile.Scrape(t.Context(), http.DefaultClient, e.address())
-		if err == nil || (want != nil && !errors.Is(err, want)) {
-			t.Errorf("page %q: got %v", page, err)
-		}
-	}
-	e.page = "process_start_time_seconds 1.79550220529e+09\nvllm:prompt_tokens_total 3\nvllm:generation_tokens_total 4\n"
-	if c, err := reconcile.Scrape(t.Context(), http.DefaultClient, e.address()); err != nil || c.Started != 1795502205.29 {
-		t.Errorf("start of the process: got %+v %v", c, err)
-	}
-	e.page = "vllm:prompt_tokens_total 3\nvllm:generation_tokens_total 4\n"
-	if c, err := reconcile.Scrape(t.Context(), http.DefaultClient, e.address()); err != nil || c.Counters != (reconcile.Counters{Prompt: 3, Generation: 4}) || c.Started != 0 {
-		t.Errorf("untyped counters: got %+v %v", c, err)
 	}
 }
 

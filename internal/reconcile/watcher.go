@@ -3,13 +3,13 @@ package reconcile
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tollgate/internal/ledger"
+	"tollgate/internal/vllm"
 )
 
 const (
@@ -35,9 +35,8 @@ type Options struct {
 
 // Watcher compares all the time and exposes the drift.
 type Watcher struct {
-	o      Options
-	client *http.Client
-	drift  *prometheus.GaugeVec
+	o     Options
+	drift *prometheus.GaugeVec
 	// missing and excess are the two directions of drift: of the sum, one engine's
 	// would hide another's.
 	missing, excess *prometheus.GaugeVec
@@ -48,7 +47,7 @@ type Watcher struct {
 // the engine, whichever started last: a counter that begins anew has lost what
 // it had counted since the last look.
 type span struct {
-	engine string
+	client *vllm.Client
 	mine   func(*ledger.Record) bool
 	base   *Baseline // nil until the engine was reached
 	last   Reading
@@ -67,7 +66,7 @@ func NewWatcher(o Options) *Watcher {
 		o.Log = hclog.NewNullLogger()
 	}
 	w := &Watcher{
-		o: o, client: &http.Client{},
+		o: o,
 		drift: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "engine_token_drift",
 			Help: "Tokens that the engines counted beyond the ledger since the last restart of either: of cut requests it may be above 0, never below.",
@@ -82,7 +81,7 @@ func NewWatcher(o Options) *Watcher {
 		Help: "Tokens that the ledger says beyond what engines counted, of the engines that are behind it: must be 0.",
 	}, []string{"type"})
 	for _, e := range o.Engines {
-		w.spans = append(w.spans, &span{engine: e})
+		w.spans = append(w.spans, &span{client: Client(e)})
 	}
 	w.show()
 	if o.Reg != nil {
@@ -95,7 +94,11 @@ func NewWatcher(o Options) *Watcher {
 func (w *Watcher) Run(ctx context.Context) error {
 	t := time.NewTicker(w.o.Interval)
 	defer t.Stop()
-	defer w.client.CloseIdleConnections()
+	defer func() {
+		for _, s := range w.spans {
+			s.client.Close()
+		}
+	}()
 	for {
 		w.look(ctx)
 		select {
@@ -113,7 +116,7 @@ func (w *Watcher) look(ctx context.Context) {
 		fresh, err := w.compare(ctx, s)
 		if err != nil && ctx.Err() == nil {
 			// An engine that is down says so elsewhere; its drift stays as it was.
-			w.o.Log.Debug("cannot compare the ledger with the engine", "engine", s.engine, "error", err)
+			w.o.Log.Debug("cannot compare the ledger with the engine", "engine", s.client.Address(), "error", err)
 		}
 		began = began || fresh
 	}
@@ -155,7 +158,7 @@ func (w *Watcher) baselines() []Baseline {
 // compare moves one window on; began says that it is a new one.
 func (w *Watcher) compare(ctx context.Context, s *span) (began bool, err error) {
 	if s.mine == nil {
-		s.mine = owner(ctx, s.engine, len(w.spans) == 1)
+		s.mine = owner(ctx, s.client.Address(), len(w.spans) == 1)
 	}
 	if s.base == nil {
 		return w.begin(ctx, s)
@@ -163,12 +166,12 @@ func (w *Watcher) compare(ctx context.Context, s *span) (began bool, err error) 
 	if err := s.read(ctx, w.o.Book); err != nil {
 		return false, err
 	}
-	now, err := Scrape(ctx, w.client, s.engine)
+	now, err := scrape(ctx, s.client)
 	if err != nil {
 		return false, err
 	}
 	if now.anew(s.last) {
-		w.o.Log.Info("the engine's counters began anew", "engine", s.engine)
+		w.o.Log.Info("the engine's counters began anew", "engine", s.client.Address())
 		return w.begin(ctx, s)
 	}
 	s.last = now
@@ -179,11 +182,11 @@ func (w *Watcher) compare(ctx context.Context, s *span) (began bool, err error) 
 }
 
 func (w *Watcher) begin(ctx context.Context, s *span) (bool, error) {
-	base, err := Take(ctx, w.client, s.engine)
+	base, err := Take(ctx, s.client)
 	if err != nil {
 		return false, err
 	}
-	*s = span{engine: s.engine, mine: s.mine, base: &base, last: base.Reading, cursor: base.At}
+	*s = span{client: s.client, mine: s.mine, base: &base, last: base.Reading, cursor: base.At}
 	return true, nil
 }
 

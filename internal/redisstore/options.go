@@ -6,13 +6,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/rueidis"
+
+	"tollgate/internal/secretfile"
 )
 
 const (
@@ -36,7 +37,7 @@ type Options struct {
 	// credentials.
 	Addresses []string
 	Username  string
-	// PasswordFile holds the password; its line end is cut. It is read at every
+	// PasswordFile holds the password, as [secretfile.Read] reads it. It is read at every
 	// connection, so a new password needs no restart, but with Sentinel only
 	// once. Empty: no password.
 	PasswordFile string
@@ -103,8 +104,16 @@ func (o *Options) client() (rueidis.ClientOption, error) {
 	return option, nil
 }
 
+func (o *Options) password() (string, error) {
+	password, err := secretfile.Read(o.PasswordFile)
+	if err != nil {
+		return "", fmt.Errorf("store.redis.password_file: %w", err)
+	}
+	return password, nil
+}
+
 func (o *Options) authenticate(option *rueidis.ClientOption) error {
-	password, err := readPassword(o.PasswordFile)
+	password, err := o.password()
 	if err != nil {
 		return err
 	}
@@ -117,7 +126,7 @@ func (o *Options) authenticate(option *rueidis.ClientOption) error {
 		return nil
 	}
 	option.AuthCredentialsFn = func(rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
-		password, err := readPassword(o.PasswordFile)
+		password, err := o.password()
 		return rueidis.AuthCredentials{Username: o.Username, Password: password}, err
 	}
 	return nil
@@ -145,17 +154,6 @@ func (o *Options) place(option *rueidis.ClientOption) error {
 		TopologyRefreshInterval: 5 * time.Second, // a missed announcement of a new primary must not last
 	}
 	return nil
-}
-
-func readPassword(file string) (string, error) {
-	if file == "" {
-		return "", nil
-	}
-	text, err := os.ReadFile(file) //nolint:gosec // named by the configuration
-	if err != nil {
-		return "", fmt.Errorf("read password: %w", err)
-	}
-	return strings.TrimRight(string(text), "\r\n"), nil
 }
 
 // connect makes a client within ctx. A client cannot be told to give up, so one
