@@ -37,7 +37,10 @@ type Config struct {
 	Ledger       Ledger        `yaml:"ledger"`
 	Store        Store         `yaml:"store"`
 	VLLM         VLLM          `yaml:"vllm"`
-	Launcher     Launcher      `yaml:"launcher"`
+	// Models are names that clients use beside those of the engines.
+	Models   []Model  `yaml:"models"`
+	Balance  Balance  `yaml:"balance"`
+	Launcher Launcher `yaml:"launcher"`
 	// Launchers are control addresses of launchers on other hosts; empty means
 	// this host's socket.
 	Launchers []string `yaml:"launchers"`
@@ -139,6 +142,25 @@ type VLLM struct {
 	Restart         Restart           `yaml:"restart"`
 	StallTimeout    time.Duration     `yaml:"stall_timeout"`
 	LoRA            LoRA              `yaml:"lora"`
+}
+
+// Model is a name that clients use, and what stands behind it.
+type Model struct {
+	Name     string   `yaml:"name"` // exact, or with one * at its end
+	Targets  []Target `yaml:"targets"`
+	Fallback []string `yaml:"fallback"` // in this order, while no target is ready
+}
+
+// Target is a served model and its share.
+type Target struct {
+	Model  string `yaml:"model"`
+	Weight int    `yaml:"weight"` // relative; 1 where the file has none
+}
+
+// Balance says how an engine is chosen for a request.
+type Balance struct {
+	Policy  string  `yaml:"policy"`   // prefix or least_loaded
+	MaxLoad float64 `yaml:"max_load"` // × the mean load, beyond which a full cache does not count
 }
 
 // PythonLauncher says which Python runs vLLM.

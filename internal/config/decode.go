@@ -122,9 +122,12 @@ func (d *decoder) list(n ast.Node, to reflect.Value, key string) {
 			d.add(at(item), path, "is empty", "remove it or write a value")
 			continue
 		}
-		v := reflect.New(to.Type().Elem()).Elem()
-		d.value(item, v, path)
-		to.Set(reflect.Append(to, v))
+		v := reflect.New(to.Type().Elem())
+		if entry, ok := v.Interface().(interface{ defaults() }); ok {
+			entry.defaults()
+		}
+		d.value(item, v.Elem(), path)
+		to.Set(reflect.Append(to, v.Elem()))
 	}
 }
 

@@ -24,6 +24,7 @@ func Default() *Config {
 		DrainTimeout: time.Minute,
 		Ledger:       Ledger{Sync: "process", KeepDays: 400},
 		Store:        Store{Kind: "memory", Redis: Redis{Timeout: 50 * time.Millisecond}},
+		Balance:      Balance{Policy: "prefix", MaxLoad: 1.25},
 		VLLM: VLLM{
 			Host:            "127.0.0.1",
 			Port:            8000,

@@ -29,6 +29,7 @@ func (d *decoder) validate(c *Config) {
 	d.stores(c)
 	d.engine(&c.VLLM)
 	d.lora(&c.VLLM.LoRA)
+	d.models(c)
 	d.processes(c)
 	d.listeners(c)
 }
