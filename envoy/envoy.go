@@ -82,6 +82,7 @@ var bootstrap = template.Must(template.New("envoy.yaml").Funcs(template.FuncMap{
 	"replies":          func() []reply { return localReplies },
 	"inference":        func() []route { return inferenceRoutes },
 	"models":           func() []route { return modelRoutes },
+	"personal":         func() []route { return personalRoutes },
 	"requestHeaders":   func() []string { return requestHeaders },
 	"requestFamilies":  func() []string { return requestFamilies },
 	"responseHeaders":  func() []string { return responseHeaders },

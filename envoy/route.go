@@ -38,3 +38,10 @@ var modelRoutes = []route{
 	{Path: "/v1/models"},
 	{Path: "/models"},
 }
+
+// personalRoutes are what a key may know of itself; tollgate answers them, GET only.
+var personalRoutes = []route{
+	{Path: "/v1/key"},
+	{Path: "/v1/usage"},
+	{Path: "/v1/requests"},
+}

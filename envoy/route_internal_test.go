@@ -35,6 +35,11 @@ func TestRoutesAreThoseOfTheService(t *testing.T) {
 			t.Errorf("GET %s: the service says %q, %v", r.Path, got.Endpoint, ok)
 		}
 	}
+	for _, r := range personalRoutes {
+		if got, ok := service.Find("GET", r.Path); !ok || got.Endpoint != r.Path || !got.Page {
+			t.Errorf("GET %s: the service says %q, %v", r.Path, got.Endpoint, ok)
+		}
+	}
 	for _, path := range []string{"/v1", "/v1/chat/completions/", "/v1/models/", "/admin", "/invocations", "/v1/audio/speech"} {
 		if got, ok := service.Find("POST", path); ok || got.Endpoint != service.Other {
 			t.Errorf("POST %s: the service takes it as %q", path, got.Endpoint)

@@ -65,7 +65,7 @@ func tooLarge(contentLength string, most int64) bool {
 // answered for paths that do not exist too, so that the page can read the error.
 func (s *Server) preflight(c *check) bool {
 	h := &c.headers
-	return c.method == "OPTIONS" && h.preflight != "" && len(h.origin) == 1 && !c.route.Private && c.door != route.Private && !c.grpc() && h.upgrade == "" &&
+	return c.method == "OPTIONS" && h.preflight != "" && len(h.origin) == 1 && !c.route.SameOrigin && c.door != route.Private && !c.grpc() && h.upgrade == "" &&
 		(slices.Contains(s.o.AllowOrigins, "*") || slices.Contains(s.o.AllowOrigins, h.origin[0]))
 }
 

@@ -25,6 +25,7 @@ import (
 type Ledger interface {
 	Usage(ctx context.Context, q ledger.Query) ([]ledger.Group, error)
 	Used(ctx context.Context, keyID string, since, until time.Time) (int64, error)
+	Newest(ctx context.Context, p ledger.Page) (rows []ledger.Record, next string, err error)
 }
 
 // Host is one launcher: this host's or another's.
@@ -62,12 +63,15 @@ type API struct {
 func New(o Options) *API {
 	a := &API{o: o, mux: http.NewServeMux()}
 	a.clientRoutes()
+	a.ownRoutes()
 	a.mux.HandleFunc("GET /health", a.health) // GET serves HEAD too
 	a.mux.Handle("GET /metrics", o.Metrics)
 	a.mux.HandleFunc("POST /admin/reload-keys", a.reloadKeys)
 	a.mux.HandleFunc("GET /admin/requests", a.requests)
 	a.mux.HandleFunc("DELETE /admin/requests/{id}", a.cancel)
+	a.mux.HandleFunc("GET /admin/limits", a.allLimits)
 	a.mux.HandleFunc("GET /admin/limits/{id}", a.limits)
+	a.mux.HandleFunc("GET /admin/ledger", a.rows)
 	a.mux.HandleFunc("GET /admin/usage", a.usage)
 	a.mux.HandleFunc("GET /admin/engine", a.engine)
 	a.mux.HandleFunc("GET /admin/keys", a.listKeys)
@@ -190,30 +194,40 @@ func (a *API) cancel(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"request_id": id, "cancelled": n})
 }
 
+// keyLimits is a key's limits and what is used of them.
+type keyLimits struct {
+	KeyID  string     `json:"key_id"`
+	User   string     `json:"user"`
+	Now    limit.View `json:"now"`
+	Limits limitsView `json:"limits"`
+}
+
 func (a *API) limits(w http.ResponseWriter, r *http.Request) {
 	key, ok := a.o.Keys.Current().ByID(r.PathValue("id"))
 	if !ok {
 		noKey(w)
 		return
 	}
-	caps := key.Caps(a.o.Caps, time.Now())
-	view, err := a.o.Limits.Key(r.Context(), key.ID, caps)
-	if err == nil && view.QuotaUsed < 0 {
-		// Nothing was asked since the start: the ledger knows.
-		view.QuotaPeriod = caps.QuotaPeriod
-		view.QuotaUsed, err = a.o.Ledger.Used(r.Context(), key.ID, key.QuotaPeriod.Start(time.Now()), time.Time{})
-	}
+	own, err := a.state(r, key)
 	if err != nil {
 		a.broken(w, "cannot read limits", err)
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]any{
-		"key_id": key.ID, "user": key.User, "now": view,
-		"limits": map[string]*int64{
-			"concurrent": shown(caps.Concurrent), "requests_per_minute": shown(caps.Requests),
-			"tokens_per_minute": shown(caps.Tokens), "quota": shown(caps.Quota),
-		},
-	})
+	writeJSON(w, http.StatusOK, keyLimits{KeyID: key.ID, User: key.User, Now: own.Now, Limits: own.Effective})
+}
+
+// allLimits answers for every key, in the order of the key file.
+func (a *API) allLimits(w http.ResponseWriter, r *http.Request) {
+	all := []keyLimits{}
+	for _, key := range a.o.Keys.Current().Keys() {
+		own, err := a.state(r, key)
+		if err != nil {
+			a.broken(w, "cannot read limits", err)
+			return
+		}
+		all = append(all, keyLimits{KeyID: key.ID, User: key.User, Now: own.Now, Limits: own.Effective})
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"limits": all})
 }
 
 // shown is a limit as JSON: null = unlimited.
@@ -229,7 +243,7 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) {
 	var bad *queryError
 	switch {
 	case errors.As(err, &bad):
-		fail(w, http.StatusBadRequest, "invalid_request", bad.param, bad.message)
+		wrongQuery(w, err)
 	case err != nil:
 		a.broken(w, "cannot read the ledger", err)
 	case format == ledger.CSV:

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"time"
 
 	"tollgate/internal/ledger"
 )
@@ -29,7 +28,7 @@ func onlyKnown(q url.Values, known ...string) error {
 // report reads by, since, until and format, and asks the ledger.
 func (a *API) report(r *http.Request) (groups []ledger.Group, by ledger.By, format ledger.Format, err error) {
 	q := r.URL.Query()
-	if err := onlyKnown(q, "by", "since", "until", "format"); err != nil {
+	if err := onlyKnown(q, "by", "since", "until", "format", "key", "user", "model"); err != nil {
 		return nil, "", "", err
 	}
 	format = ledger.JSON
@@ -39,16 +38,12 @@ func (a *API) report(r *http.Request) (groups []ledger.Group, by ledger.By, form
 	if format != ledger.JSON && format != ledger.CSV {
 		return nil, "", "", &queryError{"format", "format is json or csv"}
 	}
-	query := ledger.Query{By: ledger.ByKey}
+	query := ledger.Query{By: ledger.ByKey, KeyID: q.Get("key"), User: q.Get("user"), Model: q.Get("model")}
 	if by := q.Get("by"); by != "" {
 		query.By = ledger.By(by)
 	}
-	for name, to := range map[string]*time.Time{"since": &query.Since, "until": &query.Until} {
-		if v := q.Get(name); v != "" {
-			if *to, err = ledger.ParseTime(v, time.Now()); err != nil {
-				return nil, "", "", &queryError{name, err.Error()}
-			}
-		}
+	if err := readTimes(q, &query.Since, &query.Until); err != nil {
+		return nil, "", "", err
 	}
 	if err := query.Validate(); err != nil {
 		return nil, "", "", &queryError{"by", err.Error()}

@@ -28,6 +28,9 @@ const (
 	Open Class = iota
 	// Admin routes need an admin key and consume the address rate only.
 	Admin
+	// Own routes need any key and consume the address rate only: what a key may know
+	// of itself, also when it has nothing left.
+	Own
 	// Listing routes consume a request, no slot and no tokens: the model list.
 	Listing
 	// Counting routes consume a request and a slot, no tokens: tokenize.
@@ -204,6 +207,9 @@ func (g *Gate) admit(ctx context.Context, a Arrival) (Ticket, error) {
 		if !key.Admin() {
 			return Ticket{}, Deny(NotAdmin)
 		}
+		return Ticket{KeyID: key.ID}, nil
+	}
+	if a.Class == Own {
 		return Ticket{KeyID: key.ID}, nil
 	}
 	return g.issue(ctx, a, key, secret)

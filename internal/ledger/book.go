@@ -177,7 +177,7 @@ func (b *Book) Usage(ctx context.Context, q Query) ([]Group, error) {
 	defer b.mu.Unlock()
 	groups := map[string]Group{}
 	for _, r := range b.rows {
-		if !within(r.StartedAt, q.Since, q.Until) {
+		if !within(r.StartedAt, q.Since, q.Until) || !q.Selects(&r) {
 			continue
 		}
 		name := GroupOf(q.By, &r)

@@ -13,9 +13,9 @@ import (
 	"tollgate/internal/usage"
 )
 
-// line is a row as it is exported: the ledger's column names, times as RFC
+// Line is a row as it is exported: the ledger's column names, times as RFC
 // 3339, null for what is not known.
-type line struct {
+type Line struct {
 	LeaseID          string     `json:"lease_id"`
 	RequestID        string     `json:"request_id"`
 	KeyID            string     `json:"key_id"`
@@ -40,8 +40,9 @@ type line struct {
 	ClientAddr       string     `json:"client_addr"`
 }
 
-func lineOf(r *Record) line {
-	return line{
+// LineOf is the exported form of a row.
+func LineOf(r *Record) Line {
+	return Line{
 		LeaseID: r.LeaseID, RequestID: r.RequestID, KeyID: r.KeyID, User: r.User, Model: r.Model,
 		Endpoint: r.Endpoint, Engine: r.Engine, Stream: r.Stream, N: r.N, Prompts: r.Prompts, Status: r.Status,
 		StartedAt: orNil(r.StartedAt, time.Time{}), FirstByteAt: orNil(r.FirstByteAt, time.Time{}),
@@ -72,7 +73,7 @@ func NewJSONLines(w io.Writer) Exporter { return jsonLines{json.NewEncoder(w)} }
 type jsonLines struct{ enc *json.Encoder }
 
 func (e jsonLines) Row(r *Record) error {
-	if err := e.enc.Encode(lineOf(r)); err != nil {
+	if err := e.enc.Encode(LineOf(r)); err != nil {
 		return fmt.Errorf("write row: %w", err)
 	}
 	return nil
@@ -106,7 +107,7 @@ func (e *csvRows) Row(r *Record) error {
 	if err := e.head(); err != nil {
 		return fmt.Errorf("write row: %w", err)
 	}
-	l := lineOf(r)
+	l := LineOf(r)
 	if err := e.w.Write([]string{
 		inert(l.LeaseID), inert(l.RequestID), inert(l.KeyID), inert(l.User), inert(l.Model), inert(l.Endpoint), inert(l.Engine),
 		strconv.FormatBool(l.Stream), strconv.Itoa(l.N), strconv.Itoa(l.Prompts), strconv.Itoa(l.Status),

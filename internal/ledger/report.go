@@ -33,6 +33,13 @@ type Query struct {
 	By    By        // required
 	Since time.Time // zero: from the first request
 	Until time.Time // zero: no end
+	// Only requests of this key, user or model count; "" is all of them.
+	KeyID, User, Model string
+}
+
+// Selects reports whether a row counts, whatever its time.
+func (q Query) Selects(r *Record) bool {
+	return (q.KeyID == "" || q.KeyID == r.KeyID) && (q.User == "" || q.User == r.User) && (q.Model == "" || q.Model == r.Model)
 }
 
 // Validate reports a query that makes no sense, as [ErrQuery].

@@ -19,6 +19,11 @@ const (
 	Metrics = "/metrics"
 	Models  = "/v1/models" // the list, and below it each of its entries
 	Admin   = "/admin"
+	Console = "/console/" // and all below it: the pages for people
+	// What a key may know of itself.
+	OwnKey      = "/v1/key"
+	OwnUsage    = "/v1/usage"
+	OwnRequests = "/v1/requests"
 	// Other stands for every path that the gateway does not have, so that label
 	// sets stay closed.
 	Other = "other"
@@ -65,8 +70,11 @@ type Route struct {
 	Methods  []string // beside OPTIONS, which is for preflights; none where there is no such path
 	// Page: tollgate answers, not an engine.
 	Page bool
-	// Private: not for pages of another origin, so it has no preflight.
+	// Private: for administrators, behind a listener of its own where there is one,
+	// and not for pages of another origin.
 	Private bool
+	// SameOrigin: not for pages of another origin, so it has no preflight.
+	SameOrigin bool
 }
 
 // Allow is the value of the allow header; "" where there is no such path.
@@ -107,15 +115,19 @@ func Of(path string) Route {
 		return Route{Endpoint: Root, Class: admission.Open, Methods: read, Page: true}
 	case path == Health:
 		return Route{Endpoint: Health, Class: admission.Open, Methods: read, Page: true}
+	case strings.HasPrefix(path, Console) && !escapedSlash(path):
+		return Route{Endpoint: Console, Class: admission.Open, Methods: read, Page: true, SameOrigin: true}
+	case path == OwnKey, path == OwnUsage, path == OwnRequests:
+		return Route{Endpoint: path, Class: admission.Own, Methods: get, Page: true}
 	case path == Metrics:
-		return Route{Endpoint: Metrics, Class: admission.Admin, Methods: get, Page: true, Private: true}
+		return Route{Endpoint: Metrics, Class: admission.Admin, Methods: get, Page: true, Private: true, SameOrigin: true}
 	case path == Models, path == "/models":
 		return Route{Endpoint: Models, Class: admission.Listing, Methods: get, Page: true}
 	case len(path) > len(Models)+1 && strings.HasPrefix(path, Models+"/"):
 		// What follows is one name, slashes included: clients escape them or not.
 		return Route{Endpoint: Models, Class: admission.Listing, Methods: get, Page: true}
 	case strings.HasPrefix(path, Admin+"/") && !escapedSlash(path):
-		return Route{Endpoint: Admin, Class: admission.Admin, Methods: edit, Page: true, Private: true}
+		return Route{Endpoint: Admin, Class: admission.Admin, Methods: edit, Page: true, Private: true, SameOrigin: true}
 	}
 	return Route{Endpoint: Other, Class: admission.Admin}
 }

@@ -84,7 +84,15 @@ func (r *Reader) Usage(ctx context.Context, q ledger.Query) (groups []ledger.Gro
 	column := map[ledger.By]string{
 		ledger.ByKey: "key_id", ledger.ByUser: "user", ledger.ByModel: "model", ledger.ByDay: "day",
 	}[q.By]
-	from, args := pieces(q.Since, q.Until, "")
+	var only string
+	var values []any
+	for _, c := range []struct{ column, value string }{{"key_id", q.KeyID}, {"user", q.User}, {"model", q.Model}} {
+		if c.value != "" {
+			only += " AND " + c.column + " = ?"
+			values = append(values, c.value)
+		}
+	}
+	from, args := pieces(q.Since, q.Until, only, values...)
 	//nolint:gosec // column is one of the names above, from comes from constants
 	rows, err := r.db.QueryContext(ctx, "SELECT "+column+", sum(requests), sum(prompt), sum(completion) FROM ("+from+
 		") GROUP BY 1 HAVING sum(requests) > 0 ORDER BY 1", args...)
