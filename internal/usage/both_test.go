@@ -127,8 +127,8 @@ func feedGo(o usage.Options, pieces [][]byte) (forward []byte, report string) {
 	}
 	p := m.Report()
 	anomalies := strings.ReplaceAll(fmt.Sprint(p.Anomalies), " ", ", ")
-	return forward, fmt.Sprintf("%d %d %d %d %d %d %d %d %d %s %d", p.Counts.Prompt, p.Counts.Completion, p.Counts.Cached, p.Counts.Reasoning,
-		bit(p.Seen), bit(p.Final), p.End, p.TextBytes, p.Deltas, anomalies, bit(m.Ended()))
+	return forward, fmt.Sprintf("%d %d %d %d %d %d %d %d %d %s %d %d %d", p.Counts.Prompt, p.Counts.Completion, p.Counts.Cached, p.Counts.Reasoning,
+		bit(p.Seen), bit(p.Final), p.End, p.TextBytes, p.Deltas, anomalies, bit(m.Ended()), bit(m.Unread()), bit(m.Follows()))
 }
 
 // damage changes some bytes.
@@ -169,7 +169,7 @@ func TestBothMetersAgree(t *testing.T) {
 	seed := rand.Uint64()
 	g := generator{rand.New(rand.NewPCG(seed, 9))}
 	n := 200_000 / thin
-	withUsage, stripped := 0, 0
+	withUsage, stripped, unread := 0, 0, 0
 	for k := range n {
 		o := options(uint16(g.Uint32()), g.IntN(4) > 0)
 		o.Encoded = g.IntN(200) == 0
@@ -184,11 +184,12 @@ func TestBothMetersAgree(t *testing.T) {
 		want, report := other.compare(fmt.Sprintf("seed %d, answer %d", seed, k), o, body, pieces)
 		withUsage += bit(!strings.HasPrefix(report, "-1 -1"))
 		stripped += bit(!bytes.Equal(want, body))
+		unread += bit(strings.HasSuffix(report, " 1 0") || strings.HasSuffix(report, " 1 1"))
 	}
-	if withUsage < n/10 || stripped < n/50 {
-		t.Errorf("of %d answers only %d had usage and %d were stripped: the generator says too little", n, withUsage, stripped)
+	if withUsage < n/10 || stripped < n/50 || unread < n/100 {
+		t.Errorf("of %d answers only %d had usage, %d were stripped and %d could not be read: the generator says too little", n, withUsage, stripped, unread)
 	}
-	t.Logf("%d answers equal, %d with usage, %d stripped", n, withUsage, stripped)
+	t.Logf("%d answers equal, %d with usage, %d stripped, %d unreadable", n, withUsage, stripped, unread)
 }
 
 // TestBothMetersAgreeOnRecordings does the same with the answers recorded from

@@ -33,6 +33,10 @@ pub struct Meter {
     pub(crate) done: bool,
     /// Nothing that matters follows.
     pub(crate) over: bool,
+    /// An event that is JSON was read.
+    pub(crate) read: bool,
+    /// A JSON body broke off.
+    short: bool,
 
     running: Counts,
     last: Counts,
@@ -77,6 +81,8 @@ impl Meter {
             aborted: false,
             done: false,
             over: false,
+            read: false,
+            short: false,
             running,
             last: Counts::NONE,
             seen: false,
@@ -140,6 +146,7 @@ impl Meter {
             self.done = true;
             self.over = true;
         } else if last && !r.complete && state != State::AtStart && state != State::Broken {
+            self.short = true;
             self.doc.fail();
         }
     }
@@ -161,6 +168,31 @@ impl Meter {
     /// it has to say then, well or badly.
     pub fn ended(&self) -> bool {
         self.over
+    }
+
+    /// Is what was fed so far no answer that anybody could read? Its tokens can
+    /// only be guessed from its size then.
+    pub fn unread(&self) -> bool {
+        if self.seen {
+            return false; // it has an account, whatever else is in it
+        }
+        let (d, r) = (&self.doc, &self.doc.cursor.r);
+        if self.blind {
+            return true;
+        }
+        if self.opts.sse {
+            let malformed = d.anomalies[Anomaly::Malformed as usize] > 0;
+            return !self.read && !self.done || self.text_bytes == 0 && malformed;
+        }
+        if d.cursor.state == State::Broken && !self.short {
+            return true;
+        }
+        r.complete && r.text_bytes() == 0 && !self.failed
+    }
+
+    /// Is the body read event by event, so that its use is known while it passes?
+    pub fn follows(&self) -> bool {
+        self.opts.sse && !self.blind
     }
 
     /// Prompt and completion as they stand, [`UNSAID`] where not known. Cheap

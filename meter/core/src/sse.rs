@@ -309,6 +309,7 @@ impl Meter {
         } else if self.frame.marker {
             self.doc.note(Anomaly::Malformed)
         } else if self.doc.cursor.state == State::AtEnd {
+            self.read = true;
             return self.settle();
         } else if self.doc.cursor.state != State::AtStart && self.doc.cursor.state != State::Broken
         {

@@ -60,7 +60,7 @@ fn answer(flags: u32, r: &mut impl Read) -> io::Result<(Vec<u8>, String)> {
     let p = m.report();
     let c = p.counts;
     let line = format!(
-        "{} {} {} {} {} {} {} {} {} {:?} {}",
+        "{} {} {} {} {} {} {} {} {} {:?} {} {} {}",
         c.prompt,
         c.completion,
         c.cached,
@@ -72,6 +72,8 @@ fn answer(flags: u32, r: &mut impl Read) -> io::Result<(Vec<u8>, String)> {
         p.deltas,
         p.anomalies,
         u8::from(m.ended()),
+        u8::from(m.unread()),
+        u8::from(m.follows()),
     );
     Ok((out, line))
 }
