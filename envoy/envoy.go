@@ -35,6 +35,7 @@ import (
 const (
 	GRPCSocket    = "run/grpc.sock"        // ext_authz, ext_proc and the access log
 	HTTPSocket    = "run/http.sock"        // health, admin and metrics
+	MeterSocket   = "run/meter.sock"       // the link of the meter inside Envoy, which dials
 	AdminSocket   = "run/envoy-admin.sock" // Envoy's own admin page
 	BootstrapFile = "run/envoy.yaml"       // what Write leaves
 	SecretsFile   = "run/envoy-secrets.yaml"

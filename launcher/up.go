@@ -255,7 +255,7 @@ func edgeURL(cfg *config.Config) string {
 
 // removeSockets removes what killed children could not.
 func removeSockets(cfg *config.Config) {
-	for _, name := range []string{envoy.GRPCSocket, envoy.HTTPSocket, envoy.AdminSocket} {
+	for _, name := range []string{envoy.GRPCSocket, envoy.HTTPSocket, envoy.MeterSocket, envoy.AdminSocket} {
 		path := filepath.Join(cfg.StateDir, name)
 		if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
 			_ = os.Remove(path)

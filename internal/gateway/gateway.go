@@ -39,9 +39,10 @@ import (
 
 // Names of the sockets in <state_dir>/run; envoy.yaml has them too.
 const (
-	grpcSocket = "grpc.sock"
-	httpSocket = "http.sock"
-	ctlSocket  = "launcher.sock"
+	grpcSocket  = "grpc.sock"
+	httpSocket  = "http.sock"
+	meterSocket = "meter.sock"
+	ctlSocket   = "launcher.sock"
 )
 
 // Options are what a gateway is made of.
@@ -78,8 +79,9 @@ type Gateway struct {
 	metrics http.Handler
 	writes  *ledgerWatch
 	records *recorder
+	meters  *meters
 
-	grpcLis, httpLis, metricsLis net.Listener
+	grpcLis, httpLis, meterLis, metricsLis net.Listener
 }
 
 // New makes every part and opens every listener, so that a port in use or a
@@ -280,6 +282,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 		Bodies:       bodies,
 		Metrics:      extproc.NewMetrics(own), Log: log.Named("extproc"),
 	})
+	g.meters = newMeters(g.cfg.RunDir(), own, log.Named("meter"))
 	g.als = accesslog.NewServer(g.gate)
 	g.drift = reconcile.NewWatcher(reconcile.Options{
 		Engines: g.cfg.EngineAddresses(), Book: g.ledger, Path: g.cfg.BaselinePath(),
@@ -316,6 +319,9 @@ func (g *Gateway) hosts() []admin.Host {
 }
 
 func (g *Gateway) listen() (err error) {
+	if g.meterLis, err = unixsock.Listen(filepath.Join(g.cfg.RunDir(), meterSocket), 0o600); err != nil {
+		return fmt.Errorf("listen for the meter: %w", err)
+	}
 	if g.grpcLis, err = unixsock.Listen(filepath.Join(g.cfg.RunDir(), grpcSocket), 0o600); err != nil {
 		return fmt.Errorf("listen for Envoy: %w", err)
 	}
@@ -330,7 +336,7 @@ func (g *Gateway) listen() (err error) {
 
 // close gives back what New has opened; only for a gateway that never ran.
 func (g *Gateway) close() {
-	for _, l := range []net.Listener{g.grpcLis, g.httpLis, g.metricsLis} {
+	for _, l := range []net.Listener{g.grpcLis, g.httpLis, g.meterLis, g.metricsLis} {
 		if l != nil {
 			_ = l.Close()
 		}

@@ -47,6 +47,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Add(func() error { <-stop.Done(); return errStopped }, func(error) { cancel() })
 	//nolint:contextcheck // a stream has a context of its own
 	group.Add(serve.GRPC(g.grpcServer(), g.grpcLis, g.drain, stopGrace))
+	group.Add(serve.Loop(ctx, func(ctx context.Context) error { return g.meters.link.Serve(ctx, g.meterLis) }))
 	group.Add(serve.HTTP(ctx, g.api, g.httpLis, stopGrace))
 	group.Add(serve.Loop(ctx, g.gate.Run))
 	group.Add(serve.Loop(ctx, g.records.Run))
