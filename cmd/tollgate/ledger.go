@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"tollgate/internal/ledger"
+	"tollgate/internal/sqlitestore"
 )
 
 // ledgerCmd groups what works on the ledger itself.
@@ -13,6 +15,7 @@ type ledgerCmd struct {
 	Verify    ledgerVerifyCmd    `cmd:"" help:"Check the ledger's invariants; exit 1 and the offending rows when one fails."`
 	Reconcile ledgerReconcileCmd `cmd:"" help:"Compare the ledger with vLLM's own token counters; exit 1 when they differ by more than is allowed."`
 	Export    ledgerExportCmd    `cmd:"" help:"Print the ledger's rows as CSV or JSON lines."`
+	Backup    ledgerBackupCmd    `cmd:"" help:"Copy the whole ledger to a new file, also while the service runs."`
 }
 
 type ledgerVerifyCmd struct{}
@@ -56,6 +59,10 @@ type ledgerExportCmd struct {
 	Format string `enum:"csv,jsonl" default:"csv" help:"How to print: csv or jsonl."`
 	Since  string `placeholder:"TIME" help:"Only requests started at or after TIME: an age (24h, 7d), a UTC day (2026-11-01) or RFC 3339."`
 	Until  string `placeholder:"TIME" help:"Only requests started before TIME."`
+
+	Key            string `placeholder:"ID" help:"Only requests of this key."`
+	RequestedModel string `placeholder:"M" help:"Only requests that named this model."`
+	EndUser        string `placeholder:"U" help:"Only requests of this person behind a shared key."`
 }
 
 // Help is what --help says beside the flags.
@@ -84,8 +91,40 @@ func (c *ledgerExportCmd) Run(env *Env) (err error) {
 		fmt.Fprintf(env.Stderr, "no ledger at %s: nothing has been recorded yet\n", path)
 		return nil
 	}
-	err = r.Each(env.Ctx, ledger.Filter{Since: since, Until: until}, func(rec ledger.Record) error {
+	filter := ledger.Filter{Since: since, Until: until, KeyID: c.Key, RequestedModel: c.RequestedModel, EndUser: c.EndUser}
+	err = r.Each(env.Ctx, filter, func(rec ledger.Record) error {
 		return rows.Row(&rec)
 	})
 	return errors.Join(err, r.Close())
+}
+
+type ledgerBackupCmd struct {
+	File string `arg:"" help:"File to write; it must not exist yet."`
+}
+
+// Help is what --help says beside the flags.
+func (*ledgerBackupCmd) Help() string {
+	return `Writes the ledger as it stands at one moment, whole and checked by SQLite, readable
+by its owner only. To restore it, stop the service, remove ledger.db, ledger.db-wal
+and ledger.db-shm in state_dir, put the copy there as ledger.db, and start.
+
+  tollgate ledger backup "ledger-$(date +%F).db"`
+}
+
+// Run copies the ledger.
+func (c *ledgerBackupCmd) Run(env *Env) error {
+	cfg, err := env.Config()
+	if err != nil {
+		return err
+	}
+	switch err := sqlitestore.Backup(env.Ctx, cfg.LedgerPath(), c.File); {
+	case errors.Is(err, fs.ErrExist):
+		return usageError("%s exists: name a file that does not, nothing was written", c.File)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("no ledger at %s, or no folder for %s: %w", cfg.LedgerPath(), c.File, err)
+	case err != nil:
+		return err
+	}
+	fmt.Fprintf(env.Stderr, "wrote %s\n", c.File)
+	return nil
 }

@@ -12,7 +12,7 @@ import (
 
 // usageCmd reports the ledger's sums.
 type usageCmd struct {
-	By     string `enum:"key,user,model,day" default:"key" help:"Group by key, user, model or day."`
+	By     string `enum:"key,user,model,day,requested_model,end_user" default:"key" help:"Group by ${enum}. The last two count the rows that ledger.keep_days has left."`
 	Since  string `placeholder:"TIME" help:"Only requests started at or after TIME: an age (24h, 7d), a UTC day (2026-11-01) or RFC 3339."`
 	Until  string `placeholder:"TIME" help:"Only requests started before TIME."`
 	Format string `enum:"table,csv,json" default:"table" help:"How to print: table, csv or json."`

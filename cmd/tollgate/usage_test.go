@@ -47,6 +47,7 @@ func recordUse(t *testing.T, path string) *sqlitestore.Store {
 			LeaseID: fmt.Sprint("lease-", i), RequestID: fmt.Sprint("req-", i), KeyID: "key-" + user, User: user, Model: "m, \"big\"",
 			Endpoint: "/v1/chat/completions", Engine: "127.0.0.1:8000", Stream: true, N: 1, Prompts: 1,
 			StartedAt: time.Date(2026, 11, 23+i/2, 12, i, 0, 0, time.UTC), Reserved: 99, ClientAddr: "192.0.2.7",
+			RequestedModel: "alias", Gateway: "gate-1", EndUser: "eve", Secret: "0a1b2c3d",
 		}
 		if err := s.Begin(t.Context(), in); err != nil {
 			t.Fatal(err)
@@ -92,6 +93,10 @@ func TestUsageIsPrintedInEveryFormat(t *testing.T) {
   }
 ]
 `},
+		{usageCmd{By: "requested_model", Format: "csv"}, "" +
+			"requested_model,requests,prompt_tokens,completion_tokens,total_tokens\nalias,4,3000,15,3015\n"},
+		{usageCmd{By: "end_user", Format: "csv", Since: "2026-11-24"}, "" +
+			"end_user,requests,prompt_tokens,completion_tokens,total_tokens\neve,2,1000,10,1010\n"},
 		{usageCmd{By: "key", Format: "csv", Until: "2026-11-23T12:01:00Z"}, "" +
 			"key,requests,prompt_tokens,completion_tokens,total_tokens\nkey-ann,1,1000,0,1000\n"},
 	} {

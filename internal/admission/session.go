@@ -285,7 +285,7 @@ func (s *Session) intentOf(o Order, tokens int64) ledger.Intent {
 		LeaseID: s.leaseID, RequestID: s.arrival.RequestID, KeyID: s.key.ID, User: s.key.User,
 		Model: o.Model, Endpoint: s.arrival.Endpoint, Engine: s.gate.catalog.Only(),
 		Stream: o.Stream, N: o.N, Prompts: o.Prompts, StartedAt: s.wallStart,
-		Reserved: tokens, ClientAddr: s.arrival.Addr.String(),
+		Reserved: tokens, ClientAddr: s.arrival.Addr.String(), RequestedModel: o.Model,
 	}
 }
 

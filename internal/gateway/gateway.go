@@ -165,14 +165,22 @@ func (g *Gateway) openKeys(terminal io.Writer, own prometheus.Registerer) error 
 
 // openLedger ends what a crash left open: its streams are gone.
 func (g *Gateway) openLedger(ctx context.Context, own prometheus.Registerer) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("name this gateway: %w", err)
+	}
 	store, err := sqlitestore.Open(ctx, sqlitestore.Options{
-		Path: g.cfg.LedgerPath(), Sync: g.cfg.Ledger.Sync, Log: g.log.Named("ledger"), Metrics: sqlitestore.NewMetrics(own),
+		Path: g.cfg.LedgerPath(), Sync: g.cfg.Ledger.Sync, Gateway: host, Log: g.log.Named("ledger"), Metrics: sqlitestore.NewMetrics(own),
 	})
 	if err != nil {
 		return fmt.Errorf("open ledger: %w", err)
 	}
 	g.ledger, g.writes = store, newLedgerWatch(store.Ping)
-	n, err := store.Recover(ctx, ledger.GatewayCrash, time.Now())
+	open, err := store.Open(ctx)
+	if err != nil {
+		return fmt.Errorf("recover ledger: %w", err)
+	}
+	n, err := store.Recover(ctx, unmetered(open), ledger.GatewayCrash, time.Now())
 	if err != nil {
 		return fmt.Errorf("recover ledger: %w", err)
 	}
@@ -180,6 +188,18 @@ func (g *Gateway) openLedger(ctx context.Context, own prometheus.Registerer) err
 		g.log.Warn("ended requests that a crash had left open", "requests", n)
 	}
 	return nil
+}
+
+// unmetered are the leases of open rows that died with the process which
+// counted them. A meter in Envoy may still count the others.
+func unmetered(open []ledger.Record) []string {
+	var leases []string
+	for i := range open {
+		if open[i].Meter == "" {
+			leases = append(leases, open[i].LeaseID)
+		}
+	}
+	return leases
 }
 
 // openLimits makes the store. In memory its windows are filled from the ledger;

@@ -17,6 +17,7 @@ import (
 type Book struct {
 	mu     sync.Mutex
 	rows   map[string]Record // by lease id; guarded by mu
+	change int64             // the last change number; guarded by mu
 	closed bool              // guarded by mu
 }
 
@@ -82,9 +83,19 @@ func (b *Book) Settle(ctx context.Context, s Settlement) (Record, usage.Counts, 
 	if !ok {
 		return Record{}, usage.Counts{}, fmt.Errorf("settle: %w", ErrUnknown)
 	}
-	next, delta, _ := Merge(old, s)
-	b.rows[s.LeaseID] = next
+	next, delta := b.merge(old, s)
 	return next, delta, nil
+}
+
+// merge writes a settlement. The caller holds mu.
+func (b *Book) merge(old Record, s Settlement) (Record, usage.Counts) {
+	next, delta, changed := Merge(old, s)
+	if changed {
+		b.change++
+		next.Change = b.change
+		b.rows[s.LeaseID] = next
+	}
+	return next, delta
 }
 
 // Get implements [Store].
@@ -100,8 +111,26 @@ func (b *Book) Get(ctx context.Context, leaseID string) (Record, error) {
 	return r, nil
 }
 
+// Open implements [Store].
+func (b *Book) Open(ctx context.Context) ([]Record, error) {
+	if err := b.open(ctx, "list open requests"); err != nil {
+		return nil, err
+	}
+	defer b.mu.Unlock()
+	var open []Record
+	for _, r := range b.rows {
+		if r.Open() {
+			open = append(open, r)
+		}
+	}
+	slices.SortFunc(open, func(x, y Record) int {
+		return cmp.Or(x.StartedAt.Compare(y.StartedAt), cmp.Compare(x.LeaseID, y.LeaseID))
+	})
+	return open, nil
+}
+
 // Recover implements [Store].
-func (b *Book) Recover(ctx context.Context, reason EndReason, at time.Time) (int, error) {
+func (b *Book) Recover(ctx context.Context, leases []string, reason EndReason, at time.Time) (int, error) {
 	if !reason.known() {
 		return 0, fmt.Errorf("recover: %w: end reason %q", ErrInvalid, reason)
 	}
@@ -110,9 +139,9 @@ func (b *Book) Recover(ctx context.Context, reason EndReason, at time.Time) (int
 	}
 	defer b.mu.Unlock()
 	n := 0
-	for id, r := range b.rows {
-		if r.Open() {
-			b.rows[id], _, _ = Merge(r, Recovery(&r, reason, at))
+	for _, id := range leases {
+		if r, ok := b.rows[id]; ok && r.Open() {
+			b.merge(r, Recovery(&r, reason, at))
 			n++
 		}
 	}
@@ -154,11 +183,16 @@ func (b *Book) Minute(ctx context.Context, since time.Time) ([]Second, error) {
 		seconds[k] = s
 	}
 	for _, r := range b.rows {
-		if !r.StartedAt.Before(since) {
+		used := max(r.Counts.Prompt, 0) + max(r.Counts.Completion, 0)
+		switch {
+		case r.StartedAt.Before(since):
+		case r.Open():
+			add(r.KeyID, r.StartedAt, used, 1)
+		default:
 			add(r.KeyID, r.StartedAt, 0, 1)
 		}
 		if !r.Open() && !r.EndedAt.Before(since) {
-			add(r.KeyID, r.EndedAt, max(r.Counts.Prompt, 0)+max(r.Counts.Completion, 0), 0)
+			add(r.KeyID, r.EndedAt, used, 0)
 		}
 	}
 	return slices.SortedFunc(maps.Values(seconds), func(x, y Second) int {

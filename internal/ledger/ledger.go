@@ -95,6 +95,22 @@ type Intent struct {
 	StartedAt  time.Time
 	Reserved   int64 // tokens reserved at admission
 	ClientAddr string
+
+	// RequestedModel is the model that the client named, Model the one that
+	// answers; they differ where a model has aliases. "" in rows of an older
+	// program.
+	RequestedModel string
+	// Meter is the instance of the meter in Envoy that counts this request; ""
+	// is this process.
+	Meter string
+	// Gateway is the name of the gateway that wrote the row.
+	Gateway string
+	// EndUser is the person behind a key that several people share, as a client
+	// says whose key is trusted to say it. "" otherwise.
+	EndUser string
+	// Secret is the beginning of the digest of the secret that opened the
+	// request, in hex: it tells the two secrets of a rotated key apart.
+	Secret string
 }
 
 // Checkpoint is the running count of a live request. Fields may be
@@ -125,6 +141,11 @@ type Record struct {
 	Reason      EndReason // "" while open
 	Quality     Quality   // "" while open
 	Counts      usage.Counts
+	// Change is the number of the last settlement or correction that changed
+	// the row. One counter serves the whole ledger, so a later change of any row
+	// has a higher number. 0 while open, and in rows that an older program
+	// settled.
+	Change int64
 }
 
 // Open reports whether the request has not been settled.
@@ -147,16 +168,20 @@ type Store interface {
 	Settle(ctx context.Context, s Settlement) (Record, usage.Counts, error)
 	// Get returns one record. [ErrUnknown].
 	Get(ctx context.Context, leaseID string) (Record, error)
-	// Recover ends every open intent as reason with quality [Partial] (the last
-	// checkpoint; [Estimated] with 0 completion tokens where there was none)
-	// and returns how many.
-	Recover(ctx context.Context, reason EndReason, at time.Time) (int, error)
+	// Open lists the rows that are not settled, by start and lease id.
+	Open(ctx context.Context) ([]Record, error)
+	// Recover ends those of the leases that are open as reason with quality
+	// [Partial] (the last checkpoint; [Estimated] with 0 completion tokens where
+	// there was none) and returns how many. Unknown and settled leases are
+	// skipped. The caller must know that nothing counts for these leases any
+	// more: after a start that is every open row without a meter.
+	Recover(ctx context.Context, leases []string, reason EndReason, at time.Time) (int, error)
 	// Used sums prompt and completion tokens of a key whose requests started
 	// in [since, until); zero until means no end. Open requests count with
 	// their checkpoint.
 	Used(ctx context.Context, keyID string, since, until time.Time) (int64, error)
-	// Minute returns the settled tokens and started requests per key and second
-	// since the given time, to rebuild the 60 s windows.
+	// Minute returns the tokens and started requests per key and second since
+	// the given time, to rebuild the 60 s windows, by time and key.
 	Minute(ctx context.Context, since time.Time) ([]Second, error)
 	Close() error
 }
@@ -165,6 +190,6 @@ type Store interface {
 type Second struct {
 	KeyID    string
 	At       time.Time // start of the second
-	Tokens   int64     // settled tokens that ended in this second
+	Tokens   int64     // of requests that ended in this second, or began in it and are open
 	Requests int64     // requests that started in this second
 }

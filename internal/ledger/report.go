@@ -21,12 +21,21 @@ type By string
 const (
 	ByKey   By = "key"   // id of the key
 	ByUser  By = "user"  // user of the key when the request started
-	ByModel By = "model" // model as requested
+	ByModel By = "model" // model that answered
 	ByDay   By = "day"   // UTC day of the start, as 2026-11-24
+
+	ByRequestedModel By = "requested_model" // model that the client named
+	ByEndUser        By = "end_user"        // person behind a shared key
 )
 
 // Groupings lists every grouping once.
-func Groupings() []By { return []By{ByKey, ByUser, ByModel, ByDay} }
+func Groupings() []By {
+	return []By{ByKey, ByUser, ByModel, ByDay, ByRequestedModel, ByEndUser}
+}
+
+// RolledUp reports whether sums of whole days are kept for a grouping. The
+// others are summed from the rows, so they end where retention has deleted.
+func (b By) RolledUp() bool { return b != ByRequestedModel && b != ByEndUser }
 
 // Query asks for the usage of requests that started in [Since, Until).
 type Query struct {
@@ -45,7 +54,7 @@ func (q Query) Selects(r *Record) bool {
 // Validate reports a query that makes no sense, as [ErrQuery].
 func (q Query) Validate() error {
 	if !slices.Contains(Groupings(), q.By) {
-		return fmt.Errorf("%w: group by %q, want key, user, model or day", ErrQuery, q.By)
+		return fmt.Errorf("%w: group by %q, want key, user, model, day, requested_model or end_user", ErrQuery, q.By)
 	}
 	if !q.Until.IsZero() && q.Until.Before(q.Since) {
 		return fmt.Errorf("%w: until %s is before since %s", ErrQuery, q.Until.Format(time.RFC3339), q.Since.Format(time.RFC3339))
@@ -53,7 +62,7 @@ func (q Query) Validate() error {
 	return nil
 }
 
-// Group is the usage of one key, user, model or day. Open requests count with
+// Group is the usage of one key, user, model, day or what else By names. Open requests count with
 // their last checkpoint.
 type Group struct {
 	By               By
@@ -103,6 +112,10 @@ func GroupOf(by By, r *Record) string {
 		return r.Model
 	case ByDay:
 		return Day(r.StartedAt)
+	case ByRequestedModel:
+		return r.RequestedModel
+	case ByEndUser:
+		return r.EndUser
 	}
 	return ""
 }
@@ -116,11 +129,16 @@ type Filter struct {
 	Until time.Time // started before; zero: no end
 	KeyID string    // "": every key
 	Open  bool      // only requests that are not settled
+
+	RequestedModel string // "": every model
+	EndUser        string // "": everybody
 }
 
 // Match reports whether a row is selected.
 func (f Filter) Match(r *Record) bool {
-	return within(r.StartedAt, f.Since, f.Until) && (f.KeyID == "" || f.KeyID == r.KeyID) && (!f.Open || r.Open())
+	same := func(want, got string) bool { return want == "" || want == got }
+	return within(r.StartedAt, f.Since, f.Until) && (!f.Open || r.Open()) && same(f.KeyID, r.KeyID) &&
+		same(f.RequestedModel, r.RequestedModel) && same(f.EndUser, r.EndUser)
 }
 
 func within(t, since, until time.Time) bool {

@@ -82,7 +82,7 @@ func TestKilledProcessLosesNothingAcknowledged(t *testing.T) {
 			t.Fatalf("round %d: open after the kill: %v", round, err)
 		}
 		checkAcks(t, s, acks)
-		recovered, err := s.Recover(t.Context(), ledger.GatewayCrash, noon.Add(time.Hour))
+		recovered, err := s.Recover(t.Context(), leasesOf(t, s), ledger.GatewayCrash, noon.Add(time.Hour))
 		if err != nil || recovered > 16 {
 			t.Errorf("round %d: recovered %d, %v, want at most one for each of 16 writers", round, recovered, err)
 		}

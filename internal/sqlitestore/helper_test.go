@@ -90,3 +90,17 @@ func checkpoints(tb testing.TB, s *sqlitestore.Store, n int) []ledger.Checkpoint
 	}
 	return batch
 }
+
+// leasesOf are the open rows of a ledger.
+func leasesOf(tb testing.TB, s *sqlitestore.Store) []string {
+	tb.Helper()
+	open, err := s.Open(context.Background())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	leases := make([]string, len(open))
+	for i := range open {
+		leases[i] = open[i].LeaseID
+	}
+	return leases
+}

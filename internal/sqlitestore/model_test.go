@@ -49,6 +49,7 @@ func (p *pair) begin(t *rapid.T) {
 	in := intent(drawLease(t))
 	in.StartedAt = drawTime(t, "start")
 	in.KeyID = rapid.SampledFrom([]string{"k1", "k2"}).Draw(t, "key")
+	in.EndUser = rapid.SampledFrom([]string{"", "u1", "u2"}).Draw(t, "end user")
 	in.Model = rapid.SampledFrom([]string{"m1", "m2"}).Draw(t, "model")
 	same(t, "Begin", nil, nil, p.store.Begin(context.Background(), in), p.book.Begin(context.Background(), in))
 }
@@ -75,8 +76,17 @@ func (p *pair) settle(t *rapid.T) {
 
 func (p *pair) recover(t *rapid.T) {
 	at := drawTime(t, "at")
-	got, gotErr := p.store.Recover(context.Background(), ledger.GatewayCrash, at)
-	want, wantErr := p.book.Recover(context.Background(), ledger.GatewayCrash, at)
+	open, openErr := p.store.Open(context.Background())
+	wantOpen, wantErr := p.book.Open(context.Background())
+	same(t, "Open", open, wantOpen, openErr, wantErr)
+	var leases []string
+	for _, r := range open {
+		if rapid.Bool().Draw(t, "recover "+r.LeaseID) {
+			leases = append(leases, r.LeaseID)
+		}
+	}
+	got, gotErr := p.store.Recover(context.Background(), leases, ledger.GatewayCrash, at)
+	want, wantErr := p.book.Recover(context.Background(), leases, ledger.GatewayCrash, at)
 	same(t, "Recover", got, want, gotErr, wantErr)
 }
 
@@ -101,6 +111,7 @@ func (p *pair) report(t *rapid.T) {
 		until = drawTime(t, "until")
 	}
 	q := ledger.Query{By: rapid.SampledFrom(ledger.Groupings()).Draw(t, "by"), Since: since, Until: until}
+	q.KeyID, q.Model = rapid.SampledFrom([]string{"", "k1"}).Draw(t, "of key"), rapid.SampledFrom([]string{"", "m2"}).Draw(t, "of model")
 	got, gotErr := p.store.Usage(ctx, q)
 	want, wantErr := p.book.Usage(ctx, q)
 	same(t, "Usage", got, want, gotErr, wantErr)

@@ -63,6 +63,29 @@ func (r *Reader) Get(ctx context.Context, leaseID string) (ledger.Record, error)
 	return row, nil
 }
 
+// openQuery is the requests that are not settled.
+var openQuery = "SELECT " + columns + " FROM requests WHERE " + isOpen + " ORDER BY started_at, lease_id"
+
+// Open implements [ledger.Store].
+func (r *Reader) Open(ctx context.Context) (open []ledger.Record, err error) {
+	rows, err := r.db.QueryContext(ctx, openQuery)
+	if err != nil {
+		return nil, failed(ctx, "list open requests", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		rec, err := scanRecord(rows)
+		if err != nil {
+			return nil, failed(ctx, "list open requests", err)
+		}
+		open = append(open, rec)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, failed(ctx, "list open requests", err)
+	}
+	return open, nil
+}
+
 // Used implements [ledger.Store]. Whole UTC days come from the rollups, which
 // retention keeps; parts of days from the rows.
 func (r *Reader) Used(ctx context.Context, keyID string, since, until time.Time) (int64, error) {
@@ -83,6 +106,7 @@ func (r *Reader) Usage(ctx context.Context, q ledger.Query) (groups []ledger.Gro
 	}
 	column := map[ledger.By]string{
 		ledger.ByKey: "key_id", ledger.ByUser: "user", ledger.ByModel: "model", ledger.ByDay: "day",
+		ledger.ByRequestedModel: "requested_model", ledger.ByEndUser: "end_user",
 	}[q.By]
 	var only string
 	var values []any
@@ -93,6 +117,9 @@ func (r *Reader) Usage(ctx context.Context, q ledger.Query) (groups []ledger.Gro
 		}
 	}
 	from, args := pieces(q.Since, q.Until, only, values...)
+	if !q.By.RolledUp() {
+		from, args = rowsOf(column, q.Since, q.Until, only, values...)
+	}
 	//nolint:gosec // column is one of the names above, from comes from constants
 	rows, err := r.db.QueryContext(ctx, "SELECT "+column+", sum(requests), sum(prompt), sum(completion) FROM ("+from+
 		") GROUP BY 1 HAVING sum(requests) > 0 ORDER BY 1", args...)
@@ -158,6 +185,21 @@ func pieces(since, until time.Time, condition string, extra ...any) (query strin
 	return query, args
 }
 
+// rowsOf is a query like that of pieces, of a column that the rollups do not
+// have.
+func rowsOf(column string, since, until time.Time, condition string, extra ...any) (query string, args []any) {
+	query = "SELECT coalesce(" + column + ", '') AS " + column + `, 1 AS requests, coalesce(prompt_tokens, 0) AS prompt,
+		coalesce(completion_tokens, 0) AS completion FROM requests WHERE true` + condition
+	args = extra
+	if !since.IsZero() {
+		query, args = query+" AND started_at >= ?", append(args, ceilMicros(since))
+	}
+	if !until.IsZero() {
+		query, args = query+" AND started_at < ?", append(args, ceilMicros(until))
+	}
+	return query, args
+}
+
 // ceilMicros is the first whole microsecond at or after t.
 func ceilMicros(t time.Time) int64 {
 	n := t.UnixMicro()
@@ -186,9 +228,11 @@ func dayFrom(t time.Time) time.Time {
 }
 
 const minuteQuery = `SELECT key_id, at, sum(tokens), sum(requests) FROM (
-		SELECT key_id, started_at / 1000000 AS at, 0 AS tokens, 1 AS requests FROM requests WHERE started_at >= ?1
+		SELECT key_id, started_at / 1000000 AS at, 1 AS requests, CASE WHEN end_reason IS NULL
+			THEN coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0) ELSE 0 END AS tokens
+			FROM requests WHERE started_at >= ?1
 		UNION ALL
-		SELECT key_id, ended_at / 1000000, coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0), 0
+		SELECT key_id, ended_at / 1000000, 0, coalesce(prompt_tokens, 0) + coalesce(completion_tokens, 0)
 			FROM requests WHERE ` + ended + ` >= ?1 AND ended_at IS NOT NULL
 	) GROUP BY at, key_id ORDER BY at, key_id`
 
@@ -232,8 +276,10 @@ func (r *Reader) Each(ctx context.Context, f ledger.Filter, fn func(ledger.Recor
 	if !f.Until.IsZero() {
 		query, args = query+" AND started_at < ?", append(args, ceilMicros(f.Until))
 	}
-	if f.KeyID != "" {
-		query, args = query+" AND key_id = ?", append(args, f.KeyID)
+	for column, want := range map[string]string{"key_id": f.KeyID, "requested_model": f.RequestedModel, "end_user": f.EndUser} {
+		if want != "" {
+			query, args = query+" AND "+column+" = ?", append(args, want)
+		}
 	}
 	if f.Open {
 		query += " AND " + isOpen

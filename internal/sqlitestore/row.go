@@ -1,74 +1,79 @@
 package sqlitestore
 
 import (
-	"database/sql"
+	"fmt"
+	"strings"
 	"time"
 
 	"tollgate/internal/ledger"
 	"tollgate/internal/usage"
 )
 
-// columns are the columns of a record in the order of scanRecord.
-const columns = `lease_id, request_id, key_id, user, model, endpoint, engine, stream, n, prompts,
-	status, started_at, first_byte_at, ended_at, end_reason, quality,
-	prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, reserved_tokens, client_addr`
+// The columns of a record, and those that each write sets, in the order of
+// [ledger.Columns].
+var (
+	all     = ledger.Columns()
+	columns = names(all)
+	begun   = with(ledger.Begun)
+	counted = with(ledger.Counted)
+	settled = with(ledger.Settled)
+)
+
+func with(p ledger.Part) []ledger.Column {
+	var some []ledger.Column
+	for _, c := range all {
+		if c.Parts&p != 0 {
+			some = append(some, c)
+		}
+	}
+	return some
+}
+
+// names lists columns as SQL does, each followed by the suffix.
+func names(cols []ledger.Column, suffix ...string) string {
+	list := make([]string, len(cols))
+	for i, c := range cols {
+		list[i] = c.Name + strings.Join(suffix, "")
+	}
+	return strings.Join(list, ", ")
+}
+
+// values are what the file holds of r in these columns, with room for one more.
+func values(r *ledger.Record, cols []ledger.Column) []any {
+	v := make([]any, len(cols), len(cols)+1)
+	for i, c := range cols {
+		v[i] = c.Value(r)
+		if at, ok := v[i].(time.Time); ok {
+			v[i] = at.UnixMicro()
+		}
+	}
+	return v
+}
 
 type scanner interface{ Scan(dest ...any) error }
 
+// cell reads one column of a row.
+type cell struct {
+	to     *ledger.Record
+	column ledger.Column
+}
+
+// Scan implements the interface of database/sql.
+func (c *cell) Scan(value any) error { return c.column.Set(c.to, value) }
+
 // scanRecord reads one row of columns; extra are further columns after them.
 func scanRecord(s scanner, extra ...any) (ledger.Record, error) {
-	var (
-		r                 ledger.Record
-		started           int64
-		first, ended      sql.NullInt64
-		reason, quality   sql.NullString
-		prompt, completed sql.NullInt64
-		cached, reasoning sql.NullInt64
-	)
-	dest := [24]any{
-		&r.LeaseID, &r.RequestID, &r.KeyID, &r.User, &r.Model, &r.Endpoint, &r.Engine, &r.Stream, &r.N, &r.Prompts,
-		&r.Status, &started, &first, &ended, &reason, &quality,
-		&prompt, &completed, &cached, &reasoning, &r.Reserved, &r.ClientAddr,
+	var r ledger.Record
+	cells := make([]cell, len(all))
+	dest := make([]any, len(all), len(all)+len(extra))
+	for i, c := range all {
+		cells[i] = cell{&r, c}
+		dest[i] = &cells[i]
 	}
-	if err := s.Scan(append(dest[:22], extra...)...); err != nil {
-		return ledger.Record{}, err
-	}
-	r.StartedAt = time.UnixMicro(started).UTC()
-	r.FirstByteAt, r.EndedAt = timeOf(first), timeOf(ended)
-	r.Reason, r.Quality = ledger.EndReason(reason.String), ledger.Quality(quality.String)
-	r.Counts = usage.Counts{
-		Prompt: countOf(prompt), Completion: countOf(completed),
-		Cached: countOf(cached), Reasoning: countOf(reasoning),
+	if err := s.Scan(append(dest, extra...)...); err != nil {
+		return ledger.Record{}, fmt.Errorf("read row: %w", err)
 	}
 	return r, nil
-}
-
-func timeOf(n sql.NullInt64) time.Time {
-	if !n.Valid {
-		return time.Time{}
-	}
-	return time.UnixMicro(n.Int64).UTC()
-}
-
-func micros(t time.Time) any {
-	if t.IsZero() {
-		return nil
-	}
-	return t.UnixMicro()
-}
-
-func countOf(n sql.NullInt64) int64 {
-	if !n.Valid {
-		return usage.Unsaid
-	}
-	return n.Int64
-}
-
-func count(n int64) any {
-	if n == usage.Unsaid {
-		return nil
-	}
-	return n
 }
 
 // rollupKey names one rollup.

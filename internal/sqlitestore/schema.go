@@ -64,6 +64,19 @@ var migrations = []string{
 	`DROP INDEX requests_open;
 	DROP INDEX requests_by_end;
 	CREATE INDEX requests_by_end ON requests (coalesce(ended_at, 9223372036854775807));`,
+
+	// What several gateways and a meter inside Envoy need to know of a row. All
+	// of it is null in the rows of an older program.
+	`ALTER TABLE requests ADD COLUMN requested_model TEXT;
+	ALTER TABLE requests ADD COLUMN meter TEXT;
+	ALTER TABLE requests ADD COLUMN change INTEGER;
+	ALTER TABLE requests ADD COLUMN gateway TEXT;
+	ALTER TABLE requests ADD COLUMN end_user TEXT;
+	ALTER TABLE requests ADD COLUMN secret TEXT;
+	CREATE INDEX requests_by_change ON requests (change) WHERE change IS NOT NULL;
+
+	-- Single values that outlive rows, by name.
+	CREATE TABLE marks (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;`,
 }
 
 // ended is when a request ended, in Unix µs, as the index has it: what is open
@@ -112,7 +125,8 @@ func readVersion(ctx context.Context, q queryer) (int, error) {
 	}
 	switch {
 	case version > SchemaVersion():
-		return 0, fmt.Errorf("%w: it has version %d, this program knows up to %d", ErrSchema, version, SchemaVersion())
+		return 0, fmt.Errorf("%w: it has version %d and this program knows up to %d: start the newer tollgate that wrote it, "+
+			"or put back a backup from before the upgrade", ErrSchema, version, SchemaVersion())
 	case version == 0 && tables > 0:
 		return 0, fmt.Errorf("%w: the file holds another database", ErrSchema)
 	}

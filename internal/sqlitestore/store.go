@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,6 +48,8 @@ type Options struct {
 	Path string
 	// Sync is [SyncProcess] or [SyncPower]; empty means process.
 	Sync string
+	// Gateway is the name that is written into rows whose intent names none.
+	Gateway string
 	// MaxBatch is the most writes in one transaction; 0 means 512.
 	MaxBatch int
 	// MaxQueue is how many writes may wait; 0 means 4096. Callers beyond it
@@ -68,6 +71,7 @@ type Options struct {
 type Store struct {
 	*Reader
 	w      *writer
+	name   string // of the gateway
 	lock   *os.File
 	closed sync.Once
 }
@@ -101,7 +105,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, errors.Join(err, w.st.close(), w.conn.Close(), w.db.Close(), lock.Close())
 	}
 	go w.run(context.WithoutCancel(ctx)) // ended by Close
-	return &Store{Reader: r, w: w, lock: lock}, nil
+	return &Store{Reader: r, w: w, name: o.Gateway, lock: lock}, nil
 }
 
 // defaults fills what is not said and returns SQLite's word for Sync.
@@ -155,8 +159,12 @@ func openWriter(ctx context.Context, o Options, synchronous string) (*writer, er
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open ledger: %w", err), conn.Close(), db.Close())
 	}
+	var change int64
+	if err := conn.QueryRowContext(ctx, lastChange).Scan(&change); err != nil {
+		return nil, errors.Join(fmt.Errorf("open ledger: read change number: %w", err), st.close(), conn.Close(), db.Close())
+	}
 	return &writer{
-		db: db, conn: conn, st: st, live: newLiveRows(), batch: o.MaxBatch, log: o.Log, metrics: o.Metrics,
+		db: db, conn: conn, st: st, change: change, live: newLiveRows(), batch: o.MaxBatch, log: o.Log, metrics: o.Metrics,
 		queue: make(chan *op, o.MaxQueue), stop: make(chan struct{}), stopped: make(chan struct{}),
 	}, nil
 }
@@ -169,6 +177,9 @@ func dsn(path, mode string, pragmas ...string) string {
 func (s *Store) Begin(ctx context.Context, in ledger.Intent) error {
 	if err := in.Validate(); err != nil {
 		return fmt.Errorf("begin: %w", err)
+	}
+	if in.Gateway == "" {
+		in.Gateway = s.name
 	}
 	err := s.w.submit(ctx, &op{
 		gone: ctx.Done(),
@@ -225,24 +236,33 @@ func (s *Store) Settle(ctx context.Context, st ledger.Settlement) (ledger.Record
 }
 
 // Recover implements [ledger.Store].
-func (s *Store) Recover(ctx context.Context, reason ledger.EndReason, at time.Time) (int, error) {
+func (s *Store) Recover(ctx context.Context, leases []string, reason ledger.EndReason, at time.Time) (int, error) {
 	check := ledger.Settlement{LeaseID: "-", Reason: reason, Quality: ledger.Partial}
 	if err := check.Validate(); err != nil {
 		return 0, fmt.Errorf("recover: %w", err)
 	}
-	return s.inParts(ctx, "recover", chunk, func(ctx context.Context, t *tx) (int, error) {
-		rows, rowids, err := t.openRows(ctx, chunk)
-		if err != nil {
-			return 0, err
-		}
-		for i := range rows {
-			end := ledger.Recovery(&rows[i], reason, at)
-			if _, _, err := t.merge(ctx, rows[i], rowids[i], end); err != nil {
-				return 0, err
+	total := 0
+	for part := range slices.Chunk(leases, chunk) {
+		own, n := slices.Clone(part), new(int) // the caller may leave and reuse its slice
+		err := s.w.submit(ctx, &op{do: func(ctx context.Context, t *tx) error {
+			*n = 0
+			for _, lease := range own {
+				ended, err := t.recover(ctx, lease, reason, at)
+				if err != nil {
+					return err
+				}
+				if ended {
+					*n++
+				}
 			}
+			return nil
+		}})
+		if err != nil {
+			return total, wrap("recover", err)
 		}
-		return len(rows), nil
-	})
+		total += *n
+	}
+	return total, nil
 }
 
 // Retain deletes settled rows that started before the time, in transactions of

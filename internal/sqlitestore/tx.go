@@ -5,16 +5,27 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"tollgate/internal/ledger"
 	"tollgate/internal/usage"
 )
 
+// Names of the marks.
+const (
+	markChange = "change" // the last change number that was given out when rows were deleted
+)
+
+// lastChange is the highest change number that was given out.
+const lastChange = `SELECT max(coalesce((SELECT max(change) FROM requests), 0),
+	coalesce((SELECT value FROM marks WHERE name = '` + markChange + `'), 0))`
+
 // statements are prepared once on the writing connection.
 type statements struct {
 	begin, commit, rollback, fold   *sql.Stmt
 	insert, find, grow, settle      *sql.Stmt
-	rollup, drop, open, prune, ping *sql.Stmt
+	rollup, drop, prune, mark, ping *sql.Stmt
 }
 
 func prepare(ctx context.Context, c *sql.Conn) (*statements, error) {
@@ -27,20 +38,19 @@ func prepare(ctx context.Context, c *sql.Conn) (*statements, error) {
 		{&st.commit, "COMMIT"},
 		{&st.rollback, "ROLLBACK"},
 		{&st.fold, "PRAGMA wal_checkpoint(PASSIVE)"},
-		{&st.insert, `INSERT INTO requests (lease_id, request_id, key_id, user, model, endpoint, engine, stream, n, prompts,
-			started_at, reserved_tokens, client_addr) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (lease_id) DO NOTHING`},
+		{&st.insert, "INSERT INTO requests (" + names(begun) + ") VALUES (?" + strings.Repeat(", ?", len(begun)-1) +
+			") ON CONFLICT (lease_id) DO NOTHING"},
 		{&st.find, "SELECT " + columns + ", rowid FROM requests WHERE lease_id = ?"},
-		{&st.grow, `UPDATE requests SET prompt_tokens=?, completion_tokens=?, cached_tokens=?, reasoning_tokens=? WHERE rowid=?`},
-		{&st.settle, `UPDATE requests SET status=?, first_byte_at=?, ended_at=?, end_reason=?, quality=?, engine=?,
-			prompt_tokens=?, completion_tokens=?, cached_tokens=?, reasoning_tokens=? WHERE rowid=?`},
+		{&st.grow, "UPDATE requests SET " + names(counted, " = ?") + " WHERE rowid = ?"},
+		{&st.settle, "UPDATE requests SET " + names(settled, " = ?") + " WHERE rowid = ?"},
 		{&st.rollup, `INSERT INTO rollups (key_id, day, user, model, requests, prompt_tokens, completion_tokens)
 			VALUES (?1,?2,?3,?4,?5,?6,?7) ON CONFLICT DO UPDATE SET requests=requests+?5,
 			prompt_tokens=prompt_tokens+?6, completion_tokens=completion_tokens+?7`},
 		{&st.drop, `UPDATE rollups SET dropped_requests=dropped_requests+?5, dropped_prompt_tokens=dropped_prompt_tokens+?6,
 			dropped_completion_tokens=dropped_completion_tokens+?7 WHERE key_id=?1 AND day=?2 AND user=?3 AND model=?4`},
-		{&st.open, openQuery},
 		{&st.prune, `DELETE FROM requests WHERE rowid IN (SELECT rowid FROM requests
 			WHERE started_at < ? AND end_reason IS NOT NULL ORDER BY started_at LIMIT ?) RETURNING ` + columns},
+		{&st.mark, "INSERT INTO marks (name, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2"},
 		{&st.ping, "INSERT INTO probe (id, at) VALUES (1, ?1) ON CONFLICT DO UPDATE SET at=?1"},
 	} {
 		var err error
@@ -55,7 +65,7 @@ func (st *statements) close() error {
 	var errs []error
 	for _, s := range []*sql.Stmt{
 		st.begin, st.commit, st.rollback, st.fold, st.insert, st.find, st.grow, st.settle,
-		st.rollup, st.drop, st.open, st.prune, st.ping,
+		st.rollup, st.drop, st.prune, st.mark, st.ping,
 	} {
 		if s != nil {
 			errs = append(errs, s.Close())
@@ -64,15 +74,13 @@ func (st *statements) close() error {
 	return errors.Join(errs...)
 }
 
-// openQuery is the oldest requests that are not settled.
-const openQuery = "SELECT " + columns + ", rowid FROM requests WHERE " + isOpen + " ORDER BY started_at LIMIT ?"
-
 // tx is the transaction of one group. Rollups move once per group, at its end.
 type tx struct {
 	st     *statements
 	conn   *sql.Conn
 	deltas map[rollupKey]sums
 	live   *liveRows
+	change int64 // the last change number given out
 }
 
 func (t *tx) count(r *ledger.Record, requests int64, c usage.Counts) {
@@ -98,8 +106,7 @@ func (t *tx) flush(ctx context.Context) error {
 // begin inserts an intent.
 func (t *tx) begin(ctx context.Context, in ledger.Intent) error {
 	r := ledger.Opened(in)
-	res, err := t.st.insert.ExecContext(ctx, r.LeaseID, r.RequestID, r.KeyID, r.User, r.Model, r.Endpoint, r.Engine,
-		r.Stream, r.N, r.Prompts, r.StartedAt.UnixMicro(), r.Reserved, r.ClientAddr)
+	res, err := t.st.insert.ExecContext(ctx, values(&r, begun)...)
 	if err != nil {
 		return fmt.Errorf("insert intent: %w", err)
 	}
@@ -144,12 +151,12 @@ func (t *tx) checkpoint(ctx context.Context, c ledger.Checkpoint) error {
 	if !moved {
 		return nil
 	}
-	if _, err := t.st.grow.ExecContext(ctx, count(grown.Prompt), count(grown.Completion),
-		count(grown.Cached), count(grown.Reasoning), rowid); err != nil {
+	before := r.Counts
+	r.Counts = grown
+	if _, err := t.st.grow.ExecContext(ctx, append(values(&r, counted), rowid)...); err != nil {
 		return fmt.Errorf("write checkpoint: %w", err)
 	}
-	t.count(&r, 0, ledger.Minus(grown, r.Counts))
-	r.Counts = grown
+	t.count(&r, 0, ledger.Minus(grown, before))
 	t.live.set(r, rowid)
 	return nil
 }
@@ -171,9 +178,9 @@ func (t *tx) merge(ctx context.Context, old ledger.Record, rowid int64, s ledger
 	if !changed {
 		return next, delta, nil
 	}
-	if _, err := t.st.settle.ExecContext(ctx, next.Status, micros(next.FirstByteAt), micros(next.EndedAt),
-		string(next.Reason), string(next.Quality), next.Engine, count(next.Counts.Prompt), count(next.Counts.Completion),
-		count(next.Counts.Cached), count(next.Counts.Reasoning), rowid); err != nil {
+	t.change++
+	next.Change = t.change
+	if _, err := t.st.settle.ExecContext(ctx, append(values(&next, settled), rowid)...); err != nil {
 		return ledger.Record{}, usage.Counts{}, fmt.Errorf("write settlement: %w", err)
 	}
 	t.count(&next, 0, ledger.Minus(next.Counts, old.Counts)) // the checkpoint is in the rollup already
@@ -181,22 +188,15 @@ func (t *tx) merge(ctx context.Context, old ledger.Record, rowid int64, s ledger
 	return next, delta, nil
 }
 
-// openRows reads up to limit rows that are not settled.
-func (t *tx) openRows(ctx context.Context, limit int) (rows []ledger.Record, rowids []int64, err error) {
-	found, err := t.st.open.QueryContext(ctx, limit)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read open requests: %w", err)
+// recover ends one request that nothing counts any more, and reports whether
+// it was open.
+func (t *tx) recover(ctx context.Context, leaseID string, reason ledger.EndReason, at time.Time) (bool, error) {
+	r, rowid, ok, err := t.find(ctx, leaseID)
+	if err != nil || !ok || !r.Open() {
+		return false, err
 	}
-	defer func() { err = errors.Join(err, found.Close()) }()
-	for found.Next() {
-		var rowid int64
-		r, err := scanRecord(found, &rowid)
-		if err != nil {
-			return nil, nil, fmt.Errorf("read open requests: %w", err)
-		}
-		rows, rowids = append(rows, r), append(rowids, rowid)
-	}
-	return rows, rowids, found.Err()
+	_, _, err = t.merge(ctx, r, rowid, ledger.Recovery(&r, reason, at))
+	return err == nil, err
 }
 
 // prune deletes up to limit settled rows that started before the time, and
@@ -221,6 +221,10 @@ func (t *tx) prune(ctx context.Context, beforeMicros int64, limit int) (n int, e
 	}
 	if err := rows.Err(); err != nil {
 		return 0, fmt.Errorf("delete old requests: %w", err)
+	}
+	// The counter must not fall back where the row of its last number is gone.
+	if _, err := t.st.mark.ExecContext(ctx, markChange, t.change); err != nil {
+		return 0, fmt.Errorf("keep change number: %w", err)
 	}
 	for k, s := range dropped {
 		if _, err := t.st.drop.ExecContext(ctx, k.key, k.day, k.user, k.model, s.requests, s.prompt, s.completion); err != nil {

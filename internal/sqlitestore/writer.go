@@ -43,6 +43,7 @@ type writer struct {
 	conn    *sql.Conn
 	st      *statements
 	live    *liveRows // of run
+	change  int64     // the last change number in the file; of run
 	queue   chan *op
 	batch   int
 	log     hclog.Logger
@@ -168,7 +169,7 @@ func (w *writer) transact(ctx context.Context, group []*op) error {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
 	w.live.begin()
-	t := &tx{st: w.st, conn: w.conn, deltas: make(map[rollupKey]sums, len(group)), live: w.live}
+	t := &tx{st: w.st, conn: w.conn, deltas: make(map[rollupKey]sums, len(group)), live: w.live, change: w.change}
 	if err := w.apply(ctx, t, group); err != nil {
 		// SQLite has rolled back by itself after some errors; then this fails
 		// and means the same.
@@ -176,6 +177,7 @@ func (w *writer) transact(ctx context.Context, group []*op) error {
 		return err
 	}
 	w.live.commit()
+	w.change = t.change
 	return nil
 }
 

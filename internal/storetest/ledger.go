@@ -38,7 +38,9 @@ func Ledger(t *testing.T, open func(t *testing.T) ledger.Store) {
 		{"a worse quality changes nothing", worseQuality},
 		{"unsaid stays unsaid and zero stays zero", unsaidAndZero},
 		{"an end is not before its start", endAfterStart},
-		{"recovery ends what is open", recovers},
+		{"recovery ends the named leases that are open", recovers},
+		{"open rows are listed by start", listsOpen},
+		{"each change has a number of its own", numbersChanges},
 		{"used sums a key's tokens by start", usedSums},
 		{"seconds rebuild the windows", seconds},
 		{"an ended context writes no intent", endedContext},
@@ -55,6 +57,7 @@ func intent(lease string) ledger.Intent {
 		LeaseID: lease, RequestID: "req-" + lease, KeyID: "k1", User: "ann", Model: "m",
 		Endpoint: "/v1/chat/completions", Engine: "127.0.0.1:8000", Stream: true, N: 2, Prompts: 1,
 		StartedAt: noon, Reserved: 500, ClientAddr: "192.0.2.7",
+		RequestedModel: "alias", Meter: "envoy-1", Gateway: "gate-1", EndUser: "eve", Secret: "0a1b2c3d",
 	}
 }
 
@@ -161,7 +164,7 @@ func refusesInvalid(t *testing.T, s ledger.Store) {
 			t.Errorf("Settle(%q, %q, %q): got %v, want ErrInvalid", st.LeaseID, st.Quality, st.Reason, err)
 		}
 	}
-	if _, err := s.Recover(t.Context(), "because", noon); !errors.Is(err, ledger.ErrInvalid) {
+	if _, err := s.Recover(t.Context(), []string{"a"}, "because", noon); !errors.Is(err, ledger.ErrInvalid) {
 		t.Errorf("Recover: got %v, want ErrInvalid", err)
 	}
 	if r := mustGet(t, s, "a"); !r.Open() {
@@ -269,11 +272,15 @@ func seconds(t *testing.T, s ledger.Store) {
 		{"k2", 1200 * time.Millisecond, 3 * time.Second},
 		{"k1", 2 * time.Second, -1}, // still open
 		{"k1", -time.Hour, -time.Minute},
+		{"k1", -time.Second, -1}, // still open, from before the window
 	} {
 		in := intent(fmt.Sprint("a", i))
 		in.KeyID, in.StartedAt = c.key, noon.Add(c.start)
 		mustBegin(t, s, in)
 		if c.end == -1 {
+			if err := s.Checkpoint(t.Context(), []ledger.Checkpoint{{LeaseID: in.LeaseID, Counts: counts(7, usage.Unsaid)}}); err != nil {
+				t.Fatal(err)
+			}
 			continue
 		}
 		st := settlement(in.LeaseID, ledger.Exact, ledger.Complete, 100, 1<<i)
@@ -287,7 +294,7 @@ func seconds(t *testing.T, s ledger.Store) {
 	want := []ledger.Second{
 		{KeyID: "k1", At: noon.Add(time.Second), Tokens: 203, Requests: 1},
 		{KeyID: "k2", At: noon.Add(time.Second), Requests: 1},
-		{KeyID: "k1", At: noon.Add(2 * time.Second), Requests: 1},
+		{KeyID: "k1", At: noon.Add(2 * time.Second), Tokens: 7, Requests: 1},
 		{KeyID: "k2", At: noon.Add(3 * time.Second), Tokens: 104},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -354,13 +361,14 @@ func closed(t *testing.T, s ledger.Store) {
 	ctx := t.Context()
 	_, _, settle := s.Settle(ctx, settlement("a", ledger.Exact, ledger.Complete, 1, 2))
 	_, get := s.Get(ctx, "a")
-	_, recov := s.Recover(ctx, ledger.GatewayCrash, noon)
+	_, recov := s.Recover(ctx, []string{"a"}, ledger.GatewayCrash, noon)
+	_, open := s.Open(ctx)
 	_, used := s.Used(ctx, "k1", noon, noon.Add(time.Hour))
 	_, minute := s.Minute(ctx, noon)
 	for name, err := range map[string]error{
 		"Begin":      s.Begin(ctx, intent("b")),
 		"Checkpoint": s.Checkpoint(ctx, []ledger.Checkpoint{{LeaseID: "a", Counts: counts(1, 2)}}),
-		"Settle":     settle, "Get": get, "Recover": recov, "Used": used, "Minute": minute,
+		"Settle":     settle, "Get": get, "Open": open, "Recover": recov, "Used": used, "Minute": minute,
 	} {
 		if !errors.Is(err, ledger.ErrUnavailable) {
 			t.Errorf("%s: got %v, want ErrUnavailable", name, err)

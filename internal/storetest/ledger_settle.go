@@ -25,7 +25,7 @@ func firstSettlement(t *testing.T, s ledger.Store) {
 	in.Engine = st.Engine
 	want := ledger.Record{
 		Intent: in, Status: 200, FirstByteAt: st.FirstByteAt, EndedAt: st.EndedAt,
-		Reason: ledger.Complete, Quality: ledger.Exact, Counts: st.Counts,
+		Reason: ledger.Complete, Quality: ledger.Exact, Counts: st.Counts, Change: 1,
 	}
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("row (-want +got):\n%s", diff)
@@ -152,7 +152,7 @@ func endAfterStart(t *testing.T, s ledger.Store) {
 
 func recovers(t *testing.T, s ledger.Store) {
 	t.Helper()
-	for _, lease := range []string{"bare", "counted", "settled"} {
+	for _, lease := range []string{"bare", "counted", "settled", "other"} {
 		mustBegin(t, s, intent(lease))
 	}
 	if err := s.Checkpoint(t.Context(), []ledger.Checkpoint{{LeaseID: "counted", Counts: counts(10, 64)}}); err != nil {
@@ -160,15 +160,19 @@ func recovers(t *testing.T, s ledger.Store) {
 	}
 	mustSettle(t, s, settlement("settled", ledger.Exact, ledger.Complete, 1, 2))
 	at := noon.Add(time.Hour)
-	if n, err := s.Recover(t.Context(), ledger.GatewayCrash, at); err != nil || n != 2 {
+	if n, err := s.Recover(t.Context(), nil, ledger.GatewayCrash, at); err != nil || n != 0 {
+		t.Fatalf("Recover of nothing: got %d, %v, want 0", n, err)
+	}
+	leases := []string{"settled", "unknown", "counted", "bare", "counted"}
+	if n, err := s.Recover(t.Context(), leases, ledger.GatewayCrash, at); err != nil || n != 2 {
 		t.Fatalf("Recover: got %d, %v, want 2", n, err)
 	}
-	if n, err := s.Recover(t.Context(), ledger.EnvoyCrash, at); err != nil || n != 0 {
+	if n, err := s.Recover(t.Context(), leases, ledger.EnvoyCrash, at); err != nil || n != 0 {
 		t.Fatalf("second Recover: got %d, %v, want 0", n, err)
 	}
 	for lease, want := range map[string]ledger.Record{
-		"bare":    {Reason: ledger.GatewayCrash, Quality: ledger.Estimated, EndedAt: at, Counts: counts(0, 0)},
-		"counted": {Reason: ledger.GatewayCrash, Quality: ledger.Partial, EndedAt: at, Counts: counts(10, 64)},
+		"bare":    {Reason: ledger.GatewayCrash, Quality: ledger.Estimated, EndedAt: at, Counts: counts(0, 0), Change: 3},
+		"counted": {Reason: ledger.GatewayCrash, Quality: ledger.Partial, EndedAt: at, Counts: counts(10, 64), Change: 2},
 	} {
 		want.Intent = intent(lease)
 		if diff := cmp.Diff(want, mustGet(t, s, lease)); diff != "" {
@@ -178,7 +182,65 @@ func recovers(t *testing.T, s ledger.Store) {
 	if got := mustGet(t, s, "settled").Reason; got != ledger.Complete {
 		t.Errorf("recovery touched a settled row: %q", got)
 	}
+	if r := mustGet(t, s, "other"); !r.Open() {
+		t.Errorf("recovery ended a lease that it was not told to: %+v", r)
+	}
 	// Who knows better may still say so.
 	_, delta := mustSettle(t, s, settlement("counted", ledger.Exact, ledger.Complete, 10, 70))
 	wantCounts(t, "delta after recovery", delta, moved(0, 6))
+}
+
+func listsOpen(t *testing.T, s ledger.Store) {
+	t.Helper()
+	if open, err := s.Open(t.Context()); err != nil || len(open) != 0 {
+		t.Fatalf("an empty store: got %v, %v", open, err)
+	}
+	for lease, start := range map[string]time.Duration{"late": time.Second, "b": 0, "a": 0, "settled": 0} {
+		in := intent(lease)
+		in.StartedAt = noon.Add(start)
+		mustBegin(t, s, in)
+	}
+	mustSettle(t, s, settlement("settled", ledger.Exact, ledger.Complete, 1, 2))
+	if err := s.Checkpoint(t.Context(), []ledger.Checkpoint{{LeaseID: "b", Counts: counts(10, 4)}}); err != nil {
+		t.Fatal(err)
+	}
+	open, err := s.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []ledger.Record{mustGet(t, s, "a"), mustGet(t, s, "b"), mustGet(t, s, "late")}
+	if diff := cmp.Diff(want, open); diff != "" {
+		t.Errorf("open rows (-want +got):\n%s", diff)
+	}
+}
+
+// numbersChanges: what changes a settled row gives it the next number of the
+// whole store; what leaves it alone takes no number.
+func numbersChanges(t *testing.T, s ledger.Store) {
+	t.Helper()
+	change := func(lease string, q ledger.Quality, completion, want int64) {
+		t.Helper()
+		if r, _ := mustSettle(t, s, settlement(lease, q, ledger.Complete, 10, completion)); r.Change != want {
+			t.Errorf("%s settled as %s with %d: got change %d, want %d", lease, q, completion, r.Change, want)
+		}
+	}
+	for _, lease := range []string{"a", "b"} {
+		mustBegin(t, s, intent(lease))
+	}
+	if err := s.Checkpoint(t.Context(), []ledger.Checkpoint{{LeaseID: "a", Counts: counts(10, 4)}}); err != nil {
+		t.Fatal(err)
+	}
+	if r := mustGet(t, s, "a"); r.Change != 0 {
+		t.Errorf("an open row has change %d", r.Change)
+	}
+	change("b", ledger.Partial, 5, 1) // begun later, settled first
+	change("a", ledger.Partial, 5, 2)
+	change("b", ledger.Partial, 5, 1)   // says nothing new
+	change("b", ledger.Estimated, 9, 1) // knows less
+	change("b", ledger.Exact, 4, 3)     // corrects
+	change("a", ledger.Partial, 6, 4)
+	if _, err := s.Recover(t.Context(), []string{"a", "b"}, ledger.GatewayCrash, noon); err != nil {
+		t.Fatal(err)
+	}
+	change("a", ledger.Partial, 7, 5) // the recovery of settled rows took no number
 }
