@@ -64,14 +64,16 @@ func (c *keysAddCmd) Run(env *Env) error {
 	if created {
 		fmt.Fprintf(env.Stderr, "wrote %s with the default key and an admin key, shown once: %s\n", path, first.AdminSecret)
 	}
-	spec := apikey.Spec{
-		ID: c.ID, User: c.User, Quota: c.Quota.n, QuotaPeriod: apikey.Period(c.QuotaPeriod), Models: c.Model,
-		Limits:    apikey.Limits{Concurrent: c.Concurrent.n, RequestsPerMinute: c.RequestsPerMinute.n, TokensPerMinute: c.TokensPerMinute.n},
+	fields := apikey.Info{
+		ID: c.ID, User: c.User, Enabled: true, Quota: c.Quota.n, QuotaPeriod: apikey.Period(c.QuotaPeriod), Models: c.Model,
+		Limits: apikey.LimitsInfo{
+			Concurrent: (*apikey.Cap)(c.Concurrent.n), RequestsPerMinute: (*apikey.Cap)(c.RequestsPerMinute.n), TokensPerMinute: (*apikey.Cap)(c.TokensPerMinute.n),
+		},
 		ExpiresAt: expires, Note: c.Note,
-	}
+	}.Fields()
 	var key apikey.Created
 	if err := apikey.Edit(path, func(f *apikey.File) (err error) {
-		key, err = f.Add(spec)
+		key, err = f.Add(fields)
 		return err
 	}); err != nil {
 		return wrongValue(err)
@@ -84,10 +86,10 @@ func (c *keysAddCmd) Run(env *Env) error {
 
 var inDays = regexp.MustCompile(`^([0-9]{1,5})d$`)
 
-// expiry reads --expires-at; zero when it was not given.
-func (c *keysAddCmd) expiry(now time.Time) (time.Time, error) {
+// expiry reads --expires-at; nil when it was not given.
+func (c *keysAddCmd) expiry(now time.Time) (*time.Time, error) {
 	if c.ExpiresAt == "" {
-		return time.Time{}, nil
+		return nil, nil
 	}
 	var at time.Time
 	if m := inDays.FindStringSubmatch(c.ExpiresAt); m != nil {
@@ -100,12 +102,13 @@ func (c *keysAddCmd) expiry(now time.Time) (time.Time, error) {
 	} else if t, err := time.Parse(time.RFC3339, c.ExpiresAt); err == nil {
 		at = t
 	} else {
-		return at, usageError("--expires-at: write a time as 2026-12-31T18:00:00Z, a day as 2026-12-31, or a duration as 12h or 90d")
+		return nil, usageError("--expires-at: write a time as 2026-12-31T18:00:00Z, a day as 2026-12-31, or a duration as 12h or 90d")
 	}
 	if !at.After(now) {
-		return at, usageError("--expires-at: is in the past")
+		return nil, usageError("--expires-at: is in the past")
 	}
-	return at.UTC().Truncate(time.Second), nil
+	at = at.UTC().Truncate(time.Second)
+	return &at, nil
 }
 
 type keysEnableCmd struct {

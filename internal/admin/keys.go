@@ -2,19 +2,13 @@ package admin
 
 import (
 	"errors"
-	"fmt"
-	"io"
-	"maps"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"tollgate/internal/apikey"
-	"tollgate/internal/limit"
 )
 
 func (a *API) reloadKeys(w http.ResponseWriter, r *http.Request) {
@@ -56,17 +50,17 @@ func (a *API) showKey(w http.ResponseWriter, r *http.Request) {
 
 // addKey answers with the secret, once.
 func (a *API) addKey(w http.ResponseWriter, r *http.Request) {
-	in, err := readKey(r.Body)
-	if err == nil && in.patch.User == nil {
-		err = errors.New("user is missing")
+	fields, ok := readFields(w, r)
+	if !ok {
+		return
 	}
-	if err != nil {
-		fail(w, http.StatusBadRequest, "invalid_request", "", "Key: "+err.Error()+".")
+	if user := fields["user"]; user == nil || user.Kind() == 'n' {
+		fail(w, http.StatusBadRequest, "invalid_request", "user", "Key: user is missing.")
 		return
 	}
 	var created apikey.Created
-	err = a.o.Keys.Edit(func(f *apikey.File) (err error) {
-		created, err = f.Add(in.spec())
+	err := a.o.Keys.Edit(func(f *apikey.File) (err error) {
+		created, err = f.Add(fields)
 		return err
 	})
 	if a.edited(w, err) {
@@ -76,25 +70,11 @@ func (a *API) addKey(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *API) updateKey(w http.ResponseWriter, r *http.Request) {
-	in, err := readKey(r.Body)
-	if err == nil && in.id != "" {
-		err = errors.New("an id never changes")
-	}
-	if err != nil {
-		fail(w, http.StatusBadRequest, "invalid_request", "", "Key: "+err.Error()+".")
+	fields, ok := readFields(w, r)
+	if !ok {
 		return
 	}
-	id := r.PathValue("id")
-	err = a.o.Keys.Edit(func(f *apikey.File) error {
-		if in.drain && in.patch.Enabled != nil && !*in.patch.Enabled {
-			if err := f.Drain(id); err != nil {
-				return err
-			}
-			in.patch.Enabled = nil
-		}
-		in.keepLimits(f, id)
-		return f.Update(id, in.patch)
-	})
+	err := a.o.Keys.Edit(func(f *apikey.File) error { return f.Update(r.PathValue("id"), fields) })
 	if a.edited(w, err) {
 		a.showKey(w, r)
 	}
@@ -135,6 +115,7 @@ func (a *API) rotateKey(w http.ResponseWriter, r *http.Request) {
 
 // edited answers an edit that failed; true when it did not.
 func (a *API) edited(w http.ResponseWriter, err error) bool {
+	var invalid *apikey.InvalidError
 	switch {
 	case err == nil:
 		return true
@@ -144,8 +125,8 @@ func (a *API) edited(w http.ResponseWriter, err error) bool {
 		fail(w, http.StatusConflict, "already_exists", "id", "A key with this id exists already.")
 	case errors.Is(err, apikey.ErrLastAdmin):
 		fail(w, http.StatusConflict, "last_admin", "id", "This is the last key that opens /admin, and nothing was changed. Make another one first: POST /admin/keys with the user admin.")
-	case errors.Is(err, apikey.ErrInvalid):
-		fail(w, http.StatusBadRequest, "invalid_request", "", "Key: "+err.Error()+".")
+	case errors.As(err, &invalid):
+		fail(w, http.StatusBadRequest, "invalid_request", invalid.Field, "Key: "+invalid.Error()+".")
 	default:
 		a.broken(w, "cannot edit the key file", err)
 	}
@@ -156,171 +137,13 @@ func noKey(w http.ResponseWriter) {
 	fail(w, http.StatusNotFound, "not_found", "id", "No key has this id; GET /admin/keys lists them.")
 }
 
-// keyInput is the body of POST and PATCH.
-type keyInput struct {
-	id    string
-	drain bool
-	patch apikey.Patch
-	// noLimits: "limits" is null.
-	noLimits bool
-}
-
-// keepLimits fills in the limits that the body does not name: a patch of one
-// must not take another away. "limits": null takes all of them.
-func (in *keyInput) keepLimits(f *apikey.File, id string) {
-	to := in.patch.Limits
-	if to == nil || in.noLimits {
-		return
+// readFields reads the body of POST and PATCH: a strict JSON object with fields of
+// the key file. It answers by itself when there is none.
+func readFields(w http.ResponseWriter, r *http.Request) (apikey.Fields, bool) {
+	var fields apikey.Fields
+	if err := json.UnmarshalRead(r.Body, &fields); err != nil || fields == nil {
+		fail(w, http.StatusBadRequest, "invalid_request", "", "Key: the body is not a JSON object.")
+		return nil, false
 	}
-	for _, k := range f.Keys() {
-		if k.ID != id {
-			continue
-		}
-		for _, l := range []struct{ to, from **int64 }{
-			{&to.Concurrent, &k.Concurrent}, {&to.RequestsPerMinute, &k.RequestsPerMinute}, {&to.TokensPerMinute, &k.TokensPerMinute},
-		} {
-			if *l.to == nil {
-				*l.to = *l.from
-			}
-		}
-	}
-}
-
-func (in *keyInput) spec() apikey.Spec {
-	p := in.patch
-	s := apikey.Spec{ID: in.id, User: *p.User, Quota: p.Quota}
-	if p.QuotaPeriod != nil {
-		s.QuotaPeriod = *p.QuotaPeriod
-	}
-	if p.Enabled != nil {
-		s.Disabled = !*p.Enabled
-	}
-	if p.Models != nil {
-		s.Models = *p.Models
-	}
-	if p.Limits != nil {
-		s.Limits = *p.Limits
-	}
-	if p.NotBefore != nil {
-		s.NotBefore = *p.NotBefore
-	}
-	if p.ExpiresAt != nil {
-		s.ExpiresAt = *p.ExpiresAt
-	}
-	if p.Note != nil {
-		s.Note = *p.Note
-	}
-	return s
-}
-
-// readKey reads a strict JSON object: unknown and doubled fields are errors,
-// null takes a bound away, what is absent stays as it is.
-func readKey(body io.Reader) (*keyInput, error) {
-	var fields map[string]jsontext.Value
-	if err := json.UnmarshalRead(body, &fields); err != nil {
-		return nil, errors.New("the body is not a JSON object")
-	}
-	in := &keyInput{}
-	p := &in.patch
-	for _, name := range slices.Sorted(maps.Keys(fields)) { // so that of two mistakes the same one is told
-		raw := fields[name]
-		var err error
-		null := raw.Kind() == 'n'
-		switch name {
-		case "id":
-			err = json.Unmarshal(raw, &in.id)
-		case "drain":
-			err = json.Unmarshal(raw, &in.drain)
-		case "user":
-			err = json.Unmarshal(raw, &p.User)
-		case "quota":
-			p.Quota, err = count(raw, null)
-		case "quota_period":
-			err = json.Unmarshal(raw, &p.QuotaPeriod)
-		case "enabled":
-			err = json.Unmarshal(raw, &p.Enabled)
-		case "models":
-			p.Models = new([]string)
-			err = json.Unmarshal(raw, p.Models)
-		case "limits":
-			in.noLimits = null
-			p.Limits, err = readLimits(raw, null)
-		case "not_before":
-			p.NotBefore = new(time.Time)
-			err = orZero(raw, null, p.NotBefore)
-		case "expires_at":
-			p.ExpiresAt = new(time.Time)
-			err = orZero(raw, null, p.ExpiresAt)
-		case "note":
-			err = json.Unmarshal(raw, &p.Note)
-		default:
-			return nil, fmt.Errorf("unknown field %q", name)
-		}
-		if err != nil {
-			return nil, wrongField(name, err)
-		}
-	}
-	return in, nil
-}
-
-// wrongField says what is wrong with a field, never in the words of a parser,
-// which may quote the value.
-func wrongField(name string, err error) error {
-	if errors.Is(err, errCount) || errors.Is(err, errUnknownLimit) {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return fmt.Errorf("%s has the wrong type or form", name)
-}
-
-// errCount is a limit or quota that is no number of things. Below 0 there is
-// nothing to mean: what lifts a limit is null.
-var errCount = errors.New("want a whole number from 0, or null for no limit")
-
-var errUnknownLimit = errors.New("unknown limit")
-
-func count(raw jsontext.Value, null bool) (*int64, error) {
-	n := limit.Unlimited
-	if null {
-		return &n, nil
-	}
-	if err := json.Unmarshal(raw, &n); err != nil || n < 0 {
-		return nil, errCount
-	}
-	return &n, nil
-}
-
-func orZero(raw jsontext.Value, null bool, to *time.Time) error {
-	if null {
-		return nil
-	}
-	return json.Unmarshal(raw, to)
-}
-
-func readLimits(raw jsontext.Value, null bool) (*apikey.Limits, error) {
-	l := &apikey.Limits{}
-	if null {
-		return l, nil
-	}
-	var fields map[string]jsontext.Value
-	if err := json.Unmarshal(raw, &fields); err != nil {
-		return nil, err
-	}
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		v := fields[name]
-		n, err := count(v, v.Kind() == 'n')
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		switch name {
-		case "concurrent":
-			l.Concurrent = n
-		case "requests_per_minute":
-			l.RequestsPerMinute = n
-		case "tokens_per_minute":
-			l.TokensPerMinute = n
-		default:
-			return nil, fmt.Errorf("%w %q; known: concurrent, requests_per_minute, tokens_per_minute", errUnknownLimit, name)
-		}
-	}
-	return l, nil
+	return fields, true
 }

@@ -1,49 +1,37 @@
 package apikey
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-
-	"tollgate/internal/limit"
 )
 
-// Limits of one key; nil leaves the global limit in force, a pointer to
-// [limit.Unlimited] lifts it.
-type Limits struct {
-	Concurrent, RequestsPerMinute, TokensPerMinute *int64
-}
+// Fields are values of an entry as JSON, by their names in the key file.
+type Fields map[string]jsontext.Value
 
-// Spec describes a key to add.
-type Spec struct {
-	ID          string // empty: derived from the digest
-	User        string
-	Quota       *int64 // tokens; nil or [limit.Unlimited] = unlimited
-	QuotaPeriod Period // empty: [Total]
-	Disabled    bool
-	Models      []string // nil = all
-	Limits      Limits
-	NotBefore   time.Time // zero = no bound
-	ExpiresAt   time.Time // zero = no bound
-	Note        string
-}
+// InvalidError says what is wrong with a value; it is an [ErrInvalid].
+type InvalidError struct{ Field, Message string }
 
-// Patch names what to change of a key; what is nil stays.
-type Patch struct {
-	User        *string
-	Quota       *int64 // [limit.Unlimited] removes it
-	QuotaPeriod *Period
-	Enabled     *bool
-	Models      *[]string // pointer to nil = all
-	Limits      *Limits   // replaces all of them
-	NotBefore   *time.Time
-	ExpiresAt   *time.Time // zero removes it
-	Note        *string
+func (e *InvalidError) Error() string { return e.Field + ": " + e.Message }
+
+// Is makes every one an [ErrInvalid].
+func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }
+
+// check refuses what an edit must not set.
+func (f Fields) check() error {
+	for _, name := range slices.Sorted(maps.Keys(f)) {
+		if known := fieldNamed(name); known == nil || !known.set {
+			return &InvalidError{Field: "key", Message: unknown(name) + "; known: " + fieldNames(func(f *field) bool { return f.set })}
+		}
+	}
+	return nil
 }
 
 // Created is a new key. The secret is not stored anywhere: show it once.
@@ -71,43 +59,32 @@ func NewSecret() string {
 	return string(out)
 }
 
-// Add makes a key of a new random secret, of which only the digest is stored.
-// Errors: [ErrExists]; [ErrInvalid] with what is wrong.
-func (f *File) Add(s Spec) (Created, error) {
+// Add makes a key of a new random secret, of which only the digest is stored. It
+// is enabled unless the fields say otherwise, and its id is derived from the digest
+// unless they name one. Errors: [ErrExists]; [*InvalidError].
+func (f *File) Add(fields Fields) (Created, error) {
 	sec := NewSecret()
 	digest := Digest(sec)
-	if s.ID == "" {
-		s.ID = derivedID(digest)
-	}
-	if f.find(s.ID) != nil {
-		return Created{}, fmt.Errorf("add key: %w", ErrExists)
-	}
 	e := &entry{}
-	e.set("id", s.ID)
+	e.set("id", derivedID(digest))
 	e.set("key_sha256", hex.EncodeToString(digest[:]))
-	e.set("user", s.User)
-	e.set("enabled", !s.Disabled)
-	if s.Quota != nil && *s.Quota != limit.Unlimited {
-		e.set("quota", *s.Quota)
+	e.set("user", "")
+	e.set("enabled", true)
+	err := fields.check()
+	if err == nil {
+		e.merge(fields)
+		err = e.check(len(f.entries) + 1)
 	}
-	if s.QuotaPeriod != "" && s.QuotaPeriod != Total {
-		e.set("quota_period", string(s.QuotaPeriod))
-	}
-	if s.Models != nil {
-		e.set("models", s.Models)
-	}
-	e.setLimits(s.Limits)
-	e.setTime("not_before", s.NotBefore)
-	e.setTime("expires_at", s.ExpiresAt)
-	if s.Note != "" {
-		e.set("note", s.Note)
-	}
-	if err := e.check(len(f.entries) + 1); err != nil {
+	if err != nil {
 		return Created{}, fmt.Errorf("add key: %w", err)
+	}
+	id := e.record.key.ID
+	if f.find(id) != nil {
+		return Created{}, fmt.Errorf("add key: %w", ErrExists)
 	}
 	f.entries = append(f.entries, e)
 	f.edited++
-	return Created{ID: s.ID, Secret: sec}, nil
+	return Created{ID: id, Secret: sec}, nil
 }
 
 // Enable lets the key pass again. Errors: [ErrNoKey].
@@ -178,43 +155,19 @@ func (f *File) Rotate(id string, grace time.Duration) (string, error) {
 	return sec, nil
 }
 
-// Update changes what the patch names. Errors: [ErrNoKey]; [ErrInvalid] with
-// what is wrong, then nothing was changed.
-func (f *File) Update(id string, p Patch) error {
-	return f.change(id, func(e *entry) {
-		if p.User != nil {
-			e.set("user", *p.User)
-		}
-		if p.Quota != nil {
-			if *p.Quota == limit.Unlimited {
-				e.remove("quota")
-			} else {
-				e.set("quota", *p.Quota)
-			}
-		}
-		if p.QuotaPeriod != nil {
-			e.set("quota_period", string(*p.QuotaPeriod))
-		}
-		if p.Enabled != nil && *p.Enabled != e.record.key.Enabled {
-			e.set("enabled", *p.Enabled)
-			e.remove("drain")
-		}
-		if p.Models != nil {
-			e.setModels(*p.Models)
-		}
-		if p.Limits != nil {
-			e.setLimits(*p.Limits)
-		}
-		if p.NotBefore != nil {
-			e.setTime("not_before", *p.NotBefore)
-		}
-		if p.ExpiresAt != nil {
-			e.setTime("expires_at", *p.ExpiresAt)
-		}
-		if p.Note != nil {
-			e.set("note", *p.Note)
-		}
-	})
+// Update changes the fields that are named. Null takes a bound away: quota, models,
+// limits, not_before, expires_at, note. A limit that limits does not name stays. A
+// key that is not disabled does not drain. Errors: [ErrNoKey]; [*InvalidError], then
+// nothing was changed.
+func (f *File) Update(id string, fields Fields) error {
+	err := fields.check()
+	if _, named := fields["id"]; err == nil && named {
+		err = &InvalidError{Field: "id", Message: "never changes"}
+	}
+	if err != nil {
+		return fmt.Errorf("change key: %w", err)
+	}
+	return f.change(id, func(e *entry) { e.merge(fields) })
 }
 
 // Keys are the keys of the file as it is now, in order.
@@ -260,14 +213,15 @@ func (e *entry) check(n int) error {
 	r := &report{}
 	e.decode(r, n, 0)
 	if len(r.problems) > 0 {
-		return fmt.Errorf("%w: %s: %s", ErrInvalid, r.problems[0].Field, r.problems[0].Message)
+		p := r.problems[0]
+		return &InvalidError{Field: cmp.Or(p.Field, "key"), Message: p.Message}
 	}
 	return nil
 }
 
 // set gives a member a value, in place where it exists.
 func (e *entry) set(name string, v any) {
-	value, err := json.Marshal(v)
+	value, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
 		// Text that is not UTF-8; check refuses what stands in its place.
 		value = jsontext.Value("false")
@@ -291,43 +245,47 @@ func (e *entry) replaceSecret(digest string) {
 	e.set("key_sha256", digest)
 }
 
-func (e *entry) setModels(models []string) {
-	if models == nil {
-		e.remove("models")
-		return
+// merge gives the members the values that are named, in the order of the table.
+func (e *entry) merge(fields Fields) {
+	disabled := e.record.key != nil && !e.record.key.Enabled
+	for i := range fieldTable {
+		name := fieldTable[i].name
+		value, named := fields[name]
+		switch {
+		case !named:
+		case value.Kind() == 'n' && fieldTable[i].bound:
+			e.remove(name)
+		case value.Kind() == 'n':
+		case name == "limits":
+			e.mergeLimits(value)
+		default:
+			e.set(name, value)
+		}
 	}
-	e.set("models", models)
+	if v := fields["enabled"]; v.Kind() == 't' || v.Kind() == 'f' {
+		// A key that is disabled anew drains only if that is asked for.
+		if now := v.Kind() == 'f'; now != disabled && fields["drain"] == nil {
+			e.remove("drain")
+		}
+		disabled = v.Kind() == 'f'
+	}
+	if v := fields["drain"]; !disabled && (v.Kind() == 't' || v.Kind() == 'f') {
+		e.remove("drain")
+	}
 }
 
-func (e *entry) setTime(name string, t time.Time) {
-	if t.IsZero() {
-		e.remove(name)
+// mergeLimits changes the limits that value names and keeps the others.
+func (e *entry) mergeLimits(value jsontext.Value) {
+	var all, named map[string]jsontext.Value
+	if m := e.member("limits"); m != nil {
+		_ = json.Unmarshal(m.value, &all) // it was checked when it was read
+	}
+	if json.Unmarshal(value, &named) != nil || all == nil {
+		e.set("limits", value) // check refuses what is no object
 		return
 	}
-	e.set(name, t.UTC().Format(time.RFC3339Nano))
-}
-
-func (e *entry) setLimits(l Limits) {
-	type limits struct {
-		Concurrent        *jsontext.Value `json:"concurrent,omitzero"`
-		RequestsPerMinute *jsontext.Value `json:"requests_per_minute,omitzero"`
-		TokensPerMinute   *jsontext.Value `json:"tokens_per_minute,omitzero"`
-	}
-	raw := func(n *int64) *jsontext.Value {
-		if n == nil {
-			return nil
-		}
-		v := jsontext.Value("null")
-		if *n != limit.Unlimited {
-			v = jsontext.Value(fmt.Sprint(*n))
-		}
-		return &v
-	}
-	if l == (Limits{}) {
-		e.remove("limits")
-		return
-	}
-	e.set("limits", limits{raw(l.Concurrent), raw(l.RequestsPerMinute), raw(l.TokensPerMinute)})
+	maps.Copy(all, named)
+	e.set("limits", all)
 }
 
 func (e *entry) setPrevious(list []previous) {

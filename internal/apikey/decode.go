@@ -79,40 +79,6 @@ func (f *fields) identity(m *member, key *Key) {
 	}
 }
 
-// field decodes one member. Null is the same as absent, except in limits.
-func (f *fields) field(m *member, e *entry) {
-	key := e.record.key
-	switch m.name {
-	case "id": // before the others
-	case "key":
-		e.short = f.secret(m, &e.record.digest) < minSecret
-	case "key_sha256":
-		f.digest(m, "key_sha256", m.value, &e.record.digest)
-	case "user":
-		f.user(m, key)
-	case "note":
-		key.Note, _ = f.text(m, "note")
-	case "quota", "quota_period":
-		f.quota(m, key)
-	case "enabled":
-		key.Enabled = f.boolean(m, "enabled", true)
-	case "drain":
-		key.Drain = f.boolean(m, "drain", false)
-	case "models":
-		f.models(m, key)
-	case "limits":
-		f.limits(m, key)
-	case "not_before":
-		key.NotBefore = f.time(m, "not_before", m.value)
-	case "expires_at":
-		key.ExpiresAt = f.time(m, "expires_at", m.value)
-	case "previous":
-		f.previous(m, e)
-	default:
-		f.bad(m, "", unknown(m.name)+"; known: key, key_sha256, id, user, quota, quota_period, enabled, drain, models, limits, not_before, expires_at, previous, note")
-	}
-}
-
 // unknown names a field that is not known, unless it may be a secret.
 func unknown(name string) string {
 	if !showable.MatchString(name) {
@@ -204,12 +170,12 @@ func (f *fields) boolean(m *member, field string, absent bool) bool {
 }
 
 func (f *fields) quota(m *member, key *Key) {
-	if m.name == "quota" {
-		if m.value.Kind() != 'n' {
-			key.Quota = f.count(m, "quota", m.value)
-		}
-		return
+	if m.value.Kind() != 'n' {
+		key.Quota = f.count(m, "quota", m.value)
 	}
+}
+
+func (f *fields) quotaPeriod(m *member, key *Key) {
 	s, ok := f.text(m, "quota_period")
 	switch p := Period(s); {
 	case !ok, m.value.Kind() == 'n':
@@ -258,28 +224,20 @@ func (f *fields) limits(m *member, key *Key) {
 	}
 	var raw map[string]jsontext.Value
 	if m.value.Kind() != '{' || json.Unmarshal(m.value, &raw) != nil {
-		f.bad(m, "limits", "must be an object with concurrent, requests_per_minute, tokens_per_minute")
+		f.bad(m, "limits", "must be an object with "+limitNames())
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(raw)) {
-		value := raw[name]
-		var to **int64
-		switch name {
-		case "concurrent":
-			to = &key.Concurrent
-		case "requests_per_minute":
-			to = &key.RequestsPerMinute
-		case "tokens_per_minute":
-			to = &key.TokensPerMinute
-		default:
-			f.bad(m, "limits", unknown(name)+"; known: concurrent, requests_per_minute, tokens_per_minute")
+		i := slices.IndexFunc(limitTable, func(l limitField) bool { return l.name == name })
+		if i < 0 {
+			f.bad(m, "limits", unknown(name)+"; known: "+limitNames())
 			continue
 		}
 		n := limit.Unlimited
-		if value.Kind() != 'n' {
+		if value := raw[name]; value.Kind() != 'n' {
 			n = f.count(m, "limits."+name, value)
 		}
-		*to = &n
+		*limitTable[i].of(key) = &n
 	}
 }
 

@@ -40,13 +40,13 @@ func TestAddedKeyIsStoredAsDigestOnly(t *testing.T) {
 	path := sampleFile(t)
 	var created apikey.Created
 	quota, n := int64(1000), int64(3)
-	unlimited := limit.Unlimited
+	unlimited, end := limit.Unlimited, day("2030-01-01")
 	ring := edit(t, path, func(f *apikey.File) (err error) {
-		created, err = f.Add(apikey.Spec{
-			User: "carol", Quota: &quota, QuotaPeriod: apikey.Day, Models: []string{"qwen"},
-			Limits:    apikey.Limits{Concurrent: &n, TokensPerMinute: &unlimited},
-			ExpiresAt: day("2030-01-01"), Note: "a \"quoted\" note",
-		})
+		created, err = f.Add(apikey.Info{
+			User: "carol", Enabled: true, Quota: &quota, QuotaPeriod: apikey.Day, Models: []string{"qwen"},
+			Limits:    apikey.LimitsInfo{Concurrent: (*apikey.Cap)(&n), TokensPerMinute: (*apikey.Cap)(&unlimited)},
+			ExpiresAt: &end, Note: "a \"quoted\" note",
+		}.Fields())
 		return err
 	})
 	if !regexp.MustCompile(`^sk-[0-9A-Za-z]{32}$`).MatchString(created.Secret) {
@@ -88,13 +88,12 @@ func TestEditKeepsWhatItDoesNotTouch(t *testing.T) {
 func TestNothingChangedIsNothingWritten(t *testing.T) {
 	path := sampleFile(t)
 	before := read(t, path)
-	enabled := true
 	fail := errors.New("changed my mind")
 	for name, fn := range map[string]func(*apikey.File) error{
 		"nothing":           func(*apikey.File) error { return nil },
 		"enabled already":   func(f *apikey.File) error { return f.Enable("alice-1") },
 		"drained already":   func(f *apikey.File) error { return f.Drain("off") },
-		"patch of the same": func(f *apikey.File) error { return f.Update("alice-1", apikey.Patch{Enabled: &enabled}) },
+		"patch of the same": func(f *apikey.File) error { return f.Update("alice-1", fields(`{"enabled":true}`)) },
 		"failed": func(f *apikey.File) error {
 			if err := f.Remove("off"); err != nil {
 				return err
@@ -139,7 +138,7 @@ func TestStatesOfAKey(t *testing.T) {
 		"disable": func(f *apikey.File) error { return f.Disable("nope") },
 		"drain":   func(f *apikey.File) error { return f.Drain("nope") },
 		"remove":  func(f *apikey.File) error { return f.Remove("nope") },
-		"update":  func(f *apikey.File) error { return f.Update("nope", apikey.Patch{}) },
+		"update":  func(f *apikey.File) error { return f.Update("nope", nil) },
 		"rotate":  func(f *apikey.File) error { _, err := f.Rotate("nope", 0); return err },
 	} {
 		if err := apikey.Edit(path, fn); !errors.Is(err, apikey.ErrNoKey) {
@@ -191,26 +190,22 @@ func TestRotationKeepsTheIDAndTheOldSecretForTheGrace(t *testing.T) {
 
 func TestUpdateChangesWhatThePatchNames(t *testing.T) {
 	path := sampleFile(t)
-	n, u, user, note, period := int64(7), limit.Unlimited, "dave", "", apikey.Day
-	off, all, never := false, []string(nil), time.Time{}
+	n, kept := int64(7), int64(4)
 	ring := edit(t, path, func(f *apikey.File) error {
-		return f.Update("alice-1", apikey.Patch{
-			User: &user, Quota: &u, QuotaPeriod: &period, Models: &all, Limits: &apikey.Limits{RequestsPerMinute: &n},
-			ExpiresAt: &never, Note: &note, Enabled: &off,
-		})
+		return f.Update("alice-1", fields(`{"user":"dave","quota":null,"quota_period":"day","models":null,"limits":{"requests_per_minute":7},
+			"expires_at":null,"note":null,"enabled":false}`))
 	})
 	got, _ := ring.ByID("alice-1")
-	want := &apikey.Key{ID: "alice-1", User: "dave", Quota: u, QuotaPeriod: apikey.Day, RequestsPerMinute: &n, NotBefore: day("2026-01-01")}
+	want := &apikey.Key{ID: "alice-1", User: "dave", Quota: limit.Unlimited, QuotaPeriod: apikey.Day, Concurrent: &kept, RequestsPerMinute: &n, NotBefore: day("2026-01-01")}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("key (-want +got):\n%s", diff)
 	}
 	before := read(t, path)
-	bad := int64(-5)
-	if err := apikey.Edit(path, func(f *apikey.File) error { return f.Update("alice-1", apikey.Patch{Quota: &bad}) }); !errors.Is(err, apikey.ErrInvalid) {
+	if err := apikey.Edit(path, func(f *apikey.File) error { return f.Update("alice-1", fields(`{"quota":-5}`)) }); !errors.Is(err, apikey.ErrInvalid) {
 		t.Errorf("a negative quota: got %v, want ErrInvalid", err)
 	}
 	if err := apikey.Edit(path, func(f *apikey.File) error {
-		_, err := f.Add(apikey.Spec{ID: "alice-1"})
+		_, err := f.Add(fields(`{"id":"alice-1"}`))
 		return err
 	}); !errors.Is(err, apikey.ErrExists) {
 		t.Errorf("an id twice: got %v, want ErrExists", err)
@@ -226,7 +221,7 @@ func TestParallelEditsLoseNothing(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 5 {
-				if err := apikey.Edit(path, func(f *apikey.File) error { _, err := f.Add(apikey.Spec{User: "x"}); return err }); err != nil {
+				if err := apikey.Edit(path, func(f *apikey.File) error { _, err := f.Add(fields(`{"user":"x"}`)); return err }); err != nil {
 					t.Error(err)
 				}
 			}
@@ -265,7 +260,7 @@ func TestBrokenFileIsNotEdited(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.json")
 	write(t, path, `[{"key": "sk-x"}, {]`)
 	var fe *apikey.FileError
-	if err := apikey.Edit(path, func(f *apikey.File) error { _, err := f.Add(apikey.Spec{}); return err }); !errors.As(err, &fe) {
+	if err := apikey.Edit(path, func(f *apikey.File) error { _, err := f.Add(nil); return err }); !errors.As(err, &fe) {
 		t.Errorf("got %v, want a *FileError", err)
 	}
 	if got := string(read(t, path)); got != `[{"key": "sk-x"}, {]` {
@@ -309,5 +304,78 @@ func TestExistingFileIsNeverWritten(t *testing.T) {
 	}
 	if got := string(read(t, path)); got != "broken" {
 		t.Errorf("the file is now %q", got)
+	}
+}
+
+func TestEveryFieldThatIsShownIsOneOfTheFile(t *testing.T) {
+	cap1, now, quota := apikey.Cap(1), day("2030-01-01"), int64(5)
+	all := apikey.Info{
+		ID: "all", User: "u", Enabled: true, Quota: &quota, QuotaPeriod: apikey.Day, Models: []string{"m"},
+		Limits:    apikey.LimitsInfo{Concurrent: &cap1, RequestsPerMinute: &cap1, TokensPerMinute: &cap1},
+		NotBefore: &now, ExpiresAt: &now, Note: "n",
+	}
+	later := day("2031-01-01")
+	all.ExpiresAt = &later
+	ring := edit(t, sampleFile(t), func(f *apikey.File) error {
+		_, err := f.Add(all.Fields())
+		return err
+	})
+	k, ok := ring.ByID("all")
+	if !ok {
+		t.Fatal("the key is not there")
+	}
+	if diff := cmp.Diff(all, k.Info()); diff != "" {
+		t.Errorf("what was added and what is shown (-added +shown):\n%s", diff)
+	}
+}
+
+func TestAnEditTakesNoSecretAndNoFieldThatIsNotKnown(t *testing.T) {
+	path := sampleFile(t)
+	before := read(t, path)
+	for _, text := range []string{
+		`{"key":"sk-another-secret"}`, `{"key_sha256":"` + hexDigest("x") + `"}`, `{"previous":[]}`, `{"colour":"red"}`, `{"id":"other"}`,
+		`{"drain":1}`, `{"enabled":"yes"}`, `{"limits":{"tokens":1}}`, `{"limits":[]}`, `{"models":"m"}`,
+	} {
+		err := apikey.Edit(path, func(f *apikey.File) error { return f.Update("alice-1", fields(text)) })
+		var invalid *apikey.InvalidError
+		if !errors.As(err, &invalid) || !errors.Is(err, apikey.ErrInvalid) || strings.Contains(err.Error(), "sk-another") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if diff := cmp.Diff(before, read(t, path)); diff != "" {
+		t.Errorf("a refused edit changed the file:\n%s", diff)
+	}
+}
+
+func TestNullTakesABoundAwayAndNothingElse(t *testing.T) {
+	path := sampleFile(t)
+	ring := edit(t, path, func(f *apikey.File) error {
+		if err := f.Disable("alice-1"); err != nil {
+			return err
+		}
+		return f.Update("alice-1", fields(`{"user":null,"enabled":null,"drain":null,"quota_period":null,"quota":null,"models":null,"limits":null}`))
+	})
+	k, _ := ring.ByID("alice-1")
+	if k.User != "alice" || k.Enabled || k.QuotaPeriod != apikey.Month || k.Quota != limit.Unlimited || k.Models != nil || k.Concurrent != nil {
+		t.Errorf("got %+v", k)
+	}
+}
+
+func TestOnlyADisabledKeyDrains(t *testing.T) {
+	path := sampleFile(t)
+	for _, step := range []struct {
+		text           string
+		enabled, drain bool
+	}{
+		{`{"drain":true}`, true, false},
+		{`{"enabled":false,"drain":true}`, false, true},
+		{`{"enabled":false}`, false, true}, // it was disabled before
+		{`{"enabled":true}`, true, false},
+		{`{"enabled":false}`, false, false},
+	} {
+		ring := edit(t, path, func(f *apikey.File) error { return f.Update("alice-1", fields(step.text)) })
+		if k, _ := ring.ByID("alice-1"); k.Enabled != step.enabled || k.Drain != step.drain {
+			t.Errorf("%s: enabled %v, drain %v", step.text, k.Enabled, k.Drain)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/go-json-experiment/json"
 	"go.uber.org/goleak"
 
 	"tollgate/internal/apikey"
@@ -22,4 +23,13 @@ func write(t *testing.T, path, text string) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// fields reads a JSON object.
+func fields(text string) apikey.Fields {
+	var f apikey.Fields
+	if err := json.Unmarshal([]byte(text), &f); err != nil {
+		panic(err)
+	}
+	return f
 }

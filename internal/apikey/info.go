@@ -4,6 +4,9 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
 	"tollgate/internal/limit"
 )
 
@@ -59,4 +62,28 @@ func (k *Key) Info() Info {
 		i.ExpiresAt = &k.ExpiresAt
 	}
 	return i
+}
+
+// Fields are what [File.Add] needs to make a key like it. An empty id is left out.
+func (i Info) Fields() Fields {
+	i.Default = false // no field: it follows from the secret
+	if i.Quota != nil && *i.Quota == limit.Unlimited {
+		i.Quota = nil
+	}
+	b, err := json.Marshal(i)
+	fields := Fields{}
+	if err == nil {
+		err = json.Unmarshal(b, &fields)
+	}
+	if err != nil {
+		// Text that is not UTF-8; Add refuses what stands in its place.
+		return Fields{"note": jsontext.Value("false")}
+	}
+	if i.ID == "" {
+		delete(fields, "id")
+	}
+	if i.QuotaPeriod == Total || i.QuotaPeriod == "" {
+		delete(fields, "quota_period")
+	}
+	return fields
 }

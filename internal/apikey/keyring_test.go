@@ -284,7 +284,7 @@ func TestWatchSurvivesWhatHappensToFiles(t *testing.T) {
 	write(t, path, list(4))
 	expect(t, changes, 4, "vanished and back")
 
-	if err := apikey.Edit(path, func(f *apikey.File) error { _, err := f.Add(apikey.Spec{User: "x"}); return err }); err != nil {
+	if err := apikey.Edit(path, func(f *apikey.File) error { _, err := f.Add(fields(`{"user":"x"}`)); return err }); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, changes, 5, "edited by a command")
