@@ -191,7 +191,7 @@ func TestCommandsExist(t *testing.T) {
 	}
 	known("tollgate", tollgate, f.Services["tollgate"].Command[0])
 	known("launcher", launcher, f.Services["launcher"].Command[0])
-	if !strings.HasPrefix(f.Services["bootstrap"].Command[0], "tollgate envoy config > state/"+envoy.BootstrapFile) {
+	if !strings.HasPrefix(f.Services["bootstrap"].Command[0], "tollgate envoy config > state/"+config.BootstrapFile) {
 		t.Errorf("bootstrap runs %s", f.Services["bootstrap"].Command[0])
 	}
 	known("tollgate", tollgate, "envoy")
@@ -203,7 +203,7 @@ func TestCommandsExist(t *testing.T) {
 	if want := "envoyproxy/envoy:v" + envoy.Version; e.Image != want {
 		t.Errorf("envoy: image %s, want %s", e.Image, want)
 	}
-	args := envoy.Args(envoy.BootstrapFile, settings(t))
+	args := envoy.Args(config.BootstrapFile, settings(t))
 	for i, arg := range e.Command {
 		if !slices.Contains(args, arg) {
 			t.Errorf("envoy: argument %d, %s, is not what envoy.Args gives: %v", i, arg, args)

@@ -27,18 +27,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"tollgate/internal/config"
-	doors "tollgate/internal/route"
 	"tollgate/internal/unixsock"
-)
-
-// Socket and file names, relative to state_dir.
-const (
-	GRPCSocket    = "run/grpc.sock"        // ext_authz, ext_proc and the access log
-	HTTPSocket    = "run/http.sock"        // health, admin and metrics
-	MeterSocket   = "run/meter.sock"       // the link of the meter inside Envoy, which dials
-	AdminSocket   = "run/envoy-admin.sock" // Envoy's own admin page
-	BootstrapFile = "run/envoy.yaml"       // what Write leaves
-	SecretsFile   = "run/envoy-secrets.yaml"
 )
 
 // Params is everything the bootstrap depends on.
@@ -76,20 +65,28 @@ func (e Endpoint) Authority() string { return net.JoinHostPort(e.Host, strconv.I
 //go:embed envoy.yaml
 var source string
 
-var bootstrap = template.Must(template.New("envoy.yaml").Funcs(template.FuncMap{
-	"q":                quote,
-	"dur":              duration,
-	"own":              func() string { return ownReply },
-	"replies":          func() []reply { return localReplies },
-	"inference":        func() []route { return inferenceRoutes },
-	"models":           func() []route { return modelRoutes },
-	"personal":         func() []route { return personalRoutes },
-	"requestHeaders":   func() []string { return requestHeaders },
-	"requestFamilies":  func() []string { return requestFamilies },
-	"responseHeaders":  func() []string { return responseHeaders },
-	"responseFamilies": func() []string { return responseFamilies },
-	"grpcClusters":     func() []string { return []string{"tollgate_authz", "tollgate_proc", "tollgate_als"} },
-}).Parse(source))
+var bootstrap = parse()
+
+func parse() *template.Template {
+	t := template.New("envoy.yaml")
+	return template.Must(t.Funcs(template.FuncMap{
+		"q":                quote,
+		"dur":              duration,
+		"own":              func() string { return ownReply },
+		"replies":          func() []reply { return localReplies },
+		"requestHeaders":   func() []string { return requestHeaders },
+		"requestFamilies":  func() []string { return requestFamilies },
+		"responseHeaders":  func() []string { return responseHeaders },
+		"responseFamilies": func() []string { return responseFamilies },
+		"args":             func(p Params, v any) map[string]any { return map[string]any{"Params": p, "Value": v} },
+		// A filter's text is the template of its name.
+		"filter": func(name string, p Params) (string, error) {
+			var out strings.Builder
+			err := t.ExecuteTemplate(&out, "filter "+name, p)
+			return out.String(), err
+		},
+	}).Parse(source))
+}
 
 // Render fills the bootstrap in. Values that Envoy could not take literally
 // (control characters, invalid UTF-8, socket paths over 107 bytes) are errors.
@@ -141,10 +138,10 @@ func Write(stateDir string, p Params) (string, error) {
 			return "", fmt.Errorf("write envoy secrets: %w", err)
 		}
 	}
-	if err := renameio.WriteFile(filepath.Join(stateDir, BootstrapFile), doc, 0o600); err != nil {
+	if err := renameio.WriteFile(filepath.Join(stateDir, config.BootstrapFile), doc, 0o600); err != nil {
 		return "", fmt.Errorf("write envoy config: %w", err)
 	}
-	return BootstrapFile, nil
+	return config.BootstrapFile, nil
 }
 
 // Args is Envoy's command line without the program's name. Concurrency 0 leaves
@@ -177,24 +174,6 @@ func logLevel(level string) string {
 	default:
 		return "info"
 	}
-}
-
-// Listener is one address that clients connect to.
-type Listener struct {
-	Name    string
-	Address string // an IP address
-	Port    int
-	Door    string // what the check is told; empty where there is one listener for all
-}
-
-// Listeners are the edge, and the administrators' own where there is one.
-func (p Params) Listeners() []Listener {
-	edge := Listener{Name: "edge", Address: p.ListenAddress, Port: p.ListenPort}
-	if p.AdminAddress == "" {
-		return []Listener{edge}
-	}
-	edge.Door = doors.Public
-	return []Listener{edge, {Name: "admin", Address: p.AdminAddress, Port: p.AdminPort, Door: doors.Private}}
 }
 
 // AnyOrigin reports whether every web page may call.

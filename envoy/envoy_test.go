@@ -2,7 +2,6 @@ package envoy_test
 
 import (
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,7 +27,6 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"github.com/goccy/go-yaml"
-	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -37,8 +35,6 @@ import (
 	"tollgate/envoy"
 	"tollgate/internal/config"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // defaults is what an empty config file amounts to, as far as Envoy is concerned.
 func defaults() *config.Config {
@@ -137,27 +133,6 @@ func walk(t *testing.T, m protoreflect.Message, visit func(protoreflect.Message)
 		}
 		return true
 	})
-}
-
-func TestRenderedBootstrapsAreTheGoldenOnes(t *testing.T) {
-	for name, c := range map[string]*config.Config{"default": defaults(), "everything": everything()} {
-		t.Run(name, func(t *testing.T) {
-			got := render(t, c)
-			file := filepath.Join("testdata", name+".golden.yaml")
-			if *update {
-				if err := os.WriteFile(file, got, 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("bootstrap differs, -update rewrites it (-want +got):\n%s", diff)
-			}
-		})
-	}
 }
 
 func TestBootstrapHasNoUnknownFieldAndNoForbiddenValue(t *testing.T) {

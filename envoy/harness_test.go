@@ -126,7 +126,7 @@ func (e *edge) admin(method, path string) string {
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(e.state, envoy.AdminSocket))
+			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(e.state, config.EnvoyAdminSocket))
 		},
 	}}
 	req, err := http.NewRequest(method, "http://envoy"+path, http.NoBody)

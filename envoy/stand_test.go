@@ -25,7 +25,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"tollgate/envoy"
+	"tollgate/internal/config"
 )
 
 // engine is a vLLM that does what x-test-engine says and remembers headers.
@@ -111,7 +111,7 @@ type stand struct {
 
 func (s *stand) serve(t *testing.T, state string) {
 	t.Helper()
-	lis, err := net.Listen("unix", filepath.Join(state, envoy.GRPCSocket))
+	lis, err := net.Listen("unix", filepath.Join(state, config.GRPCSocket))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func (s *stand) serve(t *testing.T, state string) {
 	alsv3.RegisterAccessLogServiceServer(server, s)
 	go func() { _ = server.Serve(lis) }()
 	t.Cleanup(server.Stop)
-	page, err := net.Listen("unix", filepath.Join(state, envoy.HTTPSocket))
+	page, err := net.Listen("unix", filepath.Join(state, config.HTTPSocket))
 	if err != nil {
 		t.Fatal(err)
 	}

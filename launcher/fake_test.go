@@ -60,7 +60,7 @@ func fakeTollgate() error {
 	if err != nil {
 		return err
 	}
-	l, err := unixsock.Listen(filepath.Join(cfg.StateDir, envoy.GRPCSocket), 0o600)
+	l, err := unixsock.Listen(cfg.InState(config.GRPCSocket), 0o600)
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func fakeEnvoy() error {
 	if err != nil {
 		return err
 	}
-	adminL, err := unixsock.Listen(envoy.AdminSocket, 0o600)
+	adminL, err := unixsock.Listen(config.EnvoyAdminSocket, 0o600)
 	if err != nil {
 		return err
 	}

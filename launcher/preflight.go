@@ -109,7 +109,7 @@ func tollgateBinary(self string, environ []string) (string, error) {
 // Unix socket there is none.
 func listenControl(cfg *config.Config) (net.Listener, string, error) {
 	if cfg.Launcher.Listen == "" {
-		l, err := unixsock.Listen(filepath.Join(cfg.RunDir(), "launcher.sock"), 0o600)
+		l, err := unixsock.Listen(cfg.InState(config.LauncherSocket), 0o600)
 		return l, "", err
 	}
 	if cfg.Launcher.TokenFile == "" {

@@ -121,7 +121,7 @@ func (h *host) addTollgate() error {
 	if err != nil {
 		return err
 	}
-	probe := &tollgateProbe{socket: filepath.Join(h.cfg.StateDir, envoy.GRPCSocket)}
+	probe := &tollgateProbe{socket: h.cfg.InState(config.GRPCSocket)}
 	return h.add(supervisor.Spec{
 		Name: tollgateName,
 		Command: func() (supervisor.Command, error) {

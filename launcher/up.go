@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"tollgate/envoy"
 	"tollgate/internal/apikey"
 	"tollgate/internal/config"
 )
@@ -100,7 +99,7 @@ func (h *host) ensureKeys() error {
 
 // up starts, waits and stops.
 func (h *host) up() error {
-	admin := newEnvoyAdmin(filepath.Join(h.cfg.StateDir, envoy.AdminSocket))
+	admin := newEnvoyAdmin(h.cfg.InState(config.EnvoyAdminSocket))
 	addresses := map[string]string{"listen": h.cfg.Listen, "metrics_listen": h.cfg.MetricsListen}
 	if h.cfg.AdminListen != "" {
 		addresses["admin_listen"] = h.cfg.AdminListen
@@ -167,7 +166,7 @@ func (h *host) startAll() error {
 // edgeReady waits until the edge says that it can serve a request, and Envoy
 // believes in an engine: each asks the engine by itself, every second.
 func (h *host) edgeReady() error {
-	admin := newEnvoyAdmin(filepath.Join(h.cfg.StateDir, envoy.AdminSocket))
+	admin := newEnvoyAdmin(h.cfg.InState(config.EnvoyAdminSocket))
 	client, base := edgeClient(), edgeURL(h.cfg)
 	t := time.NewTicker(100 * time.Millisecond)
 	defer t.Stop()
@@ -255,7 +254,7 @@ func edgeURL(cfg *config.Config) string {
 
 // removeSockets removes what killed children could not.
 func removeSockets(cfg *config.Config) {
-	for _, name := range []string{envoy.GRPCSocket, envoy.HTTPSocket, envoy.MeterSocket, envoy.AdminSocket} {
+	for _, name := range []string{config.GRPCSocket, config.HTTPSocket, config.MeterSocket, config.EnvoyAdminSocket} {
 		path := filepath.Join(cfg.StateDir, name)
 		if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
 			_ = os.Remove(path)

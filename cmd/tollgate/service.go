@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -31,7 +30,7 @@ func takeKeys(env *Env, cfg *config.Config) {
 }
 
 func reloadKeys(env *Env, cfg *config.Config) error {
-	client := unixsock.HTTPClient(filepath.Join(cfg.RunDir(), "http.sock"), takeTimeout)
+	client := unixsock.HTTPClient(cfg.InState(config.HTTPSocket), takeTimeout)
 	req, err := http.NewRequestWithContext(env.Ctx, http.MethodPost, "http://tollgate/admin/reload-keys", http.NoBody)
 	if err != nil {
 		return fmt.Errorf("ask the service: %w", err)

@@ -211,7 +211,7 @@ func (s *Stack) Ready() {
 // answers 503 by itself.
 func (s *Stack) upstreamHealthy() bool {
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(s.Cfg.StateDir, envoy.AdminSocket))
+		return new(net.Dialer).DialContext(ctx, "unix", s.Cfg.InState(config.EnvoyAdminSocket))
 	}}}
 	resp, err := client.Get("http://envoy/stats?filter=^cluster.vllm.membership_healthy$")
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tollgate/e2e/stack"
+	"tollgate/internal/config"
 	"tollgate/internal/ledger"
 	"tollgate/internal/supervisor"
 	"tollgate/internal/unixsock"
@@ -147,7 +148,7 @@ func (h *host) vllm() supervisor.Status {
 // child is what the launcher says of one of its children.
 func (h *host) child(name string) supervisor.Status {
 	h.t.Helper()
-	resp, err := unixsock.HTTPClient(filepath.Join(h.Cfg.RunDir(), "launcher.sock"), 5*time.Second).Get("http://launcher/state")
+	resp, err := unixsock.HTTPClient(h.Cfg.InState(config.LauncherSocket), 5*time.Second).Get("http://launcher/state")
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -236,9 +236,6 @@ func (c *Config) BaselinePath() string { return filepath.Join(c.StateDir, "recon
 // of the key that it made for an engine: the path of a file.
 const EngineKeyEnv = "TOLLGATE_ENGINE_KEY_FILE"
 
-// RunDir holds the sockets: grpc.sock, http.sock, envoy-admin.sock, launcher.sock.
-func (c *Config) RunDir() string { return filepath.Join(c.StateDir, "run") }
-
 // EngineAddresses are the engines as host:port: vllm.endpoints, or vllm.host
 // and vllm.port.
 func (c *Config) EngineAddresses() []string {

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -35,14 +34,6 @@ import (
 	"tollgate/internal/redisstore"
 	"tollgate/internal/sqlitestore"
 	"tollgate/internal/unixsock"
-)
-
-// Names of the sockets in <state_dir>/run; envoy.yaml has them too.
-const (
-	grpcSocket  = "grpc.sock"
-	httpSocket  = "http.sock"
-	meterSocket = "meter.sock"
-	ctlSocket   = "launcher.sock"
 )
 
 // Options are what a gateway is made of.
@@ -329,7 +320,7 @@ func orUnlimited(n *int64) int64 {
 // hosts are the launchers that the admin API calls.
 func (g *Gateway) hosts() []admin.Host {
 	if len(g.cfg.Launchers) == 0 {
-		return []admin.Host{admin.LauncherHost(filepath.Join(g.cfg.RunDir(), ctlSocket), "")}
+		return []admin.Host{admin.LauncherHost(g.cfg.InState(config.LauncherSocket), "")}
 	}
 	out := make([]admin.Host, 0, len(g.cfg.Launchers))
 	for _, address := range g.cfg.Launchers {
@@ -339,13 +330,13 @@ func (g *Gateway) hosts() []admin.Host {
 }
 
 func (g *Gateway) listen() (err error) {
-	if g.meterLis, err = unixsock.Listen(filepath.Join(g.cfg.RunDir(), meterSocket), 0o600); err != nil {
+	if g.meterLis, err = unixsock.Listen(g.cfg.InState(config.MeterSocket), 0o600); err != nil {
 		return fmt.Errorf("listen for the meter: %w", err)
 	}
-	if g.grpcLis, err = unixsock.Listen(filepath.Join(g.cfg.RunDir(), grpcSocket), 0o600); err != nil {
+	if g.grpcLis, err = unixsock.Listen(g.cfg.InState(config.GRPCSocket), 0o600); err != nil {
 		return fmt.Errorf("listen for Envoy: %w", err)
 	}
-	if g.httpLis, err = unixsock.Listen(filepath.Join(g.cfg.RunDir(), httpSocket), 0o600); err != nil {
+	if g.httpLis, err = unixsock.Listen(g.cfg.InState(config.HTTPSocket), 0o600); err != nil {
 		return fmt.Errorf("listen for Envoy: %w", err)
 	}
 	if g.metricsLis, err = net.Listen("tcp", g.cfg.MetricsListen); err != nil {

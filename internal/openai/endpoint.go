@@ -1,10 +1,6 @@
 package openai
 
-import (
-	"strings"
-
-	"tollgate/internal/usage"
-)
+import "tollgate/internal/usage"
 
 // Endpoints lists every metered route once.
 func Endpoints() []Endpoint {
@@ -12,30 +8,6 @@ func Endpoints() []Endpoint {
 		ChatCompletions, Completions, Embeddings, Responses, Messages,
 		CountTokens, Score, Rerank, RerankV2, Pooling, Classify, Tokenize, Detokenize,
 	}
-}
-
-// Canonical turns a request path, with or without a query, into its endpoint.
-// Aliases are folded; anything that is not exactly one of the paths is false.
-func Canonical(path string) (Endpoint, bool) {
-	path, _, _ = strings.Cut(path, "?")
-	switch path {
-	case "/chat/completions":
-		return ChatCompletions, true
-	case "/completions":
-		return Completions, true
-	case "/embeddings":
-		return Embeddings, true
-	case "/score":
-		return Score, true
-	case "/rerank":
-		return Rerank, true
-	}
-	switch ep := Endpoint(path); ep {
-	case ChatCompletions, Completions, Embeddings, Responses, Messages,
-		CountTokens, Score, Rerank, RerankV2, Pooling, Classify, Tokenize, Detokenize:
-		return ep, true
-	}
-	return "", false
 }
 
 // Format is the shape of the endpoint's answers.

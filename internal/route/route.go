@@ -1,15 +1,14 @@
 // Package route is the table of routes (docs/routes.md) as code: which method and path is
-// which canonical endpoint, and what it consumes. Envoy's routes are the same
-// table as configuration (envoy/envoy.yaml); a test of that package compares
-// the two.
+// which canonical endpoint, what it consumes, and who answers. It is the only one:
+// Envoy's routes are rendered from it.
 package route
 
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"tollgate/internal/admission"
-	"tollgate/internal/openai"
 )
 
 // Canonical names of the routes that are no inference endpoint.
@@ -63,8 +62,14 @@ func (r Route) Behind(door string) bool {
 	return true
 }
 
-// Route is one row.
+// Route is one row of the table.
 type Route struct {
+	Name   string // in Envoy's statistics and logs
+	Path   string // exact, or with Prefix a beginning
+	Prefix bool
+	// Named, of a prefix: what follows is one name, slashes included, and must be there.
+	Named    bool
+	Rewrite  string // the path that the engine gets, where it is another one
 	Endpoint string // canonical path
 	Class    admission.Class
 	Methods  []string // beside OPTIONS, which is for preflights; none where there is no such path
@@ -75,6 +80,8 @@ type Route struct {
 	Private bool
 	// SameOrigin: not for pages of another origin, so it has no preflight.
 	SameOrigin bool
+	// Timeout of a page; 0 where an engine answers: a stream may last.
+	Timeout time.Duration
 }
 
 // Allow is the value of the allow header; "" where there is no such path.
@@ -92,42 +99,20 @@ func Find(method, path string) (Route, bool) {
 	return r, slices.Contains(r.Methods, method)
 }
 
-var (
-	get  = []string{"GET"}
-	read = []string{"GET", "HEAD"}
-	post = []string{"POST"}
-	edit = []string{"GET", "POST", "PATCH", "DELETE"}
-)
-
 // Of is the row of a path, whatever the method; without methods where the gateway
 // has no such path.
 func Of(path string) Route {
 	path, _, _ = strings.Cut(path, "?")
-	if ep, ok := openai.Canonical(path); ok {
-		class := admission.Inference
-		if ep.Free() {
-			class = admission.Counting
-		}
-		return Route{Endpoint: string(ep), Class: class, Methods: post}
+	if i, ok := exact[path]; ok {
+		return table[i]
 	}
-	switch {
-	case path == Root:
-		return Route{Endpoint: Root, Class: admission.Open, Methods: read, Page: true}
-	case path == Health:
-		return Route{Endpoint: Health, Class: admission.Open, Methods: read, Page: true}
-	case strings.HasPrefix(path, Console) && !escapedSlash(path):
-		return Route{Endpoint: Console, Class: admission.Open, Methods: read, Page: true, SameOrigin: true}
-	case path == OwnKey, path == OwnUsage, path == OwnRequests:
-		return Route{Endpoint: path, Class: admission.Own, Methods: get, Page: true}
-	case path == Metrics:
-		return Route{Endpoint: Metrics, Class: admission.Admin, Methods: get, Page: true, Private: true, SameOrigin: true}
-	case path == Models, path == "/models":
-		return Route{Endpoint: Models, Class: admission.Listing, Methods: get, Page: true}
-	case len(path) > len(Models)+1 && strings.HasPrefix(path, Models+"/"):
-		// What follows is one name, slashes included: clients escape them or not.
-		return Route{Endpoint: Models, Class: admission.Listing, Methods: get, Page: true}
-	case strings.HasPrefix(path, Admin+"/") && !escapedSlash(path):
-		return Route{Endpoint: Admin, Class: admission.Admin, Methods: edit, Page: true, Private: true, SameOrigin: true}
+	for _, r := range table {
+		if !r.Prefix || !strings.HasPrefix(path, r.Path) {
+			continue
+		}
+		if r.Named && len(path) > len(r.Path) || !r.Named && !escapedSlash(path) {
+			return r
+		}
 	}
 	return Route{Endpoint: Other, Class: admission.Admin}
 }

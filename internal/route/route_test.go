@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"tollgate/internal/admission"
+	"tollgate/internal/openai"
 	"tollgate/internal/route"
 )
 
@@ -65,5 +66,61 @@ func TestBehind(t *testing.T) {
 		if got := [3]bool{r.Behind(""), r.Behind(route.Public), r.Behind(route.Private)}; got != want {
 			t.Errorf("%s: %v, want %v", path, got, want)
 		}
+	}
+}
+
+func TestAliasesFoldIntoTheirEndpoint(t *testing.T) {
+	for path, want := range map[string]openai.Endpoint{
+		"/chat/completions":        openai.ChatCompletions,
+		"/completions":             openai.Completions,
+		"/embeddings?a=b":          openai.Embeddings,
+		"/score":                   openai.Score,
+		"/rerank":                  openai.Rerank,
+		"/v1/chat/completions?x=/": openai.ChatCompletions,
+		"/v1/messages":             openai.Messages,
+		"/tokenize":                openai.Tokenize,
+		"/v1/chat/completions/":    "",
+		"/V1/chat/completions":     "",
+		"/v1//chat/completions":    "",
+		"/v1/models":               "",
+		"/messages":                "",
+		"/v1/chat/completions#x":   "",
+		"":                         "",
+		"?/v1/score":               "",
+	} {
+		r := route.Of(path)
+		got, ok := openai.Endpoint(r.Endpoint), !r.Page && r.Endpoint != route.Other
+		if ok != (want != "") || ok && got != want {
+			t.Errorf("%q: got %q, %v, want %q", path, got, ok, want)
+		}
+	}
+	for _, ep := range openai.Endpoints() {
+		if r := route.Of(string(ep)); r.Endpoint != string(ep) || r.Page {
+			t.Errorf("%s: %+v", ep, r)
+		}
+	}
+}
+
+// TestTheTableIsWhatOfFinds: each row is found by its own path, and by nothing above it.
+func TestTheTableIsWhatOfFinds(t *testing.T) {
+	names := map[string]bool{}
+	for _, r := range route.Table() {
+		path := r.Path
+		if r.Prefix {
+			path += "x"
+		}
+		if got := route.Of(path); got.Name != r.Name {
+			t.Errorf("%s: found %q, want %q", path, got.Name, r.Name)
+		}
+		if names[r.Name] {
+			t.Errorf("two rows are called %s", r.Name)
+		}
+		names[r.Name] = true
+		if (r.Timeout > 0) != r.Page || len(r.Methods) == 0 {
+			t.Errorf("%s: page %v with a timeout of %s and methods %v", r.Name, r.Page, r.Timeout, r.Methods)
+		}
+	}
+	if len(names) != 29 {
+		t.Errorf("%d routes, want 29", len(names))
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"tollgate/bench/internal/script"
 	"tollgate/envoy"
+	"tollgate/internal/config"
 )
 
 // doc is a node of a bootstrap.
@@ -141,12 +142,12 @@ func bareBootstrap(p envoy.Params) ([]byte, error) {
 
 // write leaves a bootstrap where [envoy.Args] expects it.
 func write(stateDir string, b []byte) (string, error) {
-	path := filepath.Join(stateDir, envoy.BootstrapFile)
+	path := filepath.Join(stateDir, config.BootstrapFile)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", fmt.Errorf("make run folder: %w", err)
 	}
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		return "", fmt.Errorf("write bootstrap: %w", err)
 	}
-	return envoy.BootstrapFile, nil
+	return config.BootstrapFile, nil
 }

@@ -118,7 +118,7 @@ vllm: {host: %q, port: %s}
 }
 
 func (s *Stack) startServer(ctx context.Context, r *Rig, binary string) (err error) {
-	socket := filepath.Join(s.cfg.StateDir, envoy.GRPCSocket)
+	socket := s.cfg.InState(config.GRPCSocket)
 	var argv []string
 	switch s.Kind {
 	case Bare:
@@ -167,7 +167,7 @@ func (s *Stack) startEnvoy(ctx context.Context, r *Rig) error {
 // engineHealthy: Envoy's health check of the engine has passed.
 func (s *Stack) engineHealthy(ctx context.Context) bool {
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(s.cfg.StateDir, envoy.AdminSocket))
+		return new(net.Dialer).DialContext(ctx, "unix", s.cfg.InState(config.EnvoyAdminSocket))
 	}}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://envoy/stats?filter=^cluster.vllm.membership_healthy$", http.NoBody)
 	if err != nil {

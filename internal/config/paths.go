@@ -1,0 +1,21 @@
+package config
+
+import "path/filepath"
+
+// Names of the sockets and files in run/, relative to state_dir: Envoy's working
+// directory is state_dir, because it refuses paths of sockets above 107 bytes.
+const (
+	GRPCSocket       = "run/grpc.sock"        // Check, Process, access log, engines for Envoy
+	HTTPSocket       = "run/http.sock"        // tollgate's own pages
+	MeterSocket      = "run/meter.sock"       // the link of the meter inside Envoy, which dials
+	EnvoyAdminSocket = "run/envoy-admin.sock" // Envoy's own pages
+	LauncherSocket   = "run/launcher.sock"    // the launcher's control API
+	BootstrapFile    = "run/envoy.yaml"
+	SecretsFile      = "run/envoy-secrets.yaml" // where the edge's certificate is
+)
+
+// RunDir is the folder of the sockets.
+func (c *Config) RunDir() string { return c.InState("run") }
+
+// InState is the path of a file of state_dir.
+func (c *Config) InState(name string) string { return filepath.Join(c.StateDir, name) }
