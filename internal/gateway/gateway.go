@@ -30,6 +30,7 @@ import (
 	"tollgate/internal/limit"
 	"tollgate/internal/media"
 	"tollgate/internal/openai"
+	"tollgate/internal/placement"
 	"tollgate/internal/reconcile"
 	"tollgate/internal/redisstore"
 	"tollgate/internal/sqlitestore"
@@ -60,6 +61,7 @@ type Gateway struct {
 	ledger  *sqlitestore.Store
 	limits  limit.Store
 	engines *engine.Pool
+	placer  *placement.Placer
 	gate    *admission.Gate
 	check   *extauthz.Server
 	proc    *extproc.Server
@@ -266,6 +268,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 		addresses = limit.NewAddresses(*rl.QPS, 0, addressesKept)
 	}
 	g.records = newRecorder(base, o.Records)
+	g.placer = g.newPlacer(own)
 	g.gate = admission.NewGate(admission.Options{
 		Keys: g.keys, Limits: g.limits, Addresses: addresses, Ledger: g.ledger, Catalog: g.engines,
 		Estimator: limit.NewEstimator(g.cfg.Request.DefaultOutputEstimate),

@@ -1,0 +1,216 @@
+package placement
+
+// cache is what an engine's prefix cache is believed to hold: blocks in the order
+// of their last use, the oldest first to go, as in the engine itself. It is not
+// safe for concurrent use.
+//
+// All blocks of a prompt are used at once, and the last block counts as the oldest
+// of them: so whenever a block is here, all blocks before it in its prompt are.
+//
+// A block costs 24 bytes and its part of the table, 8 to 16 more.
+type cache struct {
+	most    int      // blocks that it may hold now
+	table   []uint32 // open addressing: the index of a block, plus 1; 0 is free
+	blocks  []block
+	free    uint32 // first of the blocks that are not in use, plus 1, linked by older
+	count   int
+	newest  uint32 // plus 1; 0 is none
+	oldest  uint32
+	moment  uint32 // counts the uses; it may wrap around
+	ceiling int    // most may grow up to here
+}
+
+type block struct {
+	hash         uint64
+	newer, older uint32 // plus 1; older also links the free ones
+	used         uint32 // moment of the last use
+}
+
+const (
+	leastBlocks = 1 << 10
+	firstTable  = 1 << 11
+)
+
+func newCache(ceiling int) *cache {
+	return &cache{most: ceiling, ceiling: ceiling, table: make([]uint32, firstTable)}
+}
+
+// find returns the slot of a hash in the table, or the free slot where it belongs.
+func (c *cache) find(hash uint64) (slot int, index uint32) {
+	mask := len(c.table) - 1
+	for slot = int(hash) & mask; c.table[slot] != 0; slot = (slot + 1) & mask { //nolint:gosec // wraps around, as it should
+		if i := c.table[slot]; c.blocks[i-1].hash == hash {
+			return slot, i
+		}
+	}
+	return slot, 0
+}
+
+func (c *cache) has(hash uint64) bool {
+	_, i := c.find(hash)
+	return i != 0
+}
+
+// match is how many of a prompt's first blocks are here.
+func (c *cache) match(hashes []uint64) int {
+	if len(hashes) == 0 || c.count == 0 || !c.has(hashes[0]) {
+		return 0
+	}
+	low, high := 1, len(hashes) // low are here; whether more are is open up to high
+	for low < high {
+		if mid := (low + high + 1) / 2; c.has(hashes[mid-1]) {
+			low = mid
+		} else {
+			high = mid - 1
+		}
+	}
+	return low
+}
+
+// touch marks the first n blocks of a prompt, which are here, as used now. It
+// appends when each was used before.
+func (c *cache) touch(hashes []uint64, before []uint32) []uint32 {
+	c.moment++
+	n := len(before)
+	before = append(before, make([]uint32, len(hashes))...)
+	for i := len(hashes) - 1; i >= 0; i-- {
+		_, at := c.find(hashes[i])
+		if at == 0 {
+			before[n+i] = c.moment
+			continue
+		}
+		b := &c.blocks[at-1]
+		before[n+i] = b.used
+		b.used = c.moment
+		c.unlink(at)
+		c.link(at)
+	}
+	return before
+}
+
+// add puts a prompt's blocks here, or marks them as used now.
+func (c *cache) add(hashes []uint64) {
+	if len(hashes) > c.most {
+		hashes = hashes[:c.most]
+	}
+	c.moment++
+	for i := len(hashes) - 1; i >= 0; i-- {
+		slot, at := c.find(hashes[i])
+		if at != 0 {
+			c.unlink(at)
+		} else {
+			at = c.take(slot, hashes[i])
+		}
+		c.blocks[at-1].used = c.moment
+		c.link(at)
+	}
+	c.shrink()
+}
+
+// take makes a block for a hash that has none; slot is where it belongs.
+func (c *cache) take(slot int, hash uint64) uint32 {
+	if 2*(c.count+1) > len(c.table) {
+		c.grow()
+		slot, _ = c.find(hash)
+	}
+	at := c.free
+	if at != 0 {
+		c.free = c.blocks[at-1].older
+	} else {
+		c.blocks = append(c.blocks, block{})
+		at = uint32(len(c.blocks)) //nolint:gosec // at most ceiling + longestPrompt
+	}
+	c.blocks[at-1] = block{hash: hash}
+	c.table[slot] = at
+	c.count++
+	return at
+}
+
+func (c *cache) grow() {
+	old := c.table
+	c.table = make([]uint32, 2*len(old))
+	for _, at := range old {
+		if at != 0 {
+			slot, _ := c.find(c.blocks[at-1].hash)
+			c.table[slot] = at
+		}
+	}
+}
+
+func (c *cache) link(at uint32) {
+	b := &c.blocks[at-1]
+	b.newer, b.older = 0, c.newest
+	if c.newest != 0 {
+		c.blocks[c.newest-1].newer = at
+	} else {
+		c.oldest = at
+	}
+	c.newest = at
+}
+
+func (c *cache) unlink(at uint32) {
+	b := c.blocks[at-1]
+	if b.newer != 0 {
+		c.blocks[b.newer-1].older = b.older
+	} else {
+		c.newest = b.older
+	}
+	if b.older != 0 {
+		c.blocks[b.older-1].newer = b.newer
+	} else {
+		c.oldest = b.newer
+	}
+}
+
+// shrink drops the oldest blocks above what the cache may hold.
+func (c *cache) shrink() {
+	for c.count > c.most {
+		c.drop()
+	}
+}
+
+// drop removes the oldest block.
+func (c *cache) drop() {
+	at := c.oldest
+	c.unlink(at)
+	slot, _ := c.find(c.blocks[at-1].hash)
+	c.blocks[at-1] = block{older: c.free}
+	c.free = at
+	c.count--
+	// What was pushed past the freed slot moves back, so that no search stops early.
+	mask := len(c.table) - 1
+	for next := (slot + 1) & mask; c.table[next] != 0; next = (next + 1) & mask {
+		home := int(c.blocks[c.table[next]-1].hash) & mask //nolint:gosec // wraps around, as it should
+		if (next-home)&mask >= (next-slot)&mask {
+			c.table[slot] = c.table[next]
+			slot = next
+		}
+	}
+	c.table[slot] = 0
+}
+
+// limit changes how many blocks the cache may ever hold.
+func (c *cache) limit(ceiling int) {
+	if c.most == c.ceiling || c.most > ceiling {
+		c.most = ceiling
+	}
+	c.ceiling = ceiling
+	c.shrink()
+}
+
+// missed says that the engine no longer had a block that was last used at a
+// moment: then it has nothing that is older either, and holds less than was
+// believed.
+func (c *cache) missed(moment uint32) {
+	for c.oldest != 0 && int32(c.blocks[c.oldest-1].used-moment) <= 0 { //nolint:gosec // the distance on a circle
+		c.drop()
+	}
+	c.most = min(c.most, max(leastBlocks, c.count+c.count/8))
+}
+
+// kept says that the engine had all that was believed: it may hold more.
+func (c *cache) kept() {
+	if c.most < c.ceiling && c.count >= c.most-c.most/16 {
+		c.most = min(c.ceiling, c.most+c.most/32)
+	}
+}
