@@ -3,6 +3,7 @@ package extauthz
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -73,7 +74,7 @@ func encode(m *authv3.CheckResponse) []byte {
 // go with it, nor what only a check may say.
 func letPass(headers ...openai.Header) *authv3.CheckResponse {
 	remove := []string{"authorization", "x-api-key"}
-	for _, name := range []string{route.KeyHeader, route.RefusalHeader, route.WaitHeader} {
+	for _, name := range []string{route.KeyHeader, route.ClientHeader, route.RefusalHeader, route.WaitHeader} {
 		if !slices.ContainsFunc(headers, func(h openai.Header) bool { return h.Name == name }) {
 			remove = append(remove, name)
 		}
@@ -98,13 +99,15 @@ func options(headers []openai.Header) []*corev3.HeaderValueOption {
 }
 
 // pass lets a request go on.
-func pass(r route.Route, t admission.Ticket) *answer {
+func pass(r route.Route, client netip.Addr, t admission.Ticket) *answer {
 	a := &answer{encoded: passed, ticket: ticket.Ticket{LeaseID: t.LeaseID, KeyID: t.KeyID}}
 	switch {
 	case r.Class == admission.Open:
 		a.encoded = openTo[t.Insider]
 	case r.Page:
-		a.said = letPass(openai.Header{Name: route.KeyHeader, Value: t.KeyID})
+		// An invalid address is that of a client behind a Unix socket: said so, over
+		// whatever the client sent.
+		a.said = letPass(openai.Header{Name: route.KeyHeader, Value: t.KeyID}, openai.Header{Name: route.ClientHeader, Value: client.String()})
 		if r.Class == admission.Listing {
 			a.said.GetOkResponse().ResponseHeadersToAdd = options(openai.LimitHeaders(t.Standing))
 		}

@@ -85,5 +85,5 @@ func (s *Server) check(ctx context.Context, c *check) (*answer, error) {
 	case s.preflight(c):
 		return allowPage(c.headers.origin[0]), nil
 	}
-	return pass(c.route, ticket), nil
+	return pass(c.route, a.Addr, ticket), nil
 }

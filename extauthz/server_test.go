@@ -173,7 +173,7 @@ func TestATicketTravelsInMetadataAndCredentialsDoNotTravel(t *testing.T) {
 	if f["lease"].GetStringValue() != "l1" || f["key"].GetStringValue() != "k1" {
 		t.Errorf("metadata: %v", f)
 	}
-	if got := strings.Join(out.GetOkResponse().GetHeadersToRemove(), ","); got != "authorization,x-api-key,x-tollgate-key,x-tollgate-refusal,x-tollgate-wait" {
+	if got := strings.Join(out.GetOkResponse().GetHeadersToRemove(), ","); got != "authorization,x-api-key,x-tollgate-key,x-tollgate-client,x-tollgate-refusal,x-tollgate-wait" {
 		t.Errorf("removed: %s", got)
 	}
 }
@@ -335,7 +335,7 @@ func TestRefusalsOfGRPCAreHandedOver(t *testing.T) {
 func TestThePageHearsWhoseKeyItIs(t *testing.T) {
 	in := local()
 	in.method, in.path = "GET", "/v1/models/a%2Fb?x"
-	in.headers = append(in.headers, route.KeyHeader, "evil", route.RefusalHeader, "evil")
+	in.headers = append(in.headers, route.KeyHeader, "evil", route.ClientHeader, "evil", route.RefusalHeader, "evil")
 	out, err := ask(t, &gate{ticket: admission.Ticket{LeaseID: "l1", KeyID: "ann", Standing: admission.Standing{
 		Requests: limit.Rate{Limit: 60, Remaining: 59}, Tokens: limit.Rate{Limit: limit.Unlimited}, Quota: limit.Rate{Limit: limit.Unlimited},
 	}}}, 0, in)
@@ -343,7 +343,7 @@ func TestThePageHearsWhoseKeyItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	ok := out.GetOkResponse()
-	if set := ok.GetHeaders(); len(set) != 1 || set[0].GetHeader().GetKey() != route.KeyHeader || set[0].GetHeader().GetValue() != "ann" {
+	if set := ok.GetHeaders(); len(set) != 2 || set[1].GetHeader().GetKey() != route.ClientHeader || set[1].GetHeader().GetValue() == "evil" || set[0].GetHeader().GetKey() != route.KeyHeader || set[0].GetHeader().GetValue() != "ann" {
 		t.Errorf("set: %v", set)
 	}
 	if !strings.Contains(strings.Join(ok.GetHeadersToRemove(), ","), route.RefusalHeader) {

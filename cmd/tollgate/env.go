@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"os/user"
+	"strconv"
 
 	"tollgate/internal/apikey"
+	"tollgate/internal/audit"
 	"tollgate/internal/config"
 )
 
@@ -51,6 +55,15 @@ func (e *Env) ConfigOrCreate() (*config.Config, error) {
 		fmt.Fprintf(e.Stderr, "wrote %s with the defaults\n", path)
 	}
 	return cfg, err
+}
+
+// Editor is the person at this command line, for the audit.
+func (e *Env) Editor() audit.Editor {
+	name := "uid " + strconv.Itoa(os.Getuid())
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	return audit.Editor{Who: "local:" + name, From: "local"}
 }
 
 // named reports whether somebody said which file to use.

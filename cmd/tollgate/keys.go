@@ -72,7 +72,7 @@ func (c *keysAddCmd) Run(env *Env) error {
 		ExpiresAt: expires, Note: c.Note,
 	}.Fields()
 	var key apikey.Created
-	if err := apikey.Edit(path, func(f *apikey.File) (err error) {
+	if err := apikey.Edit(path, env.Editor(), func(f *apikey.File) (err error) {
 		key, err = f.Add(fields)
 		return err
 	}); err != nil {
@@ -213,7 +213,7 @@ func change(env *Env, id, done string, fn func(*apikey.File) error) error {
 		return err
 	}
 	path := cfg.Auth.APIKeysFile
-	if err := apikey.Edit(path, fn); err != nil {
+	if err := apikey.Edit(path, env.Editor(), fn); err != nil {
 		return fmt.Errorf("key %q in %s: %w", id, path, err)
 	}
 	takeKeys(env, cfg)

@@ -59,7 +59,7 @@ func (a *API) addKey(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var created apikey.Created
-	err := a.o.Keys.Edit(func(f *apikey.File) (err error) {
+	err := a.o.Keys.Edit(editor(r), func(f *apikey.File) (err error) {
 		created, err = f.Add(fields)
 		return err
 	})
@@ -74,7 +74,7 @@ func (a *API) updateKey(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	err := a.o.Keys.Edit(func(f *apikey.File) error { return f.Update(r.PathValue("id"), fields) })
+	err := a.o.Keys.Edit(editor(r), func(f *apikey.File) error { return f.Update(r.PathValue("id"), fields) })
 	if a.edited(w, err) {
 		a.showKey(w, r)
 	}
@@ -82,7 +82,7 @@ func (a *API) updateKey(w http.ResponseWriter, r *http.Request) {
 
 func (a *API) removeKey(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
-	if a.edited(w, a.o.Keys.Edit(func(f *apikey.File) error { return f.Remove(id) })) {
+	if a.edited(w, a.o.Keys.Edit(editor(r), func(f *apikey.File) error { return f.Remove(id) })) {
 		writeJSON(w, http.StatusOK, map[string]any{"id": id, "removed": true})
 	}
 }
@@ -103,7 +103,7 @@ func (a *API) rotateKey(w http.ResponseWriter, r *http.Request) {
 	}
 	id := r.PathValue("id")
 	var secret string
-	err := a.o.Keys.Edit(func(f *apikey.File) (err error) {
+	err := a.o.Keys.Edit(editor(r), func(f *apikey.File) (err error) {
 		secret, err = f.Rotate(id, grace)
 		return err
 	})

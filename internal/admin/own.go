@@ -7,6 +7,7 @@ import (
 
 	"tollgate/internal/admission"
 	"tollgate/internal/apikey"
+	"tollgate/internal/audit"
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
 	"tollgate/internal/route"
@@ -159,4 +160,13 @@ func wrongQuery(w http.ResponseWriter, err error) {
 		return
 	}
 	fail(w, http.StatusBadRequest, "invalid_request", "", err.Error())
+}
+
+// editor is who asks for a change, for the audit.
+func editor(r *http.Request) audit.Editor {
+	by := audit.Editor{Who: r.Header.Get(route.KeyHeader), From: r.Header.Get(route.ClientHeader)}
+	if by.Who == "" { // it came by the socket that only this host's people reach
+		by = audit.Editor{Who: "local", From: "local"}
+	}
+	return by
 }

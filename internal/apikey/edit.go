@@ -1,9 +1,9 @@
 package apikey
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
+
+	"tollgate/internal/audit"
 )
 
 // lockWait is how long an edit waits for another one to end.
@@ -36,13 +38,13 @@ var (
 // not written. Permissions are kept; a file that others may read is not made
 // private by an edit. A symbolic link is followed, not replaced.
 //
-// Beside the file .NAME.edit says which content the last edit wrote, so that a
-// service that watches the file takes it without asking whether too many keys
-// are gone, and .NAME.lock is what edits lock.
+// Beside the file .NAME.edit says which content the last edit wrote and who made
+// it, so that a service that watches the file takes it without asking whether too
+// many keys are gone, and .NAME.lock is what edits lock.
 //
 // Errors: [*FileError] for a file that is wrong or missing, what fn returned,
 // [ErrLastAdmin], [ErrBusy].
-func Edit(path string, fn func(*File) error) error {
+func Edit(path string, by audit.Editor, fn func(*File) error) error {
 	path, err := resolve(path)
 	if err != nil {
 		return err
@@ -77,7 +79,7 @@ func Edit(path string, fn func(*File) error) error {
 	if _, err := parseFile(path, out); err != nil {
 		return fmt.Errorf("check edited keys: %w", err)
 	}
-	return replace(path, out)
+	return replace(path, by, out)
 }
 
 // resolve follows symbolic links, so that an edit replaces the file and not the
@@ -95,12 +97,15 @@ func resolve(path string) (string, error) {
 
 // replace writes the file in one step. The mark comes first: a watcher that
 // sees the new file must find it.
-func replace(path string, data []byte) error {
-	mark := hex.EncodeToString(digestOf(data)) + "\n"
-	if err := renameio.WriteFile(sidecar(path, "edit"), []byte(mark), 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
+func replace(path string, by audit.Editor, data []byte) error {
+	mark, err := json.Marshal(mark{Digest: hex.EncodeToString(digestOf(data)), Who: by.Who, From: by.From})
+	if err != nil {
+		return fmt.Errorf("mark edit: %w", err)
+	}
+	if err := renameio.WriteFile(sidecar(path, "edit"), mark, 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("mark edit: %w", reasonError(err))
 	}
-	err := renameio.WriteFile(path, data, 0o600, renameio.WithTempDir(filepath.Dir(path)), renameio.WithExistingPermissions())
+	err = renameio.WriteFile(path, data, 0o600, renameio.WithTempDir(filepath.Dir(path)), renameio.WithExistingPermissions())
 	if err != nil {
 		return fmt.Errorf("write keys: %w", reasonError(err))
 	}
@@ -134,17 +139,28 @@ func sidecar(path, kind string) string {
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+kind)
 }
 
-// marked reports whether our own edit wrote this content.
-func marked(path string, data []byte) bool {
+// mark is the content of .NAME.edit.
+type mark struct {
+	Digest string `json:"sha256"` // of the key file that the edit wrote
+	Who    string `json:"who"`
+	From   string `json:"from"`
+}
+
+// editor is who wrote this content; false when it was no edit of ours.
+func editor(path string, data []byte) (audit.Editor, bool) {
 	target, err := resolve(path)
 	if err != nil {
-		return false
+		return audit.Editor{}, false
 	}
-	mark, err := os.ReadFile(sidecar(target, "edit"))
+	raw, err := os.ReadFile(sidecar(target, "edit"))
 	if err != nil {
-		return false
+		return audit.Editor{}, false
 	}
-	return string(bytes.TrimSpace(mark)) == hex.EncodeToString(digestOf(data))
+	var m mark
+	if json.Unmarshal(raw, &m) != nil || m.Digest != hex.EncodeToString(digestOf(data)) {
+		return audit.Editor{}, false
+	}
+	return audit.Editor{Who: m.Who, From: m.From}, true
 }
 
 func digestOf(data []byte) []byte {

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tollgate/internal/apikey"
+	"tollgate/internal/audit"
 	"tollgate/internal/limit"
 )
 
@@ -26,7 +27,7 @@ func sampleFile(t *testing.T) string {
 
 func edit(t *testing.T, path string, fn func(*apikey.File) error) *apikey.Ring {
 	t.Helper()
-	if err := apikey.Edit(path, fn); err != nil {
+	if err := apikey.Edit(path, audit.Editor{}, fn); err != nil {
 		t.Fatal(err)
 	}
 	ring, err := apikey.Parse(path, read(t, path))
@@ -101,7 +102,7 @@ func TestNothingChangedIsNothingWritten(t *testing.T) {
 			return fail
 		},
 	} {
-		if err := apikey.Edit(path, fn); err != nil && !errors.Is(err, fail) {
+		if err := apikey.Edit(path, audit.Editor{}, fn); err != nil && !errors.Is(err, fail) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if diff := cmp.Diff(before, read(t, path)); diff != "" {
@@ -141,7 +142,7 @@ func TestStatesOfAKey(t *testing.T) {
 		"update":  func(f *apikey.File) error { return f.Update("nope", nil) },
 		"rotate":  func(f *apikey.File) error { _, err := f.Rotate("nope", 0); return err },
 	} {
-		if err := apikey.Edit(path, fn); !errors.Is(err, apikey.ErrNoKey) {
+		if err := apikey.Edit(path, audit.Editor{}, fn); !errors.Is(err, apikey.ErrNoKey) {
 			t.Errorf("%s of an unknown key: got %v, want ErrNoKey", name, err)
 		}
 	}
@@ -201,10 +202,10 @@ func TestUpdateChangesWhatThePatchNames(t *testing.T) {
 		t.Errorf("key (-want +got):\n%s", diff)
 	}
 	before := read(t, path)
-	if err := apikey.Edit(path, func(f *apikey.File) error { return f.Update("alice-1", fields(`{"quota":-5}`)) }); !errors.Is(err, apikey.ErrInvalid) {
+	if err := apikey.Edit(path, audit.Editor{}, func(f *apikey.File) error { return f.Update("alice-1", fields(`{"quota":-5}`)) }); !errors.Is(err, apikey.ErrInvalid) {
 		t.Errorf("a negative quota: got %v, want ErrInvalid", err)
 	}
-	if err := apikey.Edit(path, func(f *apikey.File) error {
+	if err := apikey.Edit(path, audit.Editor{}, func(f *apikey.File) error {
 		_, err := f.Add(fields(`{"id":"alice-1"}`))
 		return err
 	}); !errors.Is(err, apikey.ErrExists) {
@@ -221,7 +222,7 @@ func TestParallelEditsLoseNothing(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 5 {
-				if err := apikey.Edit(path, func(f *apikey.File) error { _, err := f.Add(fields(`{"user":"x"}`)); return err }); err != nil {
+				if err := apikey.Edit(path, audit.Editor{}, func(f *apikey.File) error { _, err := f.Add(fields(`{"user":"x"}`)); return err }); err != nil {
 					t.Error(err)
 				}
 			}
@@ -244,7 +245,7 @@ func TestEditFollowsALink(t *testing.T) {
 	if err := os.Symlink(path, link); err != nil {
 		t.Fatal(err)
 	}
-	if err := apikey.Edit(link, func(f *apikey.File) error { return f.Remove("off") }); err != nil {
+	if err := apikey.Edit(link, audit.Editor{}, func(f *apikey.File) error { return f.Remove("off") }); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Lstat(link)
@@ -260,13 +261,13 @@ func TestBrokenFileIsNotEdited(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.json")
 	write(t, path, `[{"key": "sk-x"}, {]`)
 	var fe *apikey.FileError
-	if err := apikey.Edit(path, func(f *apikey.File) error { _, err := f.Add(nil); return err }); !errors.As(err, &fe) {
+	if err := apikey.Edit(path, audit.Editor{}, func(f *apikey.File) error { _, err := f.Add(nil); return err }); !errors.As(err, &fe) {
 		t.Errorf("got %v, want a *FileError", err)
 	}
 	if got := string(read(t, path)); got != `[{"key": "sk-x"}, {]` {
 		t.Errorf("the file was changed to %q", got)
 	}
-	if err := apikey.Edit(path+"-none", func(*apikey.File) error { return nil }); !errors.Is(err, os.ErrNotExist) {
+	if err := apikey.Edit(path+"-none", audit.Editor{}, func(*apikey.File) error { return nil }); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing file: got %v", err)
 	}
 }
@@ -336,7 +337,7 @@ func TestAnEditTakesNoSecretAndNoFieldThatIsNotKnown(t *testing.T) {
 		`{"key":"sk-another-secret"}`, `{"key_sha256":"` + hexDigest("x") + `"}`, `{"previous":[]}`, `{"colour":"red"}`, `{"id":"other"}`,
 		`{"drain":1}`, `{"enabled":"yes"}`, `{"limits":{"tokens":1}}`, `{"limits":[]}`, `{"models":"m"}`,
 	} {
-		err := apikey.Edit(path, func(f *apikey.File) error { return f.Update("alice-1", fields(text)) })
+		err := apikey.Edit(path, audit.Editor{}, func(f *apikey.File) error { return f.Update("alice-1", fields(text)) })
 		var invalid *apikey.InvalidError
 		if !errors.As(err, &invalid) || !errors.Is(err, apikey.ErrInvalid) || strings.Contains(err.Error(), "sk-another") {
 			t.Errorf("%s: %v", text, err)

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
+
+	"tollgate/internal/audit"
 )
 
 // shrinkFrom is the number of keys from which on a file that loses more than
@@ -25,6 +27,10 @@ type Summary struct {
 	Changed int `json:"changed"` // added, removed or altered
 }
 
+// Changed is told of a reload that changed a key, and who had changed the file:
+// [audit.ByFile] where it was no edit of ours.
+type Changed func(old, next *Ring, by audit.Editor)
+
 // Keyring keeps a key file loaded. All methods are safe for concurrent use.
 type Keyring struct {
 	path string
@@ -34,8 +40,8 @@ type Keyring struct {
 
 	mu       sync.Mutex // one reload at a time; not held while hooks run
 	sum      [sha256.Size]byte
-	onChange []func(old, next *Ring) // guarded by hooks
-	onReload []func(ok bool)         // guarded by hooks
+	onChange []Changed       // guarded by hooks
+	onReload []func(ok bool) // guarded by hooks
 	hooks    sync.Mutex
 }
 
@@ -71,7 +77,7 @@ func (k *Keyring) LastReloadOK() bool { return k.ok.Load() }
 
 // OnChange has fn called after each reload that changed a key, outside of any
 // lock, by the goroutine that reloaded. fn may use the keyring.
-func (k *Keyring) OnChange(fn func(old, next *Ring)) {
+func (k *Keyring) OnChange(fn Changed) {
 	k.hooks.Lock()
 	defer k.hooks.Unlock()
 	k.onChange = append(k.onChange, fn)
@@ -90,7 +96,7 @@ func (k *Keyring) OnReload(fn func(ok bool)) {
 func (k *Keyring) Reload(force bool) (Summary, error) {
 	k.mu.Lock()
 	old := k.ring.Load()
-	next, err := k.read(old, force)
+	next, by, err := k.read(old, force)
 	var s Summary
 	if err == nil {
 		s = Summary{Keys: next.Len(), Enabled: next.Enabled(), Changed: next.changed(old)}
@@ -110,38 +116,43 @@ func (k *Keyring) Reload(force bool) (Summary, error) {
 	}
 	if s.Changed > 0 {
 		for _, fn := range onChange {
-			fn(old, next)
+			fn(old, next, by)
 		}
 	}
 	return s, nil
 }
 
-// read is the ring of the file as it is now; old itself when it has not changed.
-// Called with mu held.
-func (k *Keyring) read(old *Ring, force bool) (*Ring, error) {
+// read is the ring of the file as it is now, and who wrote it; old itself when it
+// has not changed. Called with mu held.
+func (k *Keyring) read(old *Ring, force bool) (*Ring, audit.Editor, error) {
+	by := audit.Editor{Who: audit.ByFile}
 	data, err := readFile(k.path)
 	if err != nil {
-		return nil, err
+		return nil, by, err
 	}
 	sum := sha256.Sum256(data)
 	if sum == k.sum {
-		return old, nil
+		return old, by, nil
 	}
 	next, err := Parse(k.path, data)
 	if err != nil {
-		return nil, err
+		return nil, by, err
+	}
+	ours, edited := editor(k.path, data)
+	if edited {
+		by = ours
 	}
 	gone := old.dropped(next)
-	if !force && old.Len() >= shrinkFrom && 2*gone > old.Len() && !marked(k.path, data) {
-		return nil, fmt.Errorf("%w (%d of %d are gone)", ErrShrunk, gone, old.Len())
+	if !force && old.Len() >= shrinkFrom && 2*gone > old.Len() && !edited {
+		return nil, by, fmt.Errorf("%w (%d of %d are gone)", ErrShrunk, gone, old.Len())
 	}
 	k.sum = sum
-	return next, nil
+	return next, by, nil
 }
 
 // Edit changes the file as [Edit] does and loads the result.
-func (k *Keyring) Edit(fn func(*File) error) error {
-	if err := Edit(k.path, fn); err != nil {
+func (k *Keyring) Edit(by audit.Editor, fn func(*File) error) error {
+	if err := Edit(k.path, by, fn); err != nil {
 		return err
 	}
 	if _, err := k.Reload(false); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"tollgate/internal/apikey"
+	"tollgate/internal/audit"
 )
 
 // list is a key file of n keys, sk-0 … with the ids k0 ….
@@ -145,7 +146,7 @@ func TestOurOwnEditMayRemoveAllKeys(t *testing.T) {
 			return nil
 		}
 	}
-	if err := apikey.Edit(path, removeTo(1)); err != nil {
+	if err := apikey.Edit(path, audit.Editor{}, removeTo(1)); err != nil {
 		t.Fatal(err)
 	}
 	if s, err := k.Reload(false); err != nil || s.Keys != 1 {
@@ -156,7 +157,7 @@ func TestOurOwnEditMayRemoveAllKeys(t *testing.T) {
 	if _, err := k.Reload(false); err != nil {
 		t.Fatal(err)
 	}
-	if err := k.Edit(removeTo(2)); err != nil || k.Current().Len() != 2 {
+	if err := k.Edit(audit.Editor{}, removeTo(2)); err != nil || k.Current().Len() != 2 {
 		t.Errorf("Keyring.Edit: got %v and %d keys, want 2", err, k.Current().Len())
 	}
 	// A mark vouches for the content that it names and no other.
@@ -173,7 +174,7 @@ func TestOurOwnEditMayRemoveAllKeys(t *testing.T) {
 func TestHooksRunOutsideOfLocks(t *testing.T) {
 	k, path := open(t, list(2))
 	var calls []string
-	k.OnChange(func(old, next *apikey.Ring) {
+	k.OnChange(func(old, next *apikey.Ring, _ audit.Editor) {
 		calls = append(calls, fmt.Sprintf("%d>%d", old.Len(), next.Len()))
 		if len(calls) == 1 {
 			if _, err := k.Reload(false); err != nil { // would deadlock under a lock
@@ -235,7 +236,7 @@ func watched(t *testing.T, text string) (k *apikey.Keyring, path string, changes
 		t.Fatal(err)
 	}
 	changes = make(chan int, 100)
-	k.OnChange(func(_, next *apikey.Ring) { changes <- next.Len() })
+	k.OnChange(func(_, next *apikey.Ring, _ audit.Editor) { changes <- next.Len() })
 	ready := make(chan struct{}, 100)
 	k.OnReload(func(bool) { ready <- struct{}{} })
 	ctx, cancel := context.WithCancel(t.Context())
@@ -284,7 +285,7 @@ func TestWatchSurvivesWhatHappensToFiles(t *testing.T) {
 	write(t, path, list(4))
 	expect(t, changes, 4, "vanished and back")
 
-	if err := apikey.Edit(path, func(f *apikey.File) error { _, err := f.Add(fields(`{"user":"x"}`)); return err }); err != nil {
+	if err := apikey.Edit(path, audit.Editor{}, func(f *apikey.File) error { _, err := f.Add(fields(`{"user":"x"}`)); return err }); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, changes, 5, "edited by a command")

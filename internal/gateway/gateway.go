@@ -24,6 +24,7 @@ import (
 	"tollgate/internal/admin"
 	"tollgate/internal/admission"
 	"tollgate/internal/apikey"
+	"tollgate/internal/audit"
 	"tollgate/internal/config"
 	"tollgate/internal/engine"
 	"tollgate/internal/ledger"
@@ -276,7 +277,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 		Generated: g.engines.Generated,
 		Access:    g.records.record,
 	})
-	g.keys.OnChange(func(_, ring *apikey.Ring) { g.gate.Revoke(ring) })
+	g.keys.OnChange(func(_, ring *apikey.Ring, _ audit.Editor) { g.gate.Revoke(ring) })
 	_, port, _ := net.SplitHostPort(g.cfg.Listen) // checked with the configuration
 	_, adminPort, _ := net.SplitHostPort(g.cfg.AdminListen)
 	g.check = extauthz.NewServer(g.gate, extauthz.Options{

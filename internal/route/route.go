@@ -36,6 +36,8 @@ const (
 	InsiderHeader = "x-tollgate-insider"
 	// KeyHeader is the id of the key that may pass.
 	KeyHeader = "x-tollgate-key"
+	// ClientHeader is the address of its client.
+	ClientHeader = "x-tollgate-client"
 	// RefusalHeader is the reason of a refusal that the page must answer, because
 	// Envoy would turn the status of its own answer into 200 (gRPC).
 	RefusalHeader = "x-tollgate-refusal"
