@@ -8,6 +8,7 @@ import (
 
 	"tollgate/internal/apikey"
 	"tollgate/internal/config"
+	"tollgate/internal/strictfile"
 )
 
 // configCmd groups what concerns the configuration.
@@ -76,20 +77,12 @@ func checkKeys(env *Env, cfg *config.Config) (string, error) {
 
 // mistakes prints one line per mistake and ends with how many there are.
 func mistakes(env *Env, err error) error {
-	n := 0
-	var (
-		conf *config.Error
-		keys *apikey.FileError
-	)
-	switch {
-	case errors.As(err, &conf):
-		n = len(conf.Problems)
-	case errors.As(err, &keys):
-		n = len(keys.Problems)
-	default:
+	var file *strictfile.Error
+	if !errors.As(err, &file) {
 		return err
 	}
 	fmt.Fprintln(env.Stderr, err)
+	n := len(file.Problems)
 	if n == 1 {
 		return usageError("1 mistake")
 	}

@@ -10,9 +10,9 @@ import (
 	"os/user"
 	"strconv"
 
-	"tollgate/internal/apikey"
 	"tollgate/internal/audit"
 	"tollgate/internal/config"
+	"tollgate/internal/strictfile"
 )
 
 // The exit statuses.
@@ -37,7 +37,7 @@ func (e *Env) ConfigPath() string { return config.Path(e.ConfigFlag, e.Getenv) }
 
 // Config reads the configuration. Where none was named and none is in the usual
 // place it is the defaults, because commands that look or edit must not leave a
-// file behind. Errors are a [*config.Error].
+// file behind. Errors are a [*strictfile.Error].
 func (e *Env) Config() (*config.Config, error) {
 	cfg, err := config.Load(e.ConfigPath())
 	if errors.Is(err, fs.ErrNotExist) && !e.named() {
@@ -87,13 +87,12 @@ func usageError(format string, args ...any) error {
 func status(err error) int {
 	var (
 		usage *WrongUsageError
-		conf  *config.Error
-		keys  *apikey.FileError
+		file  *strictfile.Error
 	)
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &usage), errors.As(err, &conf), errors.As(err, &keys):
+	case errors.As(err, &usage), errors.As(err, &file):
 		return exitMisconfigured
 	}
 	return exitFailed

@@ -212,9 +212,9 @@ func (e *entry) check(n int) error {
 	e.record = record{}
 	r := &report{}
 	e.decode(r, n, 0)
-	if len(r.problems) > 0 {
-		p := r.problems[0]
-		return &InvalidError{Field: cmp.Or(p.Field, "key"), Message: p.Message}
+	if len(r.mistakes) > 0 {
+		m := r.mistakes[0]
+		return &InvalidError{Field: cmp.Or(m.field, "key"), Message: m.message}
 	}
 	return nil
 }

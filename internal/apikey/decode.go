@@ -38,7 +38,7 @@ type fields struct {
 }
 
 func (f *fields) bad(m *member, field, message string) {
-	f.add(m.offset, Problem{Entry: f.n, ID: f.id, Field: field, Message: message})
+	f.add(m.offset, mistake{f.n, f.id, field, message})
 }
 
 // decode gives the entry its meaning. The offset is the entry's own.
@@ -55,7 +55,7 @@ func (e *entry) decode(r *report, n, offset int) {
 	plain, digest := e.member("key"), e.member("key_sha256")
 	switch {
 	case plain == nil && digest == nil:
-		r.add(offset, Problem{Entry: n, ID: f.id, Message: "has neither key nor key_sha256"})
+		r.add(offset, mistake{entry: n, id: f.id, message: "has neither key nor key_sha256"})
 	case plain != nil && digest != nil:
 		f.bad(digest, "key_sha256", "stands beside key; keep one of them")
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tollgate/internal/audit"
+	"tollgate/internal/strictfile"
 )
 
 // lockWait is how long an edit waits for another one to end.
@@ -45,7 +46,7 @@ var (
 // Errors: [*FileError] for a file that is wrong or missing, what fn returned,
 // [ErrLastAdmin], [ErrBusy].
 func Edit(path string, by audit.Editor, fn func(*File) error) error {
-	path, err := resolve(path)
+	path, err := strictfile.Resolve(path)
 	if err != nil {
 		return err
 	}
@@ -54,7 +55,7 @@ func Edit(path string, by audit.Editor, fn func(*File) error) error {
 		return fmt.Errorf("lock key file: %w", err)
 	}
 	defer unlock()
-	data, err := readFile(path)
+	data, err := strictfile.Read(path, MaxFile)
 	if err != nil {
 		return err
 	}
@@ -82,19 +83,6 @@ func Edit(path string, by audit.Editor, fn func(*File) error) error {
 	return replace(path, by, out)
 }
 
-// resolve follows symbolic links, so that an edit replaces the file and not the
-// link. A missing file is reported by the read that follows.
-func resolve(path string) (string, error) {
-	target, err := filepath.EvalSymlinks(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return path, nil
-	case err != nil:
-		return "", &FileError{Problems: []Problem{{File: path, Message: "cannot be read: " + reason(err)}}, cause: err}
-	}
-	return target, nil
-}
-
 // replace writes the file in one step. The mark comes first: a watcher that
 // sees the new file must find it.
 func replace(path string, by audit.Editor, data []byte) error {
@@ -109,7 +97,7 @@ func replace(path string, by audit.Editor, data []byte) error {
 	if err != nil {
 		return fmt.Errorf("write keys: %w", reasonError(err))
 	}
-	return syncFolder(filepath.Dir(path))
+	return strictfile.SyncFolder(filepath.Dir(path))
 }
 
 // reasonError drops the temporary names of a failed write.
@@ -119,19 +107,6 @@ func reasonError(err error) error {
 		return pe.Err
 	}
 	return err
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // the folder of the configured file
-	if err != nil {
-		return fmt.Errorf("sync folder: %w", err)
-	}
-	defer func() { _ = d.Close() }()
-	// Some file systems cannot sync a folder and say EINVAL; nothing is to be done.
-	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("sync folder: %w", err)
-	}
-	return nil
 }
 
 // sidecar is the name of a hidden file that belongs to path.
@@ -148,7 +123,7 @@ type mark struct {
 
 // editor is who wrote this content; false when it was no edit of ours.
 func editor(path string, data []byte) (audit.Editor, bool) {
-	target, err := resolve(path)
+	target, err := strictfile.Resolve(path)
 	if err != nil {
 		return audit.Editor{}, false
 	}

@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
+
+	"tollgate/internal/strictfile"
 )
 
 // Ensured is what [Ensure] wrote.
@@ -46,35 +47,12 @@ func Ensure(path string) (written Ensured, created bool, err error) {
 	if err != nil {
 		return Ensured{}, false, fmt.Errorf("write first keys: %w", err)
 	}
-	created, err = createFile(path, data)
-	if err != nil || !created {
-		return Ensured{}, false, err
+	created, err = strictfile.Create(path, data, 0o600)
+	if err != nil {
+		return Ensured{}, false, fmt.Errorf("create key file: %w", err)
+	}
+	if !created {
+		return Ensured{}, false, nil
 	}
 	return Ensured{AdminSecret: admin}, true, nil
-}
-
-// createFile makes a file that must not exist yet; false when it does. The link
-// is made of a complete file and cannot replace another.
-func createFile(path string, data []byte) (bool, error) {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return false, fmt.Errorf("create folder of key file: %w", err)
-	}
-	tmp, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // 0600
-	if err != nil {
-		return false, fmt.Errorf("create key file: %w", err)
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }()
-	_, err = tmp.Write(data)
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return false, fmt.Errorf("write key file: %w", err)
-	}
-	err = os.Link(tmp.Name(), path)
-	if errors.Is(err, fs.ErrExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("create key file: %w", err)
-	}
-	return true, syncFolder(dir)
 }

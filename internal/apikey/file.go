@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"strings"
-	"syscall"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"tollgate/internal/strictfile"
 )
 
 // MaxFile is the largest key file in bytes.
@@ -65,19 +64,14 @@ func (f *File) ring() *Ring {
 
 // parseFile reads the array and checks each entry, and all of them together.
 func parseFile(name string, data []byte) (*File, error) {
-	const bom = "\xef\xbb\xbf"
-	data = bytes.TrimPrefix(data, []byte(bom))
-	r := &report{name: name, data: data}
-	if len(data) > MaxFile {
-		r.add(-1, Problem{Message: fmt.Sprintf("is larger than %d MiB", MaxFile>>20)})
-		return nil, r.err()
+	text, problem := strictfile.Text(data, MaxFile)
+	if problem != nil {
+		problem.File = name
+		return nil, strictfile.NewError([]strictfile.Problem{*problem})
 	}
-	if len(bytes.TrimSpace(data)) == 0 {
-		r.add(0, Problem{Message: "is empty; a file without keys is written []"})
-		return nil, r.err()
-	}
-	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
-		r.add(0, Problem{Message: "is UTF-16; save it as UTF-8"})
+	r := &report{name: name, data: text}
+	if len(bytes.TrimSpace(text)) == 0 {
+		r.add(0, mistake{message: "is empty; a file without keys is written []"})
 		return nil, r.err()
 	}
 	f := &File{}
@@ -100,7 +94,7 @@ func (f *File) read(r *report) bool {
 		return false
 	}
 	if begin.Kind() != '[' {
-		r.add(0, Problem{Message: `must be a JSON array of keys, as [{"key": "…", "user": "alice"}]`})
+		r.add(0, mistake{message: `must be a JSON array of keys, as [{"key": "…", "user": "alice"}]`})
 		return false
 	}
 	for n := 1; dec.PeekKind() != ']'; n++ {
@@ -110,7 +104,7 @@ func (f *File) read(r *report) bool {
 				r.syntax(err, n)
 				return false
 			}
-			r.add(int(dec.InputOffset())-len(v), Problem{Entry: n, Message: `must be an object, as {"key": "…", "user": "alice"}`})
+			r.add(int(dec.InputOffset())-len(v), mistake{entry: n, message: `must be an object, as {"key": "…", "user": "alice"}`})
 			continue
 		}
 		members, offset, err := readMembers(dec)
@@ -127,7 +121,7 @@ func (f *File) read(r *report) bool {
 		return false
 	}
 	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
-		r.add(int(dec.InputOffset()), Problem{Message: "something follows the array; remove it"})
+		r.add(int(dec.InputOffset()), mistake{message: "something follows the array; remove it"})
 		return false
 	}
 	return true
@@ -172,7 +166,7 @@ func (r *report) syntax(err error, n int) {
 	case se != nil && se.Err != nil && !strings.Contains(se.Err.Error(), `"`):
 		message = "is not valid JSON: " + se.Err.Error()
 	}
-	r.add(offset, Problem{Entry: n, Message: message})
+	r.add(offset, mistake{entry: n, message: message})
 }
 
 // unique refuses ids and secrets that name two identities.
@@ -181,7 +175,7 @@ func (f *File) unique(r *report) {
 	for i, e := range f.entries {
 		n := i + 1
 		if first, dup := ids[e.record.key.ID]; dup && e.record.key.ID != "" {
-			r.add(e.offset("id"), Problem{Entry: n, Field: "id", Message: fmt.Sprintf("is the id of entry %d too; each key needs its own", first)})
+			r.add(e.offset("id"), mistake{entry: n, field: "id", message: fmt.Sprintf("is the id of entry %d too; each key needs its own", first)})
 		}
 		ids[e.record.key.ID] = n
 		secrets := [][32]byte{e.record.digest}
@@ -193,7 +187,7 @@ func (f *File) unique(r *report) {
 				continue // reported as missing
 			}
 			if first, dup := digests[s]; dup {
-				r.add(e.offset("key", "key_sha256"), Problem{Entry: n, ID: e.record.key.ID, Message: fmt.Sprintf("has a secret that entry %d has too", first)})
+				r.add(e.offset("key", "key_sha256"), mistake{entry: n, id: e.record.key.ID, message: fmt.Sprintf("has a secret that entry %d has too", first)})
 			}
 			digests[s] = n
 		}
@@ -220,45 +214,6 @@ func (e *entry) member(name string) *member {
 		}
 	}
 	return nil
-}
-
-// readFile takes the whole key file.
-func readFile(path string) ([]byte, error) {
-	fail := func(message string, cause error) error {
-		return &FileError{Problems: []Problem{{File: path, Message: message}}, cause: cause}
-	}
-	// Without O_NONBLOCK a named pipe would hold the open for ever.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // the operator names it
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fail("does not exist", err)
-	case err != nil:
-		return nil, fail("cannot be read: "+reason(err), err)
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-		return nil, fail("cannot be read: "+reason(err), err)
-	case info.IsDir():
-		return nil, fail("is a directory; name the file in it", nil)
-	case !info.Mode().IsRegular():
-		return nil, fail("is not a regular file", nil)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, MaxFile+8))
-	if err != nil {
-		return nil, fail("cannot be read: "+reason(err), err)
-	}
-	return data, nil
-}
-
-// reason is what the system said, without the path.
-func reason(err error) string {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return pe.Err.Error()
-	}
-	return err.Error()
 }
 
 // derivedID names a key by its digest.

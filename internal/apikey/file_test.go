@@ -149,7 +149,7 @@ func TestFilesThatAreNoKeyFile(t *testing.T) {
 		"[]x":                                  "something follows the array",
 		"[{\"key\": \"sk-x\", \"key\": 1}]":    "entry 1: a field is set twice",
 		"[{\"limits\": {\"a\": 1, \"a\": 2}}]": "entry 1: a field is set twice",
-		"[{\"key\": \"sk-\xff\"}]":             "is not valid JSON",
+		"[{\"key\": \"sk-\xff\"}]":             "f:1:14: is not UTF-8 text",
 		"[{\"key\": \"sk-x\",}]":               "is not valid JSON",
 		"\xff\xfe[\x00]\x00":                   "is UTF-16",
 		strings.Repeat("[", 20000):             "entry 1",

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"tollgate/internal/audit"
+	"tollgate/internal/strictfile"
 )
 
 // shrinkFrom is the number of keys from which on a file that loses more than
@@ -52,7 +53,7 @@ func Open(path string, log hclog.Logger) (*Keyring, error) {
 		log = hclog.NewNullLogger()
 	}
 	k := &Keyring{path: path, log: log}
-	data, err := readFile(path)
+	data, err := strictfile.Read(path, MaxFile)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +127,7 @@ func (k *Keyring) Reload(force bool) (Summary, error) {
 // has not changed. Called with mu held.
 func (k *Keyring) read(old *Ring, force bool) (*Ring, audit.Editor, error) {
 	by := audit.Editor{Who: audit.ByFile}
-	data, err := readFile(k.path)
+	data, err := strictfile.Read(k.path, MaxFile)
 	if err != nil {
 		return nil, by, err
 	}

@@ -1,89 +1,51 @@
 package apikey
 
 import (
-	"bytes"
 	"fmt"
-	"slices"
-	"strings"
-	"unicode/utf8"
+
+	"tollgate/internal/strictfile"
 )
 
-// Problem is one mistake in a key file. It never carries a value of the file,
-// because any of them may be a secret.
-type Problem struct {
-	File         string
-	Line, Column int    // from 1; 0 means the whole file
-	Entry        int    // from 1; 0 means none
-	ID           string // of the entry, where it is written and valid
-	Field        string // as "limits.concurrent"
-	Message      string
+// FileError holds every mistake of a key file in the order of its lines. It never
+// carries a value of the file, because any of them may be a secret.
+type FileError = strictfile.Error
+
+// mistake is what is wrong with an entry.
+type mistake struct {
+	entry   int    // from 1; 0 means none
+	id      string // of the entry, where it is written and valid
+	field   string // as "limits.concurrent"
+	message string
 }
 
-// String is the problem on one line: FILE:LINE:COLUMN: entry N (ID): FIELD: MESSAGE.
-func (p Problem) String() string {
-	var b strings.Builder
-	b.WriteString(p.File)
-	if p.Line > 0 {
-		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
+// key names the value at fault: "entry N (ID): FIELD".
+func (m *mistake) key() string {
+	if m.entry == 0 {
+		return m.field
 	}
-	if p.Entry > 0 {
-		fmt.Fprintf(&b, ": entry %d", p.Entry)
-		if p.ID != "" {
-			fmt.Fprintf(&b, " (%s)", p.ID)
-		}
+	key := fmt.Sprintf("entry %d", m.entry)
+	if m.id != "" {
+		key += " (" + m.id + ")"
 	}
-	if p.Field != "" {
-		b.WriteString(": " + p.Field)
+	if m.field != "" {
+		key += ": " + m.field
 	}
-	return b.String() + ": " + p.Message
+	return key
 }
 
-// FileError holds every mistake of a key file in the order of its lines.
-type FileError struct {
-	Problems []Problem
-	cause    error
-}
-
-// Error has one line per problem.
-func (e *FileError) Error() string {
-	lines := make([]string, len(e.Problems))
-	for i, p := range e.Problems {
-		lines[i] = p.String()
-	}
-	return strings.Join(lines, "\n")
-}
-
-// Unwrap is the error of the file system where there is one.
-func (e *FileError) Unwrap() error { return e.cause }
-
-// report collects problems by byte offset.
+// report collects mistakes by their byte offset.
 type report struct {
 	name     string
 	data     []byte
-	problems []Problem
+	mistakes []mistake
+	problems []strictfile.Problem
 }
 
-// add notes a problem at an offset; below 0 the whole file is at fault.
-func (r *report) add(offset int, p Problem) {
-	p.File = r.name
-	if offset >= 0 {
-		before := r.data[:min(offset, len(r.data))]
-		start := bytes.LastIndexByte(before, '\n') + 1
-		p.Line = bytes.Count(before, []byte("\n")) + 1
-		p.Column = utf8.RuneCount(before[start:]) + 1
-	}
-	r.problems = append(r.problems, p)
-}
-
-func (r *report) err() error {
-	if len(r.problems) == 0 {
-		return nil
-	}
-	slices.SortStableFunc(r.problems, func(a, b Problem) int {
-		if a.Line != b.Line {
-			return a.Line - b.Line
-		}
-		return a.Column - b.Column
+func (r *report) add(offset int, m mistake) {
+	r.mistakes = append(r.mistakes, m)
+	r.problems = append(r.problems, strictfile.Problem{
+		File: r.name, Position: strictfile.At(r.data, offset), Key: m.key(), Message: m.message,
 	})
-	return &FileError{Problems: r.problems}
 }
+
+func (r *report) err() error { return strictfile.NewError(r.problems) }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"tollgate/internal/strictfile"
 )
 
 // bad adds a mistake in the value of a key. A value that is not in the file (a
@@ -21,7 +23,7 @@ func (d *decoder) bad(key, message, suggestion string) {
 	if slices.ContainsFunc(d.problems, func(p Problem) bool { return p.Key == key }) {
 		return
 	}
-	p := position{1, 1}
+	p := position{Line: 1, Column: 1}
 	for k := key; k != ""; {
 		if at, ok := d.positions[k]; ok {
 			p = at
@@ -135,7 +137,7 @@ func (d *decoder) file(key, path string) {
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // the operator names it
 	if err != nil {
-		d.bad(key, "names a file that cannot be read: "+reason(err), "relative paths start at the working directory")
+		d.bad(key, "names a file that cannot be read: "+strictfile.Reason(err), "relative paths start at the working directory")
 		return
 	}
 	defer func() { _ = f.Close() }()

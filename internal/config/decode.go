@@ -12,9 +12,6 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// position in a file, from 1; zero is nowhere.
-type position struct{ line, column int }
-
 // decoder walks the tree beside the struct and goes on after a mistake, which
 // the YAML library's own decoder does not.
 type decoder struct {
@@ -25,7 +22,7 @@ type decoder struct {
 
 func (d *decoder) add(p position, key, message, suggestion string) {
 	d.problems = append(d.problems, Problem{
-		File: d.name, Line: p.line, Column: p.column, Key: key, Message: message, Suggestion: suggestion,
+		File: d.name, Position: p, Key: key, Message: message, Suggestion: suggestion,
 	})
 }
 
@@ -96,7 +93,7 @@ func (d *decoder) section(n ast.Node, to reflect.Value, key string) {
 	for _, v := range values {
 		name, p := keyText(v.Key), at(v.Key)
 		if first, dup := seen[name]; dup {
-			d.add(p, join(key, safeName(name)), fmt.Sprintf("is set twice, first in line %d", first.line), "keep one of them")
+			d.add(p, join(key, safeName(name)), fmt.Sprintf("is set twice, first in line %d", first.Line), "keep one of them")
 			continue
 		}
 		seen[name] = p
@@ -144,7 +141,7 @@ func (d *decoder) table(n ast.Node, to reflect.Value, key string) {
 		name, p := keyText(v.Key), at(v.Key)
 		path := join(key, safeName(name))
 		if first, dup := seen[name]; dup {
-			d.add(p, path, fmt.Sprintf("is set twice, first in line %d", first.line), "keep one of them")
+			d.add(p, path, fmt.Sprintf("is set twice, first in line %d", first.Line), "keep one of them")
 			continue
 		}
 		seen[name] = p

@@ -26,10 +26,10 @@ func at(n ast.Node) position {
 		}
 	}
 	if n == nil || n.GetToken() == nil || n.GetToken().Position == nil {
-		return position{1, 1}
+		return position{Line: 1, Column: 1}
 	}
 	p := n.GetToken().Position
-	return position{max(p.Line, 1), max(p.Column, 1)}
+	return position{Line: max(p.Line, 1), Column: max(p.Column, 1)}
 }
 
 // mappings are the entries of a mapping; nil when the node is none.

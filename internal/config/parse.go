@@ -3,15 +3,15 @@ package config
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"tollgate/internal/strictfile"
 )
 
 // MaxSize is the longest file that is read, in bytes.
@@ -57,46 +57,16 @@ func Parse(name string, data []byte) (*Config, error) {
 }
 
 // err is every problem found so far.
-func (d *decoder) err() error {
-	e := &Error{Problems: d.problems}
-	e.sort()
-	return e
-}
+func (d *decoder) err() error { return strictfile.NewError(d.problems) }
 
 // text refuses what is no text before a parser sees it.
 func (d *decoder) text(data []byte) (string, bool) {
-	if len(data) > MaxSize {
-		d.add(position{}, "", fmt.Sprintf("is larger than %d KiB", MaxSize>>10), "this is not a configuration file")
+	text, problem := strictfile.Text(data, MaxSize)
+	if problem != nil {
+		d.add(problem.Position, "", problem.Message, problem.Suggestion)
 		return "", false
 	}
-	for _, bom := range []string{"\xff\xfe", "\xfe\xff"} {
-		if bytes.HasPrefix(data, []byte(bom)) {
-			d.add(position{1, 1}, "", "is UTF-16", "save it as UTF-8")
-			return "", false
-		}
-	}
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
-	line, column := 1, 1
-	for rest := data; len(rest) > 0; {
-		r, n := utf8.DecodeRune(rest)
-		switch {
-		case r == utf8.RuneError && n == 1:
-			d.add(position{line, column}, "", "is not UTF-8 text", "save it as UTF-8")
-			return "", false
-		case r == 0:
-			d.add(position{line, column}, "", "has a NUL byte", "this is binary or UTF-16; save it as UTF-8 text")
-			return "", false
-		case r == 0x7f || r < ' ' && r != '\n' && r != '\r' && r != '\t':
-			d.add(position{line, column}, "", fmt.Sprintf("has the control character %U", r), "remove it")
-			return "", false
-		}
-		column++
-		if r == '\n' {
-			line, column = line+1, 1
-		}
-		rest = rest[n:]
-	}
-	return string(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))), true
+	return string(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n"))), true
 }
 
 // parse makes the tree of the only document; nil for an empty one.
@@ -104,7 +74,7 @@ func (d *decoder) parse(text string) (root ast.Node, ok bool) {
 	defer func() {
 		// The parser is fed by people; a mistake of its own must not end us.
 		if recover() != nil {
-			d.add(position{1, 1}, "", "cannot be parsed as YAML", "look for an unclosed bracket or quote")
+			d.add(position{Line: 1, Column: 1}, "", "cannot be parsed as YAML", "look for an unclosed bracket or quote")
 			root, ok = nil, false
 		}
 	}()
@@ -135,7 +105,7 @@ func (d *decoder) parse(text string) (root ast.Node, ok bool) {
 func (d *decoder) tokens(tokens token.Tokens) bool {
 	if len(tokens) > maxTokens {
 		tk := tokens[maxTokens]
-		d.add(position{tk.Position.Line, tk.Position.Column}, "", "is too long for a configuration", "keep what differs from the defaults")
+		d.add(position{Line: tk.Position.Line, Column: tk.Position.Column}, "", "is too long for a configuration", "keep what differs from the defaults")
 		return false
 	}
 	depth, line, nested := 0, 0, 0
@@ -162,7 +132,7 @@ func (d *decoder) tokens(tokens token.Tokens) bool {
 		case token.SequenceEntryType:
 			nested++
 		}
-		p := position{tk.Position.Line, tk.Position.Column}
+		p := position{Line: tk.Position.Line, Column: tk.Position.Column}
 		if what != "" {
 			d.add(p, "", what+" are not supported", "write the value out; text that begins with such a character needs quotes")
 			return false
@@ -178,12 +148,12 @@ func (d *decoder) tokens(tokens token.Tokens) bool {
 // syntax adds the parser's complaint, without the excerpt of the source that it
 // likes to print: that may hold a secret.
 func (d *decoder) syntax(err error) {
-	p, message := position{1, 1}, "cannot be parsed as YAML"
+	p, message := position{Line: 1, Column: 1}, "cannot be parsed as YAML"
 	var ye yaml.Error
 	if errors.As(err, &ye) {
 		message = ye.GetMessage()
 		if tk := ye.GetToken(); tk != nil && tk.Position != nil {
-			p = position{max(tk.Position.Line, 1), max(tk.Position.Column, 1)}
+			p = position{Line: max(tk.Position.Line, 1), Column: max(tk.Position.Column, 1)}
 		}
 	}
 	if strings.Contains(message, "non-map value") || strings.Contains(message, "value is not allowed in this context") {

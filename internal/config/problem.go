@@ -1,72 +1,21 @@
 package config
 
 import (
-	"fmt"
-	"slices"
 	"strconv"
 	"strings"
+
+	"tollgate/internal/strictfile"
 )
 
-// Problem is one mistake in a configuration file. It never carries a secret:
-// values are quoted only where they cannot be one.
-type Problem struct {
-	File string
-	// Line and Column count from 1; 0 means that the whole file is at fault.
-	Line, Column int
-	// Key is the path of the value, as "rate_limit.qps" or "vllm.args[2]"; empty
-	// where the mistake belongs to no key.
-	Key string
-	// Message says what is wrong, Suggestion what would be right (may be empty).
-	Message, Suggestion string
-}
-
-// String is the problem on one line: FILE:LINE:COLUMN: KEY: MESSAGE; SUGGESTION.
-func (p Problem) String() string {
-	var b strings.Builder
-	b.WriteString(p.File)
-	if p.Line > 0 {
-		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Column)
-	}
-	b.WriteString(": ")
-	if p.Key != "" {
-		b.WriteString(p.Key)
-		b.WriteString(": ")
-	}
-	b.WriteString(p.Message)
-	if p.Suggestion != "" {
-		b.WriteString("; ")
-		b.WriteString(p.Suggestion)
-	}
-	return b.String()
-}
-
-// Error holds every mistake of one file, in the order of its lines.
-type Error struct {
-	Problems []Problem
-	cause    error
-}
-
-// Error has one line per problem.
-func (e *Error) Error() string {
-	lines := make([]string, len(e.Problems))
-	for i, p := range e.Problems {
-		lines[i] = p.String()
-	}
-	return strings.Join(lines, "\n")
-}
-
-// Unwrap is the error of the file system where there is one, as
-// [fs.ErrNotExist].
-func (e *Error) Unwrap() error { return e.cause }
-
-func (e *Error) sort() {
-	slices.SortStableFunc(e.Problems, func(a, b Problem) int {
-		if a.Line != b.Line {
-			return a.Line - b.Line
-		}
-		return a.Column - b.Column
-	})
-}
+type (
+	// Problem is one mistake in a configuration file. Its Key is the path of the
+	// value, as "rate_limit.qps" or "vllm.args[2]".
+	Problem = strictfile.Problem
+	// Error holds every mistake of one file, in the order of its lines.
+	Error = strictfile.Error
+	// position is a place in the file; zero is nowhere.
+	position = strictfile.Position
+)
 
 // show quotes a value of the file for a message. What might be a secret is not
 // shown, and long or unprintable text is cut and escaped.

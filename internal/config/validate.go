@@ -45,7 +45,7 @@ func (d *decoder) listeners(c *Config) {
 	for i, second := range all {
 		for _, first := range all[:i] {
 			good, bad := first, second
-			if _, written := d.positions[bad.key]; !written && d.positions[good.key].line > 0 {
+			if _, written := d.positions[bad.key]; !written && d.positions[good.key].Line > 0 {
 				good, bad = bad, good // what the file does not say is not what is wrong in it
 			}
 			switch {
