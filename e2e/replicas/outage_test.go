@@ -22,7 +22,7 @@ func said(s *stack.Stack) (away, back int) {
 	if err != nil {
 		s.TB().Fatal(err)
 	}
-	return strings.Count(string(log), "store is out of reach"), strings.Count(string(log), "store is back")
+	return strings.Count(string(log), "redis unreachable"), strings.Count(string(log), "redis is back")
 }
 
 const (

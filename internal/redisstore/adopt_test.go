@@ -46,7 +46,7 @@ func TestAnotherReplicaTakesARequestOver(t *testing.T) {
 			want := limit.View{
 				KeyID: "k", Slots: 2, Leases: 2, RequestsWindow: 2, TokensWindow: 70, Reserved: 30, QuotaUsed: 70, QuotaHeld: 30, QuotaPeriod: "total",
 			}
-			await(t, 5*time.Second, "all is shared", func() bool { return b.Untold() == 0 })
+			await(t, 5*time.Second, "all is shared", func() bool { return b.Pending() == 0 })
 			if got := view(t, a); got != want {
 				t.Errorf("while it runs: got %+v, want %+v", got, want)
 			}

@@ -1,126 +1,155 @@
 package redisstore
 
-import "time"
+import (
+	"time"
 
-// saw notes what Redis said of a quota counter; below 0 it is not known.
-func (j *journal) saw(key, period string, used int64) {
-	if used < 0 {
-		return
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	at := quotaKey{key, period}
-	if c, ok := j.quotas.Get(at); ok {
-		c.used = used + c.pending
-		return
-	}
-	j.quotas.Add(at, &counter{used: used})
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// countersKept bounds how many quota counters and how many debts are remembered.
+const countersKept = 1 << 16
+
+// counters are the quota counters and debts of keys as this replica knows them.
+// They are guarded by the journal's mutex.
+type counters struct {
+	quotas        *simplelru.LRU[quotaKey, *quota]
+	pendingQuotas map[quotaKey]*quota // those with growth that Redis has not confirmed
+	debts         *simplelru.LRU[string, debt]
+	pendingDebts  map[string]debt // those that Redis lost
+	outage        uint64          // number of the running or the last outage
 }
 
-// seed starts a counter that is not known yet.
-func (j *journal) seed(key, period string, used int64) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	at := quotaKey{key, period}
-	if _, ok := j.quotas.Get(at); ok {
-		return
-	}
-	c := &counter{used: used}
-	j.quotas.Add(at, c)
-	j.owed[at] = c
+type quotaKey struct{ key, period string }
+
+// quota is one counter.
+type quota struct {
+	used    int64 // what Redis said last, and own growth since
+	pending int64 // own growth that Redis did not confirm
+	lost    bool  // Redis lost it: it must be told what was used before, too
+	// base is what was used when the outage of that number began: shares are taken
+	// of the rest.
+	base   int64
+	outage uint64
 }
 
-// quota returns a counter for a decision during an outage: what is used, and
-// what had been used when the outage began.
-func (j *journal) quota(key, period string) (used, base int64, ok bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	c, ok := j.quotas.Get(quotaKey{key, period})
-	if !ok {
-		return 0, 0, false
-	}
-	j.freeze(c)
-	return c.used, c.base, true
+// sentQuota is what Redis is sent of one counter.
+type sentQuota struct {
+	quotaKey
+	grown, used int64
+	lost        bool
 }
 
-// used returns a counter, -1 when it is not known.
-func (j *journal) used(key, period string) int64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if c, ok := j.quotas.Get(quotaKey{key, period}); ok {
-		return c.used
-	}
-	return -1
-}
-
-// freeze notes what was used when the running outage began. Called before a
-// counter changes.
-func (j *journal) freeze(c *counter) {
-	if c.outage != j.outage {
-		c.base, c.outage = c.used, j.outage
-	}
-}
-
-// alone begins an outage.
-func (j *journal) alone() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.outage++
-}
-
-// keyOf returns the key of a live lease.
-func (j *journal) keyOf(id string) (string, bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	l := j.leases[id]
-	if l == nil {
-		return "", false
-	}
-	return l.key, true
-}
-
-// number is that of the running or the last outage.
-func (j *journal) number() uint64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.outage
-}
-
-// knownDebt is what Redis said last of a key's unpaid tokens.
-type knownDebt struct {
+// debt is what Redis said last of a key's unpaid tokens.
+type debt struct {
 	unpaid float64
 	at     time.Time
 	limit  int64
 }
 
+func newCounters() counters {
+	quotas, err := simplelru.NewLRU[quotaKey, *quota](countersKept, nil)
+	if err != nil {
+		panic(err) // only a size below 1 is refused
+	}
+	debts, err := simplelru.NewLRU[string, debt](countersKept, nil)
+	if err != nil {
+		panic(err)
+	}
+	return counters{quotas: quotas, pendingQuotas: map[quotaKey]*quota{}, debts: debts, pendingDebts: map[string]debt{}}
+}
+
+// learn notes what Redis said of a quota counter; below 0 it does not know it.
+func (c *counters) learn(at quotaKey, used int64) {
+	if used < 0 {
+		return
+	}
+	if q, ok := c.quotas.Get(at); ok {
+		q.used = used + q.pending
+		return
+	}
+	c.quotas.Add(at, &quota{used: used})
+}
+
+// seed starts a counter that is not known yet.
+func (c *counters) seed(at quotaKey, used int64) {
+	if _, ok := c.quotas.Get(at); ok {
+		return
+	}
+	q := &quota{used: used}
+	c.quotas.Add(at, q)
+	c.pendingQuotas[at] = q
+}
+
+// add counts own use in a counter and a debt, where they are known.
+func (c *counters) add(at quotaKey, tokens int64, confirmed bool) {
+	if d, ok := c.debts.Peek(at.key); ok {
+		c.debts.Add(at.key, debt{max(0, d.now()+float64(tokens)), time.Now(), d.limit})
+	}
+	q, ok := c.quotas.Get(at)
+	if !ok {
+		return
+	}
+	c.rebase(q)
+	q.used = max(0, q.used+tokens)
+	if !confirmed {
+		q.pending += tokens
+		c.pendingQuotas[at] = q
+	}
+}
+
+// rebase notes what was used when the running outage began. It must be called
+// before a counter changes.
+func (c *counters) rebase(q *quota) {
+	if q.outage != c.outage {
+		q.base, q.outage = q.used, c.outage
+	}
+}
+
+// confirm notes that Redis took growth of a counter, which is used now.
+func (c *counters) confirm(s sentQuota, used int64) {
+	q := c.pendingQuotas[s.quotaKey]
+	if q == nil {
+		return
+	}
+	q.lost = false
+	if q.pending -= s.grown; q.pending == 0 {
+		delete(c.pendingQuotas, s.quotaKey)
+	}
+	q.used = used + q.pending
+}
+
+// lost makes all counters and debts pending.
+func (c *counters) lost() {
+	for _, key := range c.debts.Keys() {
+		if d, ok := c.debts.Peek(key); ok && d.now() > 0 {
+			c.pendingDebts[key] = d
+		}
+	}
+	for _, key := range c.quotas.Keys() {
+		if q, ok := c.quotas.Peek(key); ok {
+			q.lost = true
+			c.pendingQuotas[key] = q
+		}
+	}
+}
+
 // now is what is unpaid by now.
-func (d knownDebt) now() float64 {
+func (d debt) now() float64 {
 	return max(0, d.unpaid-float64(d.limit)*time.Since(d.at).Minutes())
 }
 
-// sawDebt notes what a decision said of a debt, and the limit that it was under.
-func (j *journal) sawDebt(key string, limited, unpaid int64) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+// learnDebt notes what a decision said of a debt, and the limit that it was under.
+func (c *counters) learnDebt(key string, limited, unpaid int64) {
 	if limited < 1 {
-		j.debts.Remove(key)
+		c.debts.Remove(key)
 		return
 	}
-	j.debts.Add(key, knownDebt{float64(unpaid), time.Now(), limited})
+	c.debts.Add(key, debt{float64(unpaid), time.Now(), limited})
 }
 
-// owes adds own use to what is known of a debt. REQUIRES: mu held.
-func (j *journal) owes(key string, tokens int64) {
-	if d, ok := j.debts.Peek(key); ok {
-		j.debts.Add(key, knownDebt{max(0, d.now()+float64(tokens)), time.Now(), d.limit})
-	}
-}
-
-// unpaid is what is known of a debt under a limit; 0 when there is none above it.
-func (j *journal) unpaid(key string, limited int64) float64 {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if d, ok := j.debts.Peek(key); ok && limited > 0 && d.now() > float64(limited) {
+// unpaid is what is known of a debt under a limit; 0 when it is not above it.
+func (c *counters) unpaid(key string, limited int64) float64 {
+	if d, ok := c.debts.Peek(key); ok && limited > 0 && d.now() > float64(limited) {
 		return d.now()
 	}
 	return 0

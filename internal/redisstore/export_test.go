@@ -6,8 +6,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// BeatInterval is the time between two beats of a replica.
-const BeatInterval = beatInterval
+// HeartbeatInterval is the time between two heartbeats of a replica.
+const HeartbeatInterval = heartbeatInterval
 
 // TestClock is the key that scripts take their time from under [WithClock], µs.
 // The scripts of a store that is opened without it know nothing of such a key.
@@ -36,22 +36,22 @@ func (o Options) WithWire(change func(*rueidis.ClientOption)) Options {
 // Abandon ends a store as the death of its process would: nothing is said to
 // Redis any more.
 func (s *Store) Abandon() {
-	s.closed.Store(true)
+	s.maintainer.on(closing)
 	s.stop()
-	<-s.stopped
-	s.client.Close()
-	_ = s.shadow.Close()
+	<-s.maintainer.ended
+	s.conn.client.Close()
+	_ = s.local.memory.Close()
 }
 
-// Apart reports whether the store decides alone.
-func (s *Store) Apart() bool { return s.apart.Load() }
+// Partitioned reports whether the store decides by its own share.
+func (s *Store) Partitioned() bool { return s.circuit.decidesHere() }
 
 // Replicas is how many replicas were seen last.
-func (s *Store) Replicas() int64 { return s.replicas.Load() }
+func (s *Store) Replicas() int64 { return s.local.peers.count() }
 
-// Untold is how many leases Redis is still to be told of.
-func (s *Store) Untold() int {
+// Pending is how many leases Redis is still to be told of.
+func (s *Store) Pending() int {
 	s.journal.mu.Lock()
 	defer s.journal.mu.Unlock()
-	return len(s.journal.dirty)
+	return len(s.journal.unsynced)
 }

@@ -49,16 +49,16 @@ func TestFailoverThroughSentinel(t *testing.T) {
 
 	primary.kill()
 	died := time.Now()
-	admit(t, store, "alone", c)
-	if !store.Apart() {
+	admit(t, store, "local", c)
+	if !store.Partitioned() {
 		t.Error("the primary is dead, and the store does not know")
 	}
-	await(t, 30*time.Second, "rejoined", func() bool { return !store.Apart() })
+	await(t, 30*time.Second, "rejoined", func() bool { return !store.Partitioned() })
 	t.Logf("rejoined %v after the death of the primary", time.Since(died).Round(time.Millisecond))
 	if got := acquire(t, store, "above", c); got != limit.GlobalSlots {
 		t.Errorf("Acquire above the limit: got %q", got)
 	}
-	for _, id := range []string{"replicated", "alone"} {
+	for _, id := range []string{"replicated", "local"} {
 		if ok, err := store.Release(t.Context(), id, limit.Final{QuotaPeriod: "total"}); !ok || err != nil {
 			t.Errorf("Release %s: got %v, %v", id, ok, err)
 		}

@@ -4,205 +4,164 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
-
 	"tollgate/internal/limit"
 )
 
-const (
-	// bucketsKept: seconds of own use that are remembered, the running one and
-	// the one that slides out included.
-	bucketsKept = int64(limit.Window/time.Second) + 1
-	// quotasKept bounds how many quota counters are remembered.
-	quotasKept = 1 << 16
-	// maxTokens bounds what callers name, as in [limit.Memory].
-	maxTokens = int64(1) << 48
-)
+// maxTokens bounds what callers name, as in [limit.Memory].
+const maxTokens = int64(1) << 48
 
 func bounded(tokens int64) int64 { return min(max(tokens, 0), maxTokens) }
 
-// journal is what this replica did: its live leases, its own use of the last
-// 60 s and the quota counters it saw. Each part knows what of it Redis has not
-// confirmed ("pending"); that is what join sends after an outage. After a loss
-// of data in Redis, all of it is pending.
+// journal is what this replica did: its live leases, its own use of the last 60 s,
+// and the counters that it saw. Each part knows what of it Redis has not confirmed
+// ("pending"): that is sent after an outage. After a loss of data in Redis, all of
+// it is pending.
+//
+// In its methods, confirmed says that Redis has taken what is noted.
 type journal struct {
-	start time.Time
-
-	mu        sync.Mutex
-	leases    map[string]*holding // guarded by mu, like all that follows
-	dirty     map[string]*holding // those that Redis does not know as they are
-	keys      map[string]*history
-	stale     map[string]*history // those with pending use
-	quotas    *simplelru.LRU[quotaKey, *counter]
-	owed      map[quotaKey]*counter // those with pending growth
-	debts     *simplelru.LRU[string, knownDebt]
-	lostDebts map[string]knownDebt // debts that Redis lost
-	outage    uint64               // number of the running or the last outage
-}
-
-// holding is a lease of this replica.
-type holding struct {
-	id, key         string
-	slots, wide     int64 // of the key, of the gateway
-	granted         int64 // by the quota; below 0: no quota
-	claimed         bool
-	hasReserved     bool
-	ended           bool // released; kept until Redis knows
-	known           bool // Redis confirmed that it holds the lease
-	kept            bool // and that it is claimed: its request stays, whatever happens
-	reserved        int64
-	total           int64 // tokens used so far
-	acked           int64 // tokens that Redis confirmed
-	born            time.Time
-	renewed         time.Time
-	version         uint64 // grows with every change that is not confirmed
-	told            bool   // Redis may know of it: it was asked, or was sent it
-	releaseUnderWay bool
-}
-
-// history is a key's own use by second, oldest first.
-type history struct {
-	key     string
-	buckets []bucket
-}
-
-type bucket struct {
-	second                         int64 // since the journal's start
-	requests, tokens               int64
-	pendingRequests, pendingTokens int64
-}
-
-type quotaKey struct{ key, period string }
-
-// counter is a quota counter as this replica knows it.
-type counter struct {
-	used    int64 // what Redis said last, and own growth since
-	pending int64 // own growth that Redis did not confirm
-	lost    bool  // Redis lost it: it is to know what was used before, too
-	// What was used when the outage of that number began: shares are taken of
-	// the rest.
-	base   int64
-	outage uint64
+	mu       sync.Mutex
+	leases   map[string]*lease // guarded by mu, like all that follows
+	unsynced map[string]*lease // those that Redis does not hold as they are
+	use      usage
+	counters counters
 }
 
 func newJournal() *journal {
-	quotas, err := simplelru.NewLRU[quotaKey, *counter](quotasKept, nil)
-	if err != nil {
-		panic(err) // only a size below 1 is refused
-	}
-	debts, err := simplelru.NewLRU[string, knownDebt](quotasKept, nil)
-	if err != nil {
-		panic(err)
-	}
-	return &journal{
-		start: time.Now(), leases: map[string]*holding{}, dirty: map[string]*holding{},
-		keys: map[string]*history{}, stale: map[string]*history{}, quotas: quotas, owed: map[quotaKey]*counter{},
-		debts: debts, lostDebts: map[string]knownDebt{},
-	}
+	return &journal{leases: map[string]*lease{}, unsynced: map[string]*lease{}, use: newUsage(), counters: newCounters()}
 }
 
-// acquired notes an admission. shared: Redis took it. told: it was asked.
-func (j *journal) acquired(ask *limit.Ask, shared, told bool) {
+// acquired notes an admission, and what Redis knows of it.
+func (j *journal) acquired(ask *limit.Ask, k knowledge) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	now := time.Now()
-	l := &holding{id: ask.LeaseID, key: ask.KeyID, granted: limit.Unlimited, known: shared, told: told, born: now, renewed: now}
+	l := newLease(ask.LeaseID, ask.KeyID, k)
 	if ask.Slot {
 		l.slots, l.wide = 1, 1
 	}
 	j.leases[l.id] = l
-	j.use(l.key, now, 1, 0, shared)
-	if !shared {
-		j.touch(l)
+	confirmed := k >= confirmedProvisional
+	j.use.add(l.key, l.born, 1, 0, confirmed)
+	if !confirmed {
+		j.sync(l)
 	}
 }
 
-// doubted notes a refusal of our own after Redis gave no answer: it may have
-// admitted the lease nevertheless, which ends with the outage.
-func (j *journal) doubted(ask *limit.Ask) {
+// refused notes a refusal of our own after Redis gave no answer: it may have
+// admitted the lease nevertheless, which must end there.
+func (j *journal) refused(ask *limit.Ask) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.leases[ask.LeaseID] == nil {
-		j.touch(&holding{id: ask.LeaseID, key: ask.KeyID, granted: limit.Unlimited, told: true, ended: true})
+		l := newLease(ask.LeaseID, ask.KeyID, asked)
+		l.life = released
+		j.sync(l)
 	}
 }
 
-// claimed notes a claim. A lease that another replica acquired is given as
-// Redis describes it.
-func (j *journal) claimed(id string, adopted *holding, shared bool) {
+// claimed notes a claim. A lease that another replica acquired is given as Redis
+// describes it.
+func (j *journal) claimed(id string, foreign *lease, confirmed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	l := j.leases[id]
-	if l == nil && adopted != nil {
-		l = adopted
+	if l == nil && foreign != nil {
+		l = foreign
 		j.leases[id] = l
 	}
 	if l == nil {
 		return
 	}
 	l.claimed, l.renewed = true, time.Now()
-	if shared {
-		l.kept = true
+	j.settled(l, confirmed)
+}
+
+// settled ends a change of a claimed lease.
+func (j *journal) settled(l *lease, confirmed bool) {
+	if confirmed {
+		l.known = confirmedClaimed
 		return
 	}
-	j.touch(l)
+	j.sync(l)
 }
 
-// extended notes how many tokens a lease may use in all.
-func (j *journal) extended(id string, granted int64, shared bool) {
+// adopted notes a lease that was taken over. One that this replica holds already
+// keeps its reservation, and of its use the growth counts.
+func (j *journal) adopted(taken *lease, period string, confirmed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if l := j.leases[id]; l != nil && l.granted != granted {
-		l.granted = granted
-		if !shared {
-			j.touch(l)
-		}
+	l := j.leases[taken.id]
+	if l == nil {
+		l = taken
+		j.leases[l.id] = l
 	}
+	l.claimed, l.renewed = true, taken.renewed
+	if taken.total > l.total {
+		j.grow(l, taken.total-l.total, period, confirmed)
+	}
+	if !l.hasReserved {
+		l.hasReserved, l.reserved, l.granted, l.slots, l.wide = true, taken.reserved, taken.granted, taken.slots, taken.wide
+	}
+	j.settled(l, confirmed)
 }
 
-func (j *journal) reserved(id string, tokens, slots, wide, granted int64, shared bool) {
+// reserved notes what a lease holds after its reservation.
+func (j *journal) reserved(id string, tokens, slots, wide, granted int64, confirmed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if l := j.leases[id]; l != nil {
 		l.hasReserved, l.reserved, l.slots, l.wide, l.granted = true, tokens, slots, wide, granted
-		if !shared {
-			j.touch(l)
+		if !confirmed {
+			j.sync(l)
 		}
 	}
 }
 
-// spent notes the running use of a lease and returns its growth.
-func (j *journal) spent(id string, total int64, period string, shared bool) {
+// extended notes how many tokens a lease may use in all.
+func (j *journal) extended(id string, granted int64, confirmed bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if l := j.leases[id]; l != nil && l.granted != granted {
+		l.granted = granted
+		if !confirmed {
+			j.sync(l)
+		}
+	}
+}
+
+// spent notes the running use of a lease.
+func (j *journal) spent(id string, total int64, period string, confirmed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if l := j.leases[id]; l != nil && total > l.total {
-		j.grow(l, total-l.total, period, shared)
+		j.grow(l, total-l.total, period, confirmed)
 	}
 }
 
 // grow counts tokens of a lease; below 0 they are given back.
-func (j *journal) grow(l *holding, tokens int64, period string, shared bool) {
+func (j *journal) grow(l *lease, tokens int64, period string, confirmed bool) {
 	l.total += tokens
 	l.reserved -= min(max(tokens, 0), l.reserved)
-	j.use(l.key, time.Now(), 0, tokens, shared)
-	j.owes(l.key, tokens)
-	if c, ok := j.quotas.Get(quotaKey{l.key, period}); ok {
-		j.freeze(c)
-		c.used = max(0, c.used+tokens)
-		if !shared {
-			c.pending += tokens
-			j.owed[quotaKey{l.key, period}] = c
-		}
-	}
-	if shared {
+	j.use.add(l.key, time.Now(), 0, tokens, confirmed)
+	j.counters.add(quotaKey{l.key, period}, tokens, confirmed)
+	if confirmed {
 		l.acked = l.total
 		return
 	}
-	j.touch(l)
+	j.sync(l)
+}
+
+// releasing says that a release is on its way, so that nobody puts the lease back
+// when Redis no longer knows it.
+func (j *journal) releasing(id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if l := j.leases[id]; l != nil {
+		l.life = releasing
+	}
 }
 
 // released ends a lease and reports whether there was one.
-func (j *journal) released(id string, f limit.Final, shared bool) bool {
+func (j *journal) released(id string, f limit.Final, confirmed bool) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	l := j.leases[id]
@@ -210,98 +169,74 @@ func (j *journal) released(id string, f limit.Final, shared bool) bool {
 		return false
 	}
 	if total := bounded(f.Total); total != l.total {
-		j.grow(l, total-l.total, f.QuotaPeriod, shared)
+		j.grow(l, total-l.total, f.QuotaPeriod, confirmed)
 	}
-	j.end(l, f.GiveBackRequest, shared)
+	j.end(l, f.GiveBackRequest, confirmed)
 	return true
 }
 
-func (j *journal) end(l *holding, giveBackRequest, shared bool) {
-	if giveBackRequest {
-		j.use(l.key, l.born, -1, 0, shared)
-	}
-	delete(j.leases, l.id)
-	l.ended, l.reserved = true, 0
-	if shared || !l.told { // a long outage does not pile up what came and went in it
-		delete(j.dirty, l.id)
-		return
-	}
-	j.touch(l)
-}
-
-// expired ends a lease that was never claimed.
-func (j *journal) expired(id string, shared bool) {
+// expired ends a lease that was never claimed here.
+func (j *journal) expired(id string, confirmed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if l := j.leases[id]; l != nil && !l.claimed {
-		j.end(l, true, shared)
+		j.end(l, true, confirmed)
 	}
 }
 
-// releasing says that a release is on its way, so that nobody puts the lease
-// back when Redis no longer knows it.
-func (j *journal) releasing(id string) {
+func (j *journal) end(l *lease, giveBackRequest, confirmed bool) {
+	if giveBackRequest {
+		j.use.add(l.key, l.born, -1, 0, confirmed)
+	}
+	delete(j.leases, l.id)
+	l.life, l.reserved = released, 0
+	if confirmed || l.known == unasked { // a long outage does not pile up what came and went in it
+		delete(j.unsynced, l.id)
+		return
+	}
+	j.sync(l)
+}
+
+// sync says that Redis must be told of a lease as it is now.
+func (j *journal) sync(l *lease) {
+	l.version++
+	j.unsynced[l.id] = l
+}
+
+// resend says that Redis may hold a lease otherwise than this replica does, after
+// a call that it gave no answer to.
+func (j *journal) resend(id string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if l := j.leases[id]; l != nil {
-		l.releaseUnderWay = true
+		j.sync(l)
 	}
 }
 
-func (j *journal) touch(l *holding) {
-	l.version++
-	j.dirty[l.id] = l
-}
-
-// use counts in the second of an instant.
-func (j *journal) use(key string, at time.Time, requests, tokens int64, shared bool) {
-	h := j.keys[key]
-	if h == nil {
-		h = &history{key: key}
-		j.keys[key] = h
-	}
-	now := j.second(time.Now())
-	h.trim(now)
-	b := h.bucket(j.second(at), now)
-	if b == nil {
-		return
-	}
-	b.requests += requests
-	b.tokens += tokens
-	if !shared {
-		b.pendingRequests += requests
-		b.pendingTokens += tokens
-		j.stale[key] = h
+// resendStale makes all live leases pending that were not renewed lately: they may
+// have expired in Redis during an outage, or soon will.
+func (j *journal) resendStale(every time.Duration) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	now := time.Now()
+	for _, l := range j.leases {
+		if l.running() && now.Sub(l.renewed) >= every {
+			j.sync(l)
+		}
 	}
 }
 
-func (j *journal) second(at time.Time) int64 { return int64(at.Sub(j.start) / time.Second) }
-
-// trim drops what has left the window.
-func (h *history) trim(now int64) {
-	n := 0
-	for n < len(h.buckets) && h.buckets[n].second <= now-bucketsKept {
-		n++
+// putBack notes that Redis does not know a lease and reports whether it runs here:
+// then Redis is told of it again.
+func (j *journal) putBack(id string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	l := j.leases[id]
+	if l == nil || !l.running() {
+		return false
 	}
-	h.buckets = append(h.buckets[:0], h.buckets[n:]...)
-}
-
-// bucket returns the bucket of a second, nil when that has left the window.
-func (h *history) bucket(second, now int64) *bucket {
-	if second <= now-bucketsKept {
-		return nil
-	}
-	i := len(h.buckets)
-	for i > 0 && h.buckets[i-1].second > second {
-		i--
-	}
-	if i > 0 && h.buckets[i-1].second == second {
-		return &h.buckets[i-1]
-	}
-	h.buckets = append(h.buckets, bucket{})
-	copy(h.buckets[i+1:], h.buckets[i:])
-	h.buckets[i] = bucket{second: second}
-	return &h.buckets[i]
+	j.sync(l)
+	return true
 }
 
 // due returns those of ids that are to be renewed now.
@@ -318,81 +253,101 @@ func (j *journal) due(ids []string, every time.Duration) []string {
 	return due
 }
 
-// renewed notes what Redis said of leases and reports whether some are unknown
-// to it; those are pending now.
-func (j *journal) renewed(ids []string, known []bool) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	now, lost := time.Now(), false
-	for i, id := range ids {
-		l := j.leases[id]
-		if l == nil {
-			continue
-		}
-		if known[i] {
-			l.renewed = now
-			continue
-		}
-		lost = j.miss(l) || lost
-	}
-	return lost
-}
-
-// recall makes all live leases pending that were not renewed lately: they may
-// have expired in Redis during an outage, or soon will.
-func (j *journal) recall(every time.Duration) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	now := time.Now()
-	for _, l := range j.leases {
-		if now.Sub(l.renewed) >= every {
-			j.miss(l)
-		}
-	}
-}
-
-// lost notes that Redis does not know a lease and reports whether it lives.
-func (j *journal) lost(id string) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	l := j.leases[id]
-	return l != nil && j.miss(l)
-}
-
-func (j *journal) miss(l *holding) bool {
-	if !l.claimed || l.releaseUnderWay {
-		return false
-	}
-	j.touch(l)
-	return true
-}
-
-// suspect notes that Redis may hold a lease otherwise than this replica does,
-// after a call that it gave no answer to.
-func (j *journal) suspect(id string) {
+// renewed notes that Redis has prolonged a lease.
+func (j *journal) renewed(id string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if l := j.leases[id]; l != nil {
-		j.touch(l)
+		l.renewed = time.Now()
 	}
+}
+
+// keyOf returns the key of a live lease.
+func (j *journal) keyOf(id string) (string, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	l := j.leases[id]
+	if l == nil {
+		return "", false
+	}
+	return l.key, true
+}
+
+// restored notes use from before this store was opened.
+func (j *journal) restored(key string, at time.Time, requests, tokens int64, confirmed bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.use.add(key, at, requests, tokens, confirmed)
 }
 
 // sweep drops keys that were idle for a window.
 func (j *journal) sweep() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	now := j.second(time.Now())
-	for key, h := range j.keys {
-		if h.trim(now); len(h.buckets) == 0 {
-			delete(j.keys, key)
-			delete(j.stale, key)
-		}
-	}
+	j.use.sweep()
 }
 
-// restored notes use from before this store was opened.
-func (j *journal) restored(key string, at time.Time, requests, tokens int64, shared bool) {
+// outageBegins gives the outage that begins a number.
+func (j *journal) outageBegins() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.use(key, at, requests, tokens, shared)
+	j.counters.outage++
+}
+
+// outage is the number of the running or the last outage.
+func (j *journal) outage() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.counters.outage
+}
+
+// learn notes what Redis said of a quota counter; below 0 it does not know it.
+func (j *journal) learn(key, period string, used int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.counters.learn(quotaKey{key, period}, used)
+}
+
+// learnDebt notes what Redis said of a debt.
+func (j *journal) learnDebt(key string, limited, unpaid int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.counters.learnDebt(key, limited, unpaid)
+}
+
+// seed starts a counter that is not known yet.
+func (j *journal) seed(key, period string, used int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.counters.seed(quotaKey{key, period}, used)
+}
+
+// quota returns a counter for a decision during an outage: what is used, and what
+// had been used when the outage began.
+func (j *journal) quota(key, period string) (used, base int64, ok bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	q, ok := j.counters.quotas.Get(quotaKey{key, period})
+	if !ok {
+		return 0, 0, false
+	}
+	j.counters.rebase(q)
+	return q.used, q.base, true
+}
+
+// quotaUsed returns a counter, -1 when it is not known.
+func (j *journal) quotaUsed(key, period string) int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if q, ok := j.counters.quotas.Get(quotaKey{key, period}); ok {
+		return q.used
+	}
+	return -1
+}
+
+// unpaid is what is known of a debt under a limit; 0 when it is not above it.
+func (j *journal) unpaid(key string, limited int64) float64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.counters.unpaid(key, limited)
 }

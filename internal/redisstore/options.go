@@ -64,7 +64,7 @@ type Metrics struct {
 }
 
 // NewMetrics registers the metrics on reg: store_partitioned is 1 while this
-// replica decides alone.
+// replica decides by its own share.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{partitioned: prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "store_partitioned",
@@ -74,6 +74,19 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		reg.MustRegister(m.partitioned)
 	}
 	return m
+}
+
+// scripts assembles the scripts around the clock of Redis, or of a test.
+func (o *Options) scripts() (*scripts, error) {
+	clock := o.clock
+	if clock == "" {
+		text, err := lua.ReadFile("lua/clock.lua")
+		if err != nil {
+			return nil, fmt.Errorf("read script: %w", err)
+		}
+		clock = string(text)
+	}
+	return newScripts(clock)
 }
 
 // client makes the client that opts describe. It does not connect yet.

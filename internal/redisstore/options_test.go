@@ -81,9 +81,9 @@ func TestPasswordIsReadAtEveryConnection(t *testing.T) {
 	setPassword("second-secret")
 	write("second-secret")
 	p.set(0, false, true)
-	acquire(t, store, "alone", free)
+	acquire(t, store, "local", free)
 	p.set(0, false, false)
-	await(t, 5*time.Second, "rejoined with the new password", func() bool { return !store.Apart() })
+	await(t, 5*time.Second, "rejoined with the new password", func() bool { return !store.Partitioned() })
 }
 
 func TestClosedStoreDecidesNothing(t *testing.T) {
@@ -150,13 +150,13 @@ func BenchmarkDecision(b *testing.B) {
 		})
 		b.ReportMetric(2, "roundtrips/op")
 	})
-	if store.Apart() {
-		b.Fatal("the store decided alone")
+	if store.Partitioned() {
+		b.Fatal("the store decided locally")
 	}
 }
 
-// BenchmarkAlone is the same during an outage.
-func BenchmarkAlone(b *testing.B) {
+// BenchmarkLocalDecision is the same during an outage.
+func BenchmarkLocalDecision(b *testing.B) {
 	s := startServer(b)
 	store := s.open(b)
 	s.kill()

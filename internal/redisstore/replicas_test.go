@@ -148,7 +148,7 @@ func TestOneBeatRemovesAllDeadLeases(t *testing.T) {
 	}
 	pass(20 * time.Second)
 	await(t, 20*time.Second, "a beat", func() bool { return left() < leases })
-	await(t, redisstore.BeatInterval/2, "none to be left before the next beat", func() bool { return left() == 0 })
+	await(t, redisstore.HeartbeatInterval/2, "none to be left before the next beat", func() bool { return left() == 0 })
 }
 
 // TestLiveLeaseOutlivesItsTTL is the same on the server's real clock: a lease
@@ -215,7 +215,7 @@ func TestLostLeasesAreBroughtBack(t *testing.T) {
 	}
 	want := limit.View{KeyID: "k", Slots: 1, Leases: 1, RequestsWindow: 2, TokensWindow: 30, Reserved: 70, QuotaUsed: -1, QuotaPeriod: "total"}
 	await(t, 3*time.Second, "the lease is back", func() bool { return view(t, store) == want })
-	if store.Apart() {
+	if store.Partitioned() {
 		t.Error("a lost lease is no outage")
 	}
 }
@@ -244,7 +244,7 @@ func TestEmptiedServerIsNotBelieved(t *testing.T) {
 	if got := acquire(t, store, "more", c); got != limit.Requests {
 		t.Errorf("Acquire: got %q, want refusal by requests", got)
 	}
-	await(t, 5*time.Second, "rejoined", func() bool { return !store.Apart() })
+	await(t, 5*time.Second, "rejoined", func() bool { return !store.Partitioned() })
 	if got := view(t, store); got.RequestsWindow != 3 || got.Slots != 3 {
 		t.Errorf("view: got %+v, want 3 requests and 3 slots", got)
 	}
@@ -312,7 +312,7 @@ func TestRequestOfAnUnclaimedLeaseIsNotForgotten(t *testing.T) {
 		t.Fatalf("requests that Redis knows of: got %d, want none", got)
 	}
 	p.set(0, false, false)
-	await(t, 5*time.Second, "rejoined", func() bool { return !store.Apart() })
+	await(t, 5*time.Second, "rejoined", func() bool { return !store.Partitioned() })
 	if got := view(t, other); got.RequestsWindow != 2 || got.Slots != 1 || got.TokensWindow != 5 {
 		t.Errorf("view: got %+v, want 2 requests, 1 slot, 5 tokens", got)
 	}
@@ -329,7 +329,7 @@ func TestShareDoesNotGrowWhileReplicasComeBack(t *testing.T) {
 	p.set(0, false, true)
 	acquire(t, both[0], "lease", free)
 	p.set(0, false, false)
-	await(t, 5*time.Second, "rejoined", func() bool { return !both[0].Apart() })
+	await(t, 5*time.Second, "rejoined", func() bool { return !both[0].Partitioned() })
 	if got := both[0].Replicas(); got != 2 {
 		t.Errorf("replicas right after: got %d, want 2", got)
 	}

@@ -197,7 +197,7 @@ func TestBadRepliesNeverAdmit(t *testing.T) {
 				if err != nil || d.Denied != want {
 					t.Errorf("Acquire %d: got %q, %v, want %q", i, d.Denied, err, want)
 				}
-				if !store.Apart() {
+				if !store.Partitioned() {
 					t.Errorf("Acquire %d: the reply was believed", i)
 				}
 			}
@@ -219,8 +219,8 @@ func TestADecisionIsOneRoundTrip(t *testing.T) {
 	before := f.counted("")
 	for i := range 3 {
 		d, err := store.Acquire(context.Background(), limit.Ask{LeaseID: fmt.Sprint(i), KeyID: "k", Slot: true, Caps: limit.Caps{Global: 1}})
-		if err != nil || d.Denied != limit.Admitted || store.Apart() {
-			t.Errorf("Acquire: got %q, %v, apart %v, want a shared admission", d.Denied, err, store.Apart())
+		if err != nil || d.Denied != limit.Admitted || store.Partitioned() {
+			t.Errorf("Acquire: got %q, %v, apart %v, want a shared admission", d.Denied, err, store.Partitioned())
 		}
 	}
 	if got := f.counted("") - before; got != 3 {

@@ -50,11 +50,11 @@ func TestNobodyDecidesBeforeLiveLeasesAreBack(t *testing.T) {
 		n, err := client.Do(t.Context(), client.B().Zcount().Key("{tollgate}:replicas").Min(later).Max("+inf").Build()).AsInt64()
 		return err == nil && n == 1
 	})
-	if !both[1].Apart() {
+	if !both[1].Partitioned() {
 		t.Error("the second replica decides with a Redis that does not know of the first one's leases")
 	}
 	wires[0].set(0, false, false)
-	await(t, 5*time.Second, "both are back", func() bool { return !both[0].Apart() && !both[1].Apart() })
+	await(t, 5*time.Second, "both are back", func() bool { return !both[0].Partitioned() && !both[1].Partitioned() })
 	for _, store := range both {
 		if got := view(t, store).Slots; got != 6 {
 			t.Errorf("live leases after the outage: got %d, want 6", got)
@@ -65,8 +65,8 @@ func TestNobodyDecidesBeforeLiveLeasesAreBack(t *testing.T) {
 	}
 }
 
-// TestALostQuotaIsWhatTheBestInformedReplicaKnew: whoever starts the counter
-// again in an emptied Redis, nobody's use is forgotten.
+// TestALostQuotaIsWhatTheBestInformedReplicaKnew: no use is forgotten,
+// whichever replica starts the counter again in a Redis that was emptied.
 func TestALostQuotaIsWhatTheBestInformedReplicaKnew(t *testing.T) {
 	s := startServer(t)
 	var wires []*proxy
@@ -93,8 +93,8 @@ func TestALostQuotaIsWhatTheBestInformedReplicaKnew(t *testing.T) {
 	for _, p := range wires {
 		p.set(0, false, true)
 	}
-	use(both[0], "alone-0", 7)
-	use(both[1], "alone-1", 8)
+	use(both[0], "local-0", 7)
+	use(both[1], "local-1", 8)
 	s.kill()
 	s.start()
 	client := s.dial()
@@ -104,7 +104,7 @@ func TestALostQuotaIsWhatTheBestInformedReplicaKnew(t *testing.T) {
 		return err == nil && used == 117
 	})
 	wires[1].set(0, false, false)
-	await(t, 5*time.Second, "both are back", func() bool { return !both[0].Apart() && !both[1].Apart() })
+	await(t, 5*time.Second, "both are back", func() bool { return !both[0].Partitioned() && !both[1].Partitioned() })
 	use(both[0], "after", 1)
 	for _, store := range both {
 		got, err := store.Key(t.Context(), "k", quota)

@@ -1,11 +1,9 @@
 package redisstore
 
 import (
-	"context"
 	"embed"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/redis/rueidis"
@@ -23,7 +21,7 @@ var errOutage = errors.New("redis does not answer as it should")
 // front.
 type scripts struct {
 	acquire, claim, reserve, adopt, extend, spend, release, renew *rueidis.Lua
-	seed, restore, owe, view, totals, beat, join                  *rueidis.Lua
+	seed, restore, owe, view, totals, heartbeat, join             *rueidis.Lua
 	sources                                                       []string
 }
 
@@ -43,7 +41,7 @@ func newScripts(clock string) (*scripts, error) {
 	for name, script := range map[string]**rueidis.Lua{
 		"acquire": &s.acquire, "claim": &s.claim, "reserve": &s.reserve, "spend": &s.spend, "release": &s.release,
 		"renew": &s.renew, "seed": &s.seed, "restore": &s.restore, "view": &s.view, "totals": &s.totals,
-		"beat": &s.beat, "join": &s.join, "extend": &s.extend, "owe": &s.owe, "adopt": &s.adopt,
+		"heartbeat": &s.heartbeat, "join": &s.join, "extend": &s.extend, "owe": &s.owe, "adopt": &s.adopt,
 	} {
 		text, err := lua.ReadFile("lua/" + name + ".lua")
 		if err != nil {
@@ -89,36 +87,6 @@ func (r reply) integers(want int) ([]int64, error) {
 	}
 	return all, nil
 }
-
-// call runs one script of this epoch.
-func (s *Store) call(ctx context.Context, script *rueidis.Lua, args ...string) (reply, error) {
-	return s.callIn(ctx, *s.epoch.Load(), script, args...)
-}
-
-// callIn runs one script and returns when it answered or ctx is over, whatever
-// the client is doing. Every error is an [errOutage].
-func (s *Store) callIn(ctx context.Context, epoch string, script *rueidis.Lua, args ...string) (reply, error) {
-	if ctx.Err() != nil {
-		return reply{}, fmt.Errorf("%w: %w", errOutage, ctx.Err())
-	}
-	mark := s.mark()
-	answer := make(chan rueidis.RedisResult, 1)
-	// The client heeds ctx while it waits for a reply, but a call that finds
-	// another one connecting waits for that. Hence the goroutine, which ends with
-	// ctx, with that attempt (connectTimeout) or with the client.
-	go func() {
-		answer <- script.Exec(ctx, s.client, []string{s.base}, append([]string{mark, epoch}, args...))
-	}()
-	select {
-	case result := <-answer:
-		return parse(result, mark)
-	case <-ctx.Done():
-		return reply{}, fmt.Errorf("%w: %w", errOutage, ctx.Err())
-	}
-}
-
-// mark names one call of one run of one replica.
-func (s *Store) mark() string { return strconv.FormatUint(s.marks.Add(1), 36) + "." + s.run }
 
 // parse believes a reply only if it is an array that begins with the mark of
 // its call and a verdict.

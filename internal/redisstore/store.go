@@ -6,12 +6,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/redis/rueidis"
 
 	"tollgate/internal/limit"
 )
@@ -22,54 +19,22 @@ const (
 	// renewInterval: a claimed lease of 15 s is renewed when this has passed,
 	// so it survives two attempts that fail.
 	renewInterval = 4 * time.Second
-	// beatInterval is how often a replica says that it is there; one that is
-	// silent for replicaLife is not counted (beat.lua).
-	beatInterval = 2 * time.Second
-	replicaLife  = 10 * time.Second
 )
 
 // Store is a [limit.Store] in Redis. See the package comment for what it does
 // when Redis is away. Start it with [Open]; one goroutine, which Close ends,
-// minds the connection.
+// maintains the connection.
 type Store struct {
-	client  rueidis.Client
-	scripts *scripts
-	base    string
-	timeout time.Duration
+	timeout time.Duration // of one call
 	replica string
-	renew   time.Duration
-	log     hclog.Logger
-	metrics *Metrics
+	renew   time.Duration // between two renewals of a lease
 
-	run      string // random
-	marks    atomic.Uint64
-	epoch    atomic.Pointer[string]
-	replicas atomic.Int64 // last seen, this one included; at least 1
-	fewer    time.Time    // owned by mind, like what follows: since when there seem to be fewer
-	heard    int64        // replicas that Redis named last
-	found    time.Time    // when Redis was found again in this outage
-
-	// apart: this replica decides alone. gate is held for reading by every
-	// decision made alone and for writing by the hand-over to Redis, so that
-	// nothing is decided alone that Redis is not told. turn guards changes of
-	// apart.
-	apart atomic.Bool
-	gate  sync.RWMutex
-	turn  sync.Mutex
-	since time.Time // guarded by turn, like what follows: when apart began
-	// joined is when it last ended. pause is how long to wait before looking for
-	// Redis: longer each time that it fails again soon.
-	joined time.Time
-	pause  time.Duration
-
-	journal *journal
-	shadow  *limit.Memory // this replica's own leases and use, always
-	unsure  *batch        // owned by mind: sent, and no answer seen
-
-	wake    chan struct{} // tells mind that the circuit opened or that leases were lost
-	stop    context.CancelFunc
-	stopped chan struct{} // closed when mind has ended
-	closed  atomic.Bool
+	conn       *conn
+	circuit    *circuit
+	journal    *journal
+	local      *local
+	maintainer *maintainer
+	stop       context.CancelFunc // ends the maintainer
 }
 
 var _ limit.Store = (*Store)(nil)
@@ -78,15 +43,7 @@ var _ limit.Store = (*Store)(nil)
 // cannot be used: a replica that never saw its peers does not know its share,
 // and a wrong address should be noticed at the start.
 func Open(ctx context.Context, opts Options) (*Store, error) {
-	clock := opts.clock
-	if clock == "" {
-		text, err := lua.ReadFile("lua/clock.lua")
-		if err != nil {
-			return nil, fmt.Errorf("read script: %w", err)
-		}
-		clock = string(text)
-	}
-	scripts, err := newScripts(clock)
+	scripts, err := opts.scripts()
 	if err != nil {
 		return nil, err
 	}
@@ -100,87 +57,97 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to redis: %w", err)
 	}
-	s := &Store{
-		client: client, scripts: scripts,
-		base:    cmp.Or(opts.prefix, keyPrefix),
-		timeout: cmp.Or(opts.Timeout, DefaultTimeout),
-		replica: cmp.Or(opts.Replica, rand.Text()),
-		renew:   cmp.Or(opts.renewEvery, renewInterval),
-		run:     rand.Text(),
-		log:     opts.Log, metrics: opts.Metrics,
-		journal: newJournal(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-	}
-	if s.log == nil {
-		s.log = hclog.NewNullLogger()
-	}
-	if s.metrics == nil {
-		s.metrics = NewMetrics(nil)
-	}
-	s.shadow = limit.NewMemory(limit.OnExpire(func(id string) { s.journal.expired(id, !s.apart.Load()) }))
-	if err := s.enter(ctx); err != nil {
+	s := newStore(newConn(client, scripts, cmp.Or(opts.prefix, keyPrefix)), &opts)
+	if err := s.maintainer.probe(ctx); err != nil {
 		client.Close()
 		return nil, fmt.Errorf("join the other replicas: %w", err)
 	}
-	mindCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
-	go s.mind(mindCtx)
+	go s.maintainer.run(running)
 	return s, nil
+}
+
+func newStore(c *conn, opts *Options) *Store {
+	j, p := newJournal(), &peers{}
+	s := &Store{
+		timeout: cmp.Or(opts.Timeout, DefaultTimeout),
+		replica: cmp.Or(opts.Replica, rand.Text()),
+		renew:   cmp.Or(opts.renewEvery, renewInterval),
+		conn:    c, journal: j,
+	}
+	s.circuit = newCircuit(s.timeout, j.outageBegins)
+	expired := func(leaseID string) { j.expired(leaseID, s.circuit.state() == shared) }
+	s.local = &local{memory: limit.NewMemory(limit.OnExpire(expired)), journal: j, peers: p}
+	s.maintainer = &maintainer{
+		conn: c, journal: j, circuit: s.circuit, peers: p,
+		metrics: opts.Metrics, log: opts.Log, replica: s.replica, timeout: s.timeout, renew: s.renew,
+		wake: make(chan struct{}, 1), ended: make(chan struct{}),
+	}
+	if opts.Log == nil {
+		s.maintainer.log = hclog.NewNullLogger()
+	}
+	if opts.Metrics == nil {
+		s.maintainer.metrics = NewMetrics(nil)
+	}
+	return s
 }
 
 // Close ends the connection and takes this replica off the list, so that the
 // others see it go. Leases that are not released stay
 // until they expire. Afterwards every method answers [limit.ErrUnavailable].
 func (s *Store) Close() error {
-	if s.closed.Swap(true) {
+	was := s.circuit.state()
+	if !s.maintainer.on(closing) {
 		return nil
 	}
 	s.stop()
-	<-s.stopped
-	if !s.apart.Load() {
+	<-s.maintainer.ended
+	if was == shared {
 		ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
-		// One that is not removed goes by itself after 10 s.
-		_ = s.client.Do(ctx, s.client.B().Zrem().Key(s.base+"replicas").Member(s.replica).Build()).Error()
+		s.conn.leave(ctx, s.replica)
 		cancel()
 	}
-	s.client.Close()
-	return s.shadow.Close()
+	s.conn.client.Close()
+	return s.local.memory.Close()
 }
 
-// handOvers is how often a call that met an outage may find that it is over.
-const handOvers = 3
+// attempts is how often a call that met an outage may find that it is over.
+const attempts = 3
 
-// do runs a call: shared with Redis, and alone when Redis is away. Both report
+// do runs a call: shared with Redis, and here when Redis is away. Both report
 // the answer of the call through variables of their own. A caller that leaves
 // does not end a call, whose budget is short: what Redis did must be known.
-func (s *Store) do(ctx context.Context, what string, shared func(ctx context.Context) error, alone func() error) error {
-	for range handOvers {
-		if s.closed.Load() {
-			break
-		}
-		if !s.apart.Load() {
+func (s *Store) do(ctx context.Context, what string, inRedis func(ctx context.Context) error, here func() error) error {
+	for range attempts {
+		switch s.circuit.state() {
+		case shared:
 			within, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
-			err := shared(within)
+			err := inRedis(within)
 			cancel()
 			if !errors.Is(err, errOutage) {
 				return wrap(what, err)
 			}
-			s.trip(err)
+			s.maintainer.failed(err)
+		case stopped:
+			return fmt.Errorf("%s: %w", what, limit.ErrUnavailable)
+		case partitioned, returning, handover, states:
 		}
-		if done, err := s.decideAlone(alone); done {
+		if done, err := s.decideHere(here); done {
 			return wrap(what, err)
 		}
 	}
 	return fmt.Errorf("%s: %w", what, limit.ErrUnavailable)
 }
 
-// decideAlone reports false when the outage is over.
-func (s *Store) decideAlone(alone func() error) (bool, error) {
-	s.gate.RLock()
-	defer s.gate.RUnlock()
-	if !s.apart.Load() {
+// decideHere reports false when there is no outage any more.
+func (s *Store) decideHere(here func() error) (bool, error) {
+	s.maintainer.deciding.RLock()
+	defer s.maintainer.deciding.RUnlock()
+	if !s.circuit.decidesHere() {
 		return false, nil
 	}
-	return true, alone()
+	return true, here()
 }
 
 func wrap(what string, err error) error {
