@@ -11,6 +11,11 @@ import (
 // Version is the Envoy that the bootstrap is written for and tested with.
 const Version = "1.40.0"
 
+// meterVersions are the Envoys whose interface for libraries was compared with the
+// meter's, and whose answers the conformance suite has seen metered by it. Nothing
+// in Envoy checks the one, and it has changed in patch releases.
+var meterVersions = []string{"1.40.0"}
+
 // ErrNoBinary says that there is no Envoy on this machine yet.
 var ErrNoBinary = errors.New("no envoy found: run `make envoy`, put one into PATH, or name it in envoy.binary or ENVOY_BIN")
 

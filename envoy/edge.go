@@ -19,7 +19,7 @@ const (
 // Edge is the edge as values: what envoy.yaml writes down, in this order.
 type Edge struct {
 	Listeners []Listener
-	Chain     []string // filters of each listener, without "envoy.filters.http."; the order is the design
+	Chain     []string // filters of each listener, Envoy's own without "envoy.filters.http."; the order is the design
 	Routes    []Route  // the first that matches is taken
 	Services  []Service
 }
@@ -28,10 +28,20 @@ type Edge struct {
 func (p Params) Edge() Edge {
 	return Edge{
 		Listeners: p.listeners(),
-		Chain:     []string{"cors", "ext_authz", "body_size_limit", "ext_proc", "buffer", "router"},
+		Chain:     p.chain(),
 		Routes:    routes(),
 		Services:  p.services(),
 	}
+}
+
+// chain is the order of the filters: what pages may read first, then who may pass,
+// then the size, then what it costs. ext_proc before ext_authz would meter strangers.
+func (p Params) chain() []string {
+	chain := []string{"cors", "ext_authz", "body_size_limit"}
+	if p.Meter != nil {
+		chain = append(chain, meterFilter)
+	}
+	return append(chain, "ext_proc", "buffer", "router")
 }
 
 // Listener is one address that clients connect to.

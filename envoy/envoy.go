@@ -51,6 +51,7 @@ type Params struct {
 	HTTPSocket     string
 	AdminSocket    string
 	SecretsFile    string
+	Meter          *Meter // nil: tollgate meters by ext_proc
 }
 
 // Endpoint is one engine.
@@ -208,6 +209,13 @@ func (p Params) check() error {
 	var errs []error
 	texts := append([]string{p.ListenAddress, p.AdminAddress, p.TLSCertFile, p.TLSKeyFile, p.APIKeyFile, p.SecretsFile}, p.AllowOrigins...)
 	sockets := []string{p.GRPCSocket, p.HTTPSocket, p.AdminSocket}
+	if p.Meter != nil {
+		sockets = append(sockets, p.Meter.Socket)
+		texts = append(texts, p.Meter.Library, p.Meter.Sync)
+		if strings.Contains(p.Meter.Socket, " ") {
+			errs = append(errs, fmt.Errorf("socket path %q: the meter takes none with a space", p.Meter.Socket))
+		}
+	}
 	texts = append(texts, sockets...)
 	for _, e := range p.Upstreams {
 		texts = append(texts, e.Host)

@@ -72,6 +72,9 @@ func render(t *testing.T, c *config.Config) []byte {
 		t.Fatal(err)
 	}
 	p.MaxConnections, p.MaxHeapBytes = 50000, 1<<30 // else the machine's
+	if c.Envoy.Meter == config.MeterModule {        // found by the launcher
+		p.Meter = &envoy.Meter{Library: "/opt/tollgate/libtollgate_meter-9f2c41d07b3e.so", Socket: config.MeterSocket, Sync: "process"}
+	}
 	doc, err := envoy.Render(p)
 	if err != nil {
 		t.Fatal(err)

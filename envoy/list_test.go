@@ -32,7 +32,7 @@ func TestEveryExtensionAndRuntimeFeatureIsInTheReadme(t *testing.T) {
 		want = append(want, row[1])
 	}
 	used := map[string]bool{}
-	for _, b := range []*bootstrapv3.Bootstrap{bootstrapOf(t, defaults()), bootstrapOf(t, everything())} {
+	for _, b := range []*bootstrapv3.Bootstrap{bootstrapOf(t, defaults()), bootstrapOf(t, everything()), bootstrapOf(t, metered())} {
 		for _, layer := range b.GetLayeredRuntime().GetLayers() {
 			if layer.GetStaticLayer() == nil {
 				t.Errorf("runtime layer %s is not in this file: what it switches on cannot be listed", layer.GetName())

@@ -1,5 +1,10 @@
 package envoy
 
+import (
+	"tollgate/internal/admission"
+	"tollgate/internal/openai"
+)
+
 // onMessages matches the routes whose clients expect Anthropic's error shape.
 // Codec errors have no request; there the expression is no match.
 const onMessages = `(request.url_path == "/v1/messages" || request.url_path.startsWith("/v1/messages/"))`
@@ -28,6 +33,9 @@ const (
 	serverError    = "server_error"
 )
 
+// unreadable is what tollgate says where it meters itself.
+var unreadable = openai.Denied(admission.BadAnswer)
+
 // localReplies is the table of Envoy's own answers; the first match wins.
 var localReplies = []reply{
 	{
@@ -35,6 +43,11 @@ var localReplies = []reply{
 		When:   `xds.cluster_name == "tollgate_http" && response.code >= 500`,
 		Status: 503, Message: "The gateway is unavailable. Try again later.",
 		Type: serverError, Code: "service_unavailable", Retry: true,
+	},
+	{
+		// The meter inside Envoy kept back what nobody could have counted.
+		When: `response.code_details == "meter_unreadable"`, Status: unreadable.Status, Message: unreadable.Message,
+		Type: unreadable.Type, Code: unreadable.Code, AnthropicType: "api_error", NoRetry: unreadable.NoRetry,
 	},
 	{
 		// Message timeouts of ext_proc come as 504, invalid answers to Check as 500.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"tollgate/envoy"
 	"tollgate/internal/config"
 	"tollgate/internal/control"
 	"tollgate/internal/logfile"
@@ -41,8 +42,9 @@ type host struct {
 	file    *logfile.Writer // launcher.log
 	guard   *supervisor.Guard
 	locks   []*supervisor.PIDFile
-	flags   flagSet // of the engine; written before the first start
-	madeKey string  // path of the engine's key where we made it; as flags
+	flags   flagSet      // of the engine; written before the first start
+	meter   *envoy.Meter // nil: tollgate meters; as flags
+	madeKey string       // path of the engine's key where we made it; as flags
 
 	// stopping ends when a stop was asked for or something failed, which is its
 	// cause; killing when it has to be at once.

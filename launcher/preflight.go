@@ -39,7 +39,8 @@ func (h *host) preflight(addresses map[string]string) error {
 }
 
 // checkEnvoy asks Envoy for its version: another program, or an Envoy that is
-// too old for our bootstrap, would only be restarted again and again.
+// too old for our bootstrap, would only be restarted again and again. And a library
+// runs in the one that it was built for, and in no other.
 func (h *host) checkEnvoy() error {
 	binary, err := envoy.Binary(h.cfg.Envoy.Binary, h.getenv)
 	if err != nil {
@@ -51,7 +52,7 @@ func (h *host) checkEnvoy() error {
 		return context.Cause(h.stopping)
 	case err != nil:
 		h.log.Warn("Envoy does not say its version; if it cannot run, its own words follow", "binary", binary, "error", err)
-		return nil
+		return h.chooseMeter("")
 	}
 	newer, err := envoy.CheckVersion(string(said))
 	if err != nil {
@@ -60,7 +61,7 @@ func (h *host) checkEnvoy() error {
 	if newer != "" {
 		h.log.Warn("this Envoy is newer than the one that Tollgate is tested with", "binary", binary, "version", newer, "tested", envoy.Version)
 	}
-	return nil
+	return h.chooseMeter(envoy.VersionOf(string(said)))
 }
 
 // portsFree fails when an address that a child is going to listen on is taken,

@@ -148,14 +148,17 @@ func (h *host) addEnvoy(admin *envoyAdmin) error {
 	return h.add(supervisor.Spec{
 		Name: envoyName,
 		Command: func() (supervisor.Command, error) {
+			params.Meter = h.meter
 			bootstrap, err := envoy.Write(h.cfg.StateDir, params)
 			if err != nil {
 				return supervisor.Command{}, err
 			}
+			env := serviceEnv(h.environ)
+			if h.meter != nil {
+				env = append(env, envoy.SearchPath+"="+h.meter.Dir())
+			}
 			// Its sockets' names are relative to state_dir.
-			return supervisor.Command{
-				Path: binary, Args: envoy.Args(bootstrap, h.cfg), Dir: h.cfg.StateDir, Env: serviceEnv(h.environ),
-			}, nil
+			return supervisor.Command{Path: binary, Args: envoy.Args(bootstrap, h.cfg), Dir: h.cfg.StateDir, Env: env}, nil
 		},
 		Ready: func(ctx context.Context) error {
 			if err := admin.live(ctx); err != nil {

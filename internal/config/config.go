@@ -210,7 +210,16 @@ type Envoy struct {
 	Binary      string `yaml:"binary"`      // empty: ENVOY_BIN, PATH, the fetched one
 	Concurrency int    `yaml:"concurrency"` // worker threads; 0 = all cores
 	MaxHeapMB   int    `yaml:"max_heap_mb"` // above it Envoy sheds load, the largest streams first; 0 = a quarter of the machine
+	// Meter is where answers are counted: [MeterAuto], [MeterModule] or [MeterExtProc].
+	Meter string `yaml:"meter"`
 }
+
+// The values of envoy.meter.
+const (
+	MeterAuto    = "auto"     // inside Envoy where a library for it is there, else in tollgate
+	MeterModule  = "module"   // inside Envoy, or not at all
+	MeterExtProc = "ext_proc" // in tollgate
+)
 
 // LedgerPath is where the ledger lies.
 func (c *Config) LedgerPath() string {

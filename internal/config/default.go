@@ -25,6 +25,7 @@ func Default() *Config {
 		Ledger:       Ledger{Sync: "process", KeepDays: 400},
 		Store:        Store{Kind: "memory", Redis: Redis{Timeout: 50 * time.Millisecond}},
 		Balance:      Balance{Policy: "prefix", MaxLoad: 1.25},
+		Envoy:        Envoy{Meter: MeterAuto},
 		VLLM: VLLM{
 			Host:            "127.0.0.1",
 			Port:            8000,

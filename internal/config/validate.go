@@ -271,6 +271,7 @@ func (d *decoder) processes(c *Config) {
 	}
 	within(d, "envoy.concurrency", c.Envoy.Concurrency, 0, 1024, "worker threads; 0 is one per core")
 	within(d, "envoy.max_heap_mb", c.Envoy.MaxHeapMB, 0, 1<<22, "MiB; 0 is a quarter of the machine")
+	d.oneOf("envoy.meter", c.Envoy.Meter, MeterAuto, MeterModule, MeterExtProc)
 	if c.Envoy.MaxHeapMB > 0 && c.Envoy.MaxHeapMB < leastHeapMB {
 		d.bad("envoy.max_heap_mb", "is hardly what Envoy takes when it is idle", fmt.Sprintf("write at least %d, or 0 for a quarter of the machine", leastHeapMB))
 	}

@@ -20,16 +20,23 @@ const (
 	authzDenied = "ext_authz_denied"
 	// ours begins the details of every ImmediateResponse of ext_proc.
 	ours = "tollgate_"
+	// meters begins what the meter inside Envoy says where it refuses or cuts.
+	meters = "meter_"
+	// meterUnreadable is its refusal of an answer that nobody could have counted.
+	meterUnreadable = meters + "unreadable"
 )
 
 // Details is the response code detail of our own refusal.
 func Details(r admission.Reason) string { return ours + string(r) }
 
-// Reason is the reason in the details of our own refusal by ext_proc; "" for
-// anything else.
+// Reason is the reason in the details of our own refusal by ext_proc, or by the
+// meter inside Envoy in its place; "" for anything else.
 func Reason(details string) admission.Reason {
 	if r, ok := strings.CutPrefix(details, ours); ok {
 		return admission.Reason(r)
+	}
+	if details == meterUnreadable {
+		return admission.BadAnswer
 	}
 	return ""
 }
@@ -39,13 +46,13 @@ func Reason(details string) admission.Reason {
 // that was sent (0 = none).
 func Cause(details string, clientGone bool, status int) admission.Cause {
 	switch {
-	case strings.HasPrefix(details, ours), details == authzDenied:
+	case strings.HasPrefix(details, ours), details == authzDenied, details == meterUnreadable:
 		return admission.CauseDenied
 	case clientGone, strings.HasPrefix(details, "downstream_"), strings.Contains(details, "remote_reset") && !strings.HasPrefix(details, "upstream_"):
 		return admission.CauseClient
 	case details == ViaUpstream:
 		return admission.CauseNone
-	case strings.HasPrefix(details, "ext_authz_"), strings.HasPrefix(details, "ext_proc_"):
+	case strings.HasPrefix(details, "ext_authz_"), strings.HasPrefix(details, "ext_proc_"), strings.HasPrefix(details, meters):
 		return admission.CauseGateway
 	case unreached(details):
 		return admission.CauseUnreached
