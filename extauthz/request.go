@@ -21,12 +21,10 @@ const (
 	checkAttributes = 1
 	attrSource      = 1 // AttributeContext
 	attrRequest     = 4
-	attrContext     = 10 // a map; its entries have a key and a value
-	entryKey        = 1
-	entryValue      = 2
-	peerAddress     = 1 // Peer
-	requestHTTP     = 2 // Request
-	httpMethod      = 2 // HttpRequest
+	attrContext     = 10 // a map
+	peerAddress     = 1  // Peer
+	requestHTTP     = 2  // Request
+	httpMethod      = 2  // HttpRequest
 	httpPath        = 4
 	httpHost        = 5
 	httpProtocol    = 10
@@ -103,18 +101,9 @@ func (c *check) attribute(f wire.Field) error {
 
 // context reads an entry of context_extensions, which a listener of envoy.yaml has.
 func (c *check) context(entry []byte) error {
-	var key, value string
-	err := wire.Each(entry, func(f wire.Field) error {
-		switch f.Num {
-		case entryKey:
-			key = string(f.Bytes)
-		case entryValue:
-			value = string(f.Bytes)
-		}
-		return nil
-	})
-	if key == "door" {
-		c.door = value
+	key, value, err := wire.Entry(entry)
+	if string(key) == "door" {
+		c.door = string(value)
 	}
 	return err
 }

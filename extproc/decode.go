@@ -156,20 +156,15 @@ func (in *inbound) attributes(raw []byte) error {
 
 // readBody reads an HttpBody.
 func (in *inbound) readBody(raw []byte) error {
-	for len(raw) > 0 {
-		f, rest, err := wire.Next(raw)
-		if err != nil {
-			return err
-		}
-		raw = rest
+	return wire.Each(raw, func(f wire.Field) error {
 		switch f.Num {
 		case bodyBytes:
 			in.body = f.Bytes
 		case bodyEnd:
 			in.end = f.Varint != 0
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func contentLength(s string) int64 {

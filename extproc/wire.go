@@ -66,15 +66,16 @@ func (in *inbound) Decode(data mem.BufferSlice) error {
 	buffer := data.MaterializeToBuffer(rpc.Buffers)
 	raw := buffer.ReadOnlyData()
 	in.field, in.body, in.end = 0, nil, false
-	field, body, err := findBody(raw)
+	// Envoy writes the body first; other writers may not.
+	body, err := wire.Find(raw, inRequestBody, inResponseBody)
 	if err != nil {
 		buffer.Free()
 		return fmt.Errorf("decode ext_proc message: %w", err)
 	}
-	if field != 0 {
+	if body.Num != 0 {
 		// The rest is the metadata, which is known since the headers.
-		in.field, in.buffer = field, buffer
-		return in.readBody(body)
+		in.field, in.buffer = body.Num, buffer
+		return in.readBody(body.Bytes)
 	}
 	defer buffer.Free()
 	in.head = head{}
@@ -82,22 +83,6 @@ func (in *inbound) Decode(data mem.BufferSlice) error {
 		return fmt.Errorf("decode ext_proc message: %w", err)
 	}
 	return nil
-}
-
-// findBody returns the body in a ProcessingRequest; field 0 when it has none.
-// Envoy writes it first; other writers may not.
-func findBody(raw []byte) (field int, body []byte, err error) {
-	for len(raw) > 0 {
-		f, rest, err := wire.Next(raw)
-		if err != nil {
-			return 0, nil, err
-		}
-		raw = rest
-		if f.Num == inRequestBody || f.Num == inResponseBody {
-			return f.Num, f.Bytes, nil
-		}
-	}
-	return 0, nil, nil
 }
 
 // prepare encodes an answer that never differs.

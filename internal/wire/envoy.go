@@ -31,11 +31,7 @@ func Headers(message []byte, each func(name, value []byte)) error {
 // header reads a HeaderValue.
 func header(message []byte) (name, value []byte, err error) {
 	var raw []byte
-	for len(message) > 0 {
-		var f Field
-		if f, message, err = Next(message); err != nil {
-			return nil, nil, err
-		}
+	err = Each(message, func(f Field) error {
 		switch f.Num {
 		case headerKey:
 			name = f.Bytes
@@ -44,11 +40,12 @@ func header(message []byte) (name, value []byte, err error) {
 		case headerRaw:
 			raw = f.Bytes
 		}
-	}
+		return nil
+	})
 	if len(raw) > 0 {
 		value = raw
 	}
-	return name, value, nil
+	return name, value, err
 }
 
 // SocketAddress reads the host of an envoy.config.core.v3.Address; empty where

@@ -18,9 +18,9 @@ type Field struct {
 	Varint uint64 // of a varint field; 0 otherwise
 }
 
-// Next returns the first field of a message and the bytes after it. Fields of
+// next returns the first field of a message and the bytes after it. Fields of
 // other wire types have neither Bytes nor Varint. Error: [ErrMalformed].
-func Next(message []byte) (f Field, rest []byte, err error) {
+func next(message []byte) (f Field, rest []byte, err error) {
 	num, typ, n := protowire.ConsumeTag(message)
 	if n < 0 {
 		return Field{}, nil, ErrMalformed
@@ -41,11 +41,12 @@ func Next(message []byte) (f Field, rest []byte, err error) {
 	return f, rest[n:], nil
 }
 
-// Each calls do for every field of a message, until one is an error. Error: do's,
-// or [ErrMalformed].
+// Each calls do for every field of a message, in their order, until do fails.
+// Fields of other wire types have neither Bytes nor Varint. Error: do's, or
+// [ErrMalformed].
 func Each(message []byte, do func(Field) error) error {
 	for len(message) > 0 {
-		f, rest, err := Next(message)
+		f, rest, err := next(message)
 		if err != nil {
 			return err
 		}
@@ -57,22 +58,35 @@ func Each(message []byte, do func(Field) error) error {
 	return nil
 }
 
+// Find returns the first field of a message that has one of two numbers; Num is 0
+// when there is none. It reads no further than that field. Error: [ErrMalformed].
+func Find(message []byte, one, other int) (Field, error) {
+	for len(message) > 0 {
+		f, rest, err := next(message)
+		if err != nil {
+			return Field{}, err
+		}
+		if f.Num == one || f.Num == other {
+			return f, nil
+		}
+		message = rest
+	}
+	return Field{}, nil
+}
+
 // Entry reads an entry of a map with string keys: google.protobuf calls the key
 // field 1 and the value field 2.
 func Entry(entry []byte) (key, value []byte, err error) {
-	for len(entry) > 0 {
-		var f Field
-		if f, entry, err = Next(entry); err != nil {
-			return nil, nil, err
-		}
+	err = Each(entry, func(f Field) error {
 		switch f.Num {
 		case entryKey:
 			key = f.Bytes
 		case entryValue:
 			value = f.Bytes
 		}
-	}
-	return key, value, nil
+		return nil
+	})
+	return key, value, err
 }
 
 // Strings calls each for every field of a google.protobuf.Struct with the string
@@ -102,15 +116,14 @@ const (
 func stringValue(name, value []byte, each func(name, value []byte)) error {
 	var text []byte
 	is := false
-	for len(value) > 0 {
-		f, rest, err := Next(value)
-		if err != nil {
-			return err
-		}
-		value = rest
+	err := Each(value, func(f Field) error {
 		if f.Num <= valueLast {
 			text, is = f.Bytes, f.Num == valueString
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if !is {
 		text = nil

@@ -19,16 +19,23 @@ func TestFieldsComeOneAfterTheOther(t *testing.T) {
 	message = protowire.AppendFixed64(protowire.AppendTag(message, 3, protowire.Fixed64Type), 7)
 	message = protowire.AppendBytes(protowire.AppendTag(message, 4, protowire.BytesType), nil)
 	var got []wire.Field
-	for len(message) > 0 {
-		f, rest, err := wire.Next(message)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, message = append(got, f), rest
+	if err := wire.Each(message, func(f wire.Field) error {
+		got = append(got, f)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 	want := []wire.Field{{Num: 1, Bytes: []byte("text")}, {Num: 2, Varint: 300}, {Num: 3}, {Num: 4, Bytes: []byte{}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+	for other, num := range map[int]int{9: 2, 1: 1, 4: 2} {
+		if f, err := wire.Find(message, 2, other); err != nil || f.Num != num {
+			t.Errorf("find 2 or %d: %+v, %v", other, f, err)
+		}
+	}
+	if f, err := wire.Find(message, 8, 9); err != nil || f.Num != 0 {
+		t.Errorf("find what is not there: %+v, %v", f, err)
 	}
 }
 
@@ -40,7 +47,10 @@ func TestABrokenMessageIsMalformed(t *testing.T) {
 		"field number 0":        {0x02, 0},
 		"a group without end":   {0x0b},
 	} {
-		if f, _, err := wire.Next(message); !errors.Is(err, wire.ErrMalformed) {
+		if err := wire.Each(message, func(wire.Field) error { return nil }); !errors.Is(err, wire.ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if f, err := wire.Find(message, 8, 9); !errors.Is(err, wire.ErrMalformed) {
 			t.Errorf("%s: %+v, %v", name, f, err)
 		}
 		if _, _, err := wire.Entry(message); !errors.Is(err, wire.ErrMalformed) {
@@ -73,5 +83,35 @@ func TestStringsOfAStruct(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]string{"text": "a", "empty": ""}, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestReadingAllocatesNothing(t *testing.T) {
+	inner := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), []byte("chunk"))
+	inner = protowire.AppendVarint(protowire.AppendTag(inner, 2, protowire.VarintType), 1)
+	message := protowire.AppendBytes(protowire.AppendTag(nil, 5, protowire.BytesType), inner)
+	var into struct {
+		body []byte
+		end  bool
+	}
+	n := testing.AllocsPerRun(100, func() {
+		f, err := wire.Find(message, 4, 5)
+		if err == nil {
+			err = wire.Each(f.Bytes, func(f wire.Field) error {
+				switch f.Num {
+				case 1:
+					into.body = f.Bytes
+				case 2:
+					into.end = f.Varint != 0
+				}
+				return nil
+			})
+		}
+		if err != nil {
+			panic(err)
+		}
+	})
+	if n != 0 || string(into.body) != "chunk" || !into.end {
+		t.Errorf("%v allocations; read %+v", n, into)
 	}
 }
