@@ -62,16 +62,18 @@ func buildFields() map[string]rule {
 		"echo":                  func(p *parser) error { return p.flag("echo", new(bool)) },
 		"store":                 func(p *parser) error { return p.flag("store", new(bool)) },
 		"encoding_format":       (*parser).encodingFormat,
-		"prompt":                (*parser).prompt,
+		"prompt":                part(partPrompt, (*parser).prompt),
 		"prompt_embeds":         (*parser).promptEmbeds,
-		"tools":                 (*parser).raw,
-		"functions":             (*parser).raw,
-	}
-	for _, name := range []string{"messages", "system", "instructions", "query"} {
-		m[name] = (*parser).words
+		"tools":                 part(partTools, (*parser).raw),
+		"functions":             part(partFunctions, (*parser).raw),
+		"messages":              part(partMessages, (*parser).words),
+		"system":                part(partSystem, (*parser).words),
+		"instructions":          part(partInstructions, (*parser).words),
+		"query":                 (*parser).words,
+		"input":                 part(partInput, (*parser).inputs),
 	}
 	for _, name := range []string{
-		"input", "documents", "text_1", "text_2", "data_1", "data_2", "queries", "items", "tokens",
+		"documents", "text_1", "text_2", "data_1", "data_2", "queries", "items", "tokens",
 	} {
 		m[name] = (*parser).inputs
 	}

@@ -39,6 +39,10 @@ type Limits struct {
 	Media *media.Policy
 	// CacheSalt, when not empty, is set as cache_salt (request.isolate_prefix_cache).
 	CacheSalt string
+	// Served gives the name by which the engine is asked for a model, given the
+	// client's own; "" leaves that. It is called at most once for each body that is
+	// in order; nil: nothing is renamed.
+	Served func(model string) string
 	// Buffer gives the memory of a body that must be rewritten: empty, with room
 	// for size bytes. It is called at most once for each body; nil: allocated.
 	Buffer func(size int) []byte
@@ -49,7 +53,9 @@ type Request struct {
 	Endpoint Endpoint
 	// Body is what vLLM gets: the client's own bytes where nothing had to be
 	// rewritten, memory of Limits.Buffer otherwise.
-	Body  []byte
+	Body []byte
+	// Model is what the client asked for; Body may have another name, see
+	// [Limits.Served].
 	Model string
 	// Stream is true when the answer will be an event stream.
 	Stream bool
@@ -73,4 +79,7 @@ type Request struct {
 	Binary bool
 	// Format is the shape of the answer.
 	Format usage.Format
+
+	source []byte            // the client's body
+	parts  [promptParts]span // of its prompt
 }

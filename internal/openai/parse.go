@@ -42,6 +42,7 @@ type parser struct {
 	optionsSet                          bool              // and it is an object
 	includeUsage, continuous            bool
 	prompts, embeds, items              int64
+	modelAt                             span
 }
 
 // Parse checks a request body and rewrites it. The rewritten body differs from
@@ -71,7 +72,7 @@ func Parse(ep Endpoint, body []byte, lim Limits) (*Request, error) {
 		return nil, err
 	}
 	req := p.out
-	req.Endpoint, req.Format = ep, ep.Format()
+	req.Endpoint, req.Format, req.source = ep, ep.Format(), body
 	req.Body = p.rewritten()
 	return &req, nil
 }

@@ -30,6 +30,11 @@ func (p *parser) rewritten() []byte {
 	if p.lim.CacheSalt != "" && !p.ep.Free() {
 		added += `"cache_salt":` + string(appendQuoted(nil, p.lim.CacheSalt)) + `,`
 	}
+	if p.lim.Served != nil {
+		if name := p.lim.Served(p.out.Model); name != "" && name != p.out.Model {
+			p.edits = append(p.edits, edit{p.modelAt.start, p.modelAt.end, string(appendQuoted(nil, name))})
+		}
+	}
 	if added != "" {
 		p.edits = append(p.edits, edit{start: p.brace, end: p.brace, with: added})
 	}

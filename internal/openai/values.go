@@ -18,6 +18,7 @@ func (p *parser) model() error {
 		}
 		return err
 	}
+	start := p.pos
 	raw, _, escaped, err := p.str()
 	if err != nil {
 		return err
@@ -25,7 +26,7 @@ func (p *parser) model() error {
 	if escaped {
 		raw = unescape(raw)
 	}
-	p.out.Model = string(raw)
+	p.out.Model, p.modelAt = string(raw), span{start, p.pos}
 	return nil
 }
 

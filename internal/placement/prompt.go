@@ -92,6 +92,9 @@ func (p *Prompt) End() {
 	p.n = 0
 }
 
+// Full says that no more of the prompt is looked at.
+func (p *Prompt) Full() bool { return len(p.blocks) == longestPrompt }
+
 func (p *Prompt) block(b []byte) {
 	p.last = mix(p.last, maphash.Bytes(p.seed, b))
 	p.bytes += uint32(len(b)) //nolint:gosec // at most longestPrompt × blockBytes
