@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"tollgate/internal/admission"
+	"tollgate/internal/alias"
 	"tollgate/internal/apikey"
 	"tollgate/internal/engine"
 	"tollgate/internal/ledger"
@@ -36,7 +37,7 @@ type Host interface {
 	Call(ctx context.Context, method, path string, body []byte) (status int, answer []byte, err error)
 }
 
-// Options are what the API serves. All must be set but Hosts.
+// Options are what the API serves. All must be set but Hosts and Aliases.
 type Options struct {
 	Gate   *admission.Gate
 	Keys   *apikey.Keyring
@@ -46,8 +47,10 @@ type Options struct {
 	// Recording reports, from memory, whether the ledger can be written.
 	Recording func() bool
 	Engines   *engine.Pool
-	Metrics   http.Handler
-	Hosts     []Host
+	// Aliases are the names of the configuration; nil: none.
+	Aliases *alias.Table
+	Metrics http.Handler
+	Hosts   []Host
 	// LogDir is cleaned and counted here when no launcher answers.
 	LogDir string
 	Log    hclog.Logger

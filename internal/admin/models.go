@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"tollgate/internal/admission"
+	"tollgate/internal/alias"
+	"tollgate/internal/apikey"
 	"tollgate/internal/openai"
 	"tollgate/internal/route"
 )
@@ -26,14 +28,75 @@ func root(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"service": "tollgate"})
 }
 
-// allowed are the models that the key of the request may use; false where the key
-// has gone since the check.
-func (a *API) allowed(r *http.Request) ([]openai.Model, bool) {
+// offer are the models that a key may ask for by their names: those of the engines
+// and those that the configuration names.
+type offer struct {
+	api    *API
+	key    *apikey.Key
+	listed map[string]openai.Model // of the engines
+	models []openai.Model          // what the key may use
+}
+
+func (o *offer) serves(name string) bool {
+	_, ok := o.listed[name]
+	return ok
+}
+
+// offer is that of the key of the request; false where the key has gone since the
+// check.
+func (a *API) offer(r *http.Request) (*offer, bool) {
 	key, ok := a.o.Keys.Current().ByID(r.Header.Get(route.KeyHeader))
 	if !ok {
 		return nil, false
 	}
-	return slices.DeleteFunc(a.o.Engines.Models(), func(m openai.Model) bool { return !key.Allows(m.ID) }), true
+	models := a.o.Engines.Models()
+	o := &offer{api: a, key: key, listed: make(map[string]openai.Model, len(models))}
+	names := make([]string, len(models))
+	for i, m := range models {
+		names[i], o.listed[m.ID] = m.ID, m
+	}
+	for _, name := range a.o.Aliases.Offer(names, key.Models, key) {
+		o.models = append(o.models, o.named(name))
+	}
+	return o, true
+}
+
+// named is the model of a name that an engine lists or an alias answers to.
+func (o *offer) named(name string) openai.Model {
+	a, ok := o.api.o.Aliases.Find(name, o.serves)
+	if !ok {
+		return o.listed[name]
+	}
+	var behind []openai.Model
+	for _, target := range a.Targets {
+		if m, ok := o.listed[target.Model]; ok {
+			behind = append(behind, m)
+		}
+	}
+	return openai.AliasModel(name, behind)
+}
+
+// find is the model that a request for a name would get; false where the key may
+// not use it.
+func (o *offer) find(name string) (openai.Model, bool) {
+	if i := slices.IndexFunc(o.models, func(m openai.Model) bool { return m.ID == name }); i >= 0 {
+		return o.models[i], true
+	}
+	if _, ok := o.api.o.Aliases.Find(name, o.serves); !ok || !o.api.o.Aliases.Allowed(name, o.key, o.serves) {
+		return openai.Model{}, false
+	}
+	return o.named(name), true
+}
+
+// unknown refuses a name.
+func (o *offer) unknown(name string) *admission.DenialError {
+	names := make([]string, len(o.models))
+	for i, m := range o.models {
+		names[i] = m.ID
+	}
+	d := admission.Deny(admission.ModelUnknown)
+	d.Param, d.Model, d.Nearest = "model", name, alias.Nearest(name, names)
+	return d
 }
 
 // anthropic reports a client that expects Anthropic's shapes.
@@ -49,15 +112,15 @@ func shape(r *http.Request) openai.Endpoint {
 
 // models answers /v1/models.
 func (a *API) models(w http.ResponseWriter, r *http.Request) {
-	models, ok := a.allowed(r)
+	o, ok := a.offer(r)
 	switch {
 	case !ok:
 		refuse(w, r, admission.Deny(admission.InvalidKey))
 	case anthropic(r):
-		page, more := pageOf(models, r.URL.Query())
+		page, more := pageOf(o.models, r.URL.Query())
 		writeBytes(w, http.StatusOK, openai.AnthropicModelList(page, more))
 	default:
-		writeBytes(w, http.StatusOK, openai.ModelList(models))
+		writeBytes(w, http.StatusOK, openai.ModelList(o.models))
 	}
 }
 
@@ -81,20 +144,20 @@ func pageOf(models []openai.Model, q url.Values) (page []openai.Model, more bool
 // model answers /v1/models/{id}. The id is all that follows, with its slashes
 // escaped or not.
 func (a *API) model(w http.ResponseWriter, r *http.Request) {
-	models, ok := a.allowed(r)
+	o, ok := a.offer(r)
 	if !ok {
 		refuse(w, r, admission.Deny(admission.InvalidKey))
 		return
 	}
 	id, err := url.PathUnescape(strings.TrimPrefix(r.URL.EscapedPath(), route.Models+"/"))
-	i := slices.IndexFunc(models, func(m openai.Model) bool { return err == nil && m.ID == id })
+	m, ok := o.find(id)
 	switch {
-	case i < 0:
-		refuse(w, r, admission.Deny(admission.ModelUnknown))
+	case err != nil || !ok:
+		refuse(w, r, o.unknown(id))
 	case anthropic(r):
-		writeBytes(w, http.StatusOK, openai.AnthropicModel(models[i]))
+		writeBytes(w, http.StatusOK, openai.AnthropicModel(m))
 	default:
-		writeBytes(w, http.StatusOK, models[i].Card)
+		writeBytes(w, http.StatusOK, m.Card)
 	}
 }
 

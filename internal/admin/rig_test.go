@@ -16,6 +16,7 @@ import (
 
 	"tollgate/internal/admin"
 	"tollgate/internal/admission"
+	"tollgate/internal/alias"
 	"tollgate/internal/apikey"
 	"tollgate/internal/engine"
 	"tollgate/internal/ledger"
@@ -65,12 +66,17 @@ func newRig(t *testing.T, hosts ...admin.Host) *rig {
 		Metrics: admission.NewMetrics(reg, reg), Caps: unlimited(),
 	})
 	r.api = admin.New(admin.Options{
-		Gate: gate, Keys: r.keys, Limits: limits, Caps: unlimited(), Ledger: r.ledger, Engines: engines,
+		Gate: gate, Keys: r.keys, Limits: limits, Caps: unlimited(), Ledger: r.ledger, Engines: engines, Aliases: aliases,
 		Recording: func() bool { return r.recording }, Metrics: http.NotFoundHandler(), Hosts: hosts,
 		LogDir: filepath.Join(dir, "logs"), Log: hclog.NewNullLogger(),
 	})
 	return r
 }
+
+var aliases = alias.New([]alias.Alias{
+	{Name: "chat", Targets: []alias.Target{{Model: "tiny", Weight: 1}, {Model: "away", Weight: 1}}},
+	{Name: "claude-*", Targets: []alias.Target{{Model: "away", Weight: 1}}},
+})
 
 func unlimited() limit.Caps {
 	return limit.Caps{

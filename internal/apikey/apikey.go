@@ -92,8 +92,11 @@ type Key struct {
 // Admin reports whether the key opens /admin.
 func (k *Key) Admin() bool { return k.User == AdminUser }
 
-// Allows reports whether the key may use the model.
-func (k *Key) Allows(model string) bool { return k.Models == nil || slices.Contains(k.Models, model) }
+// Allows reports whether the key may use one of the names. With an alias it may use
+// what stands behind it, through the alias.
+func (k *Key) Allows(names ...string) bool {
+	return k.Models == nil || slices.ContainsFunc(names, func(n string) bool { return slices.Contains(k.Models, n) })
+}
 
 // Caps are the limits of this key at t, given the global per-key ones.
 func (k *Key) Caps(global limit.Caps, t time.Time) limit.Caps {

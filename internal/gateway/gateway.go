@@ -23,6 +23,7 @@ import (
 	"tollgate/extproc"
 	"tollgate/internal/admin"
 	"tollgate/internal/admission"
+	"tollgate/internal/alias"
 	"tollgate/internal/apikey"
 	"tollgate/internal/audit"
 	"tollgate/internal/config"
@@ -63,6 +64,7 @@ type Gateway struct {
 	limits  limit.Store
 	engines *engine.Pool
 	placer  *placement.Placer
+	names   *alias.Table
 	gate    *admission.Gate
 	check   *extauthz.Server
 	proc    *extproc.Server
@@ -82,7 +84,7 @@ type Gateway struct {
 // broken file is found before anything runs. What it opened is closed again
 // when it fails.
 func New(ctx context.Context, o Options) (_ *Gateway, err error) {
-	g := &Gateway{cfg: o.Config, log: o.Log.Named("gateway"), reload: o.Reload, health: health.NewServer()}
+	g := &Gateway{cfg: o.Config, names: alias.New(o.Config.Aliases()), log: o.Log.Named("gateway"), reload: o.Reload, health: health.NewServer()}
 	defer func() {
 		if err != nil {
 			g.close()
@@ -306,7 +308,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	hosts := g.hosts()
 	own.MustRegister(admin.NewChildren(hosts, o.LostLines))
 	g.api = admin.New(admin.Options{
-		Gate: g.gate, Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: g.ledger, Recording: g.writes.OK, Engines: g.engines,
+		Gate: g.gate, Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: g.ledger, Recording: g.writes.OK, Engines: g.engines, Aliases: g.names,
 		Metrics: g.metrics, Hosts: hosts, LogDir: g.cfg.Log.Dir, Log: log.Named("admin"),
 	})
 }

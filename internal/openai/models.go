@@ -111,6 +111,29 @@ func ModelNames(body []byte) ([]Model, error) {
 	return models, nil
 }
 
+// AliasModel is a name that leads to other models, of which those that are known
+// are given: its context is that of the smallest.
+func AliasModel(name string, behind []Model) Model {
+	m := Model{ID: name}
+	for _, b := range behind {
+		if b.MaxLen > 0 && (m.MaxLen == 0 || b.MaxLen < m.MaxLen) {
+			m.MaxLen = b.MaxLen
+		}
+		m.Created = max(m.Created, b.Created)
+	}
+	card := appendQuoted([]byte(`{"id":`), name)
+	card = strconv.AppendInt(append(card, `,"object":"model","created":`...), m.Created, 10)
+	card = appendQuoted(append(card, `,"owned_by":"tollgate","root":`...), name)
+	card = append(card, `,"parent":null,"max_model_len":`...)
+	if m.MaxLen > 0 {
+		card = strconv.AppendInt(card, m.MaxLen, 10)
+	} else {
+		card = append(card, "null"...)
+	}
+	m.Card = append(card, '}')
+	return m
+}
+
 // ModelList is the answer of /v1/models, in OpenAI's shape.
 func ModelList(models []Model) []byte {
 	b := []byte(`{"object":"list","data":[`)
