@@ -43,6 +43,7 @@ type head struct {
 	retryAfter bool
 
 	leaseID string // of the ticket
+	meter   string // the instance of the meter inside Envoy that has the request, "" for none
 	details string // response.code_details: who wrote the answer
 	engine  string // upstream.address
 }
@@ -91,14 +92,23 @@ func (in *inbound) decodeHead(raw []byte) error {
 		case inRequestTrailers, inResponseTrailers:
 			in.field = f.Num
 		case inMetadata:
-			t, err := ticket.Decode(f.Bytes)
-			in.head.leaseID = t.LeaseID
-			return err
+			return in.metadata(f.Bytes)
 		case inAttributes:
 			return in.attributes(f.Bytes)
 		}
 		return nil
 	})
+}
+
+// metadata reads the ticket, and which meter has the request.
+func (in *inbound) metadata(raw []byte) error {
+	t, err := ticket.Decode(raw)
+	if err != nil {
+		return err
+	}
+	in.head.leaseID = t.LeaseID
+	in.head.meter, err = meterOf(raw)
+	return err
 }
 
 // headers reads an HttpHeaders.

@@ -20,6 +20,7 @@ func generated(m *extprocv3.ProcessingRequest) inbound {
 	f := m.GetAttributes()[filter].GetFields()
 	about := head{
 		leaseID: m.GetMetadataContext().GetFilterMetadata()[ticket.Namespace].GetFields()["lease"].GetStringValue(),
+		meter:   m.GetMetadataContext().GetFilterMetadata()[meterSaid].GetFields()[meterInstance].GetStringValue(),
 		details: f["response.code_details"].GetStringValue(), engine: f["upstream.address"].GetStringValue(),
 	}
 	headers := func(field int, h *extprocv3.HttpHeaders) {
@@ -82,6 +83,7 @@ func decoded(raw []byte) (inbound, error) {
 
 func messages() []*extprocv3.ProcessingRequest {
 	about := &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
+		meterSaid:        {Fields: map[string]*structpb.Value{meterInstance: structpb.NewStringValue("2a02-18eb6b1e"), "more": structpb.NewStringValue("no")}},
 		"other":          {Fields: map[string]*structpb.Value{"lease": structpb.NewStringValue("no")}},
 		ticket.Namespace: {Fields: map[string]*structpb.Value{"lease": structpb.NewStringValue("0123456789abcdef"), "key": structpb.NewStringValue("key")}},
 	}}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"tollgate/internal/openai"
 	"tollgate/internal/rpc"
@@ -28,6 +29,14 @@ func encoded(t *testing.T, out *outbound) *extprocv3.ProcessingResponse {
 		t.Fatal(err)
 	}
 	return m
+}
+
+func texts(pairs ...string) *structpb.Value {
+	s := &structpb.Struct{Fields: map[string]*structpb.Value{}}
+	for i := 0; i < len(pairs); i += 2 {
+		s.Fields[pairs[i]] = structpb.NewStringValue(pairs[i+1])
+	}
+	return structpb.NewStructValue(s)
 }
 
 func setting(name, value string) *corev3.HeaderValueOption {
@@ -71,6 +80,12 @@ func TestAnswersAreWhatTheGeneratedCodeReads(t *testing.T) {
 				BodyMutation: &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: bytes.Repeat([]byte("p"), 70000)}},
 			}}},
 		}},
+		"metadata": {
+			&outbound{prepared: appendMetadata(appendMetadata(nil, "one", field{"a", "b"}, field{"c", ""}), "two", field{"d", "e"})},
+			&extprocv3.ProcessingResponse{DynamicMetadata: &structpb.Struct{Fields: map[string]*structpb.Value{
+				"one": texts("a", "b", "c", ""), "two": texts("d", "e"),
+			}}},
+		},
 	} {
 		if diff := cmp.Diff(c.want, encoded(t, c.got), protocmp.Transform()); diff != "" {
 			t.Errorf("%s (-want +got)\n%s", name, diff)

@@ -164,6 +164,9 @@ func (x *exchange) requestHeaders(ctx context.Context, h *head, end bool) (*outb
 		return x.refuseSelf(badBody(noBody, "")), nil
 	}
 	x.body.announced, x.wantsBody = h.contentLength, true
+	if h.meter != "" {
+		return keepFromMeter, nil
+	}
 	return wantRequestBody, nil
 }
 

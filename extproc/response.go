@@ -5,6 +5,7 @@ import (
 	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"tollgate/internal/admission"
 	"tollgate/internal/envoycode"
@@ -22,13 +23,22 @@ var (
 	// Nothing is asked of the answer's body yet: chosen here, Envoy would drop
 	// content-length even from errors.
 	wantRequestBody = prepare(&extprocv3.ProcessingResponse{
-		Response: &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{
-			Response: &extprocv3.CommonResponse{HeaderMutation: &extprocv3.HeaderMutation{RemoveHeaders: []string{"content-length"}}},
-		}},
+		Response: wantRequestBodyOf,
 		ModeOverride: &filterv3.ProcessingMode{
 			RequestBodyMode:    filterv3.ProcessingMode_STREAMED,
 			ResponseHeaderMode: filterv3.ProcessingMode_SEND,
 		},
+	})
+	// keepFromMeter is wantRequestBody for a request that a meter inside Envoy has
+	// registered: the answer is metered here, to its last byte.
+	keepFromMeter = prepare(&extprocv3.ProcessingResponse{
+		Response: wantRequestBodyOf,
+		ModeOverride: &filterv3.ProcessingMode{
+			RequestBodyMode:     filterv3.ProcessingMode_STREAMED,
+			ResponseHeaderMode:  filterv3.ProcessingMode_SEND,
+			ResponseTrailerMode: filterv3.ProcessingMode_SEND,
+		},
+		DynamicMetadata: planFor(extprocHas),
 	})
 	// requestPieceHeld takes a piece of the request's body away from Envoy.
 	requestPieceHeld = prepare(&extprocv3.ProcessingResponse{
@@ -54,6 +64,16 @@ var (
 		Response: &extprocv3.ProcessingResponse_ResponseTrailers{ResponseTrailers: &extprocv3.TrailersResponse{}},
 	})
 )
+
+var wantRequestBodyOf = &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{
+	Response: &extprocv3.CommonResponse{HeaderMutation: &extprocv3.HeaderMutation{RemoveHeaders: []string{"content-length"}}},
+}}
+
+// planFor tells the meter what to do.
+func planFor(plan string) *structpb.Struct {
+	inner := &structpb.Struct{Fields: map[string]*structpb.Value{"plan": structpb.NewStringValue(plan)}}
+	return &structpb.Struct{Fields: map[string]*structpb.Value{meterTold: structpb.NewStructValue(inner)}}
+}
 
 // The ways to see an answer's body, as encoded ProcessingModes.
 var (
