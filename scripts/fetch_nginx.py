@@ -11,16 +11,13 @@ one is taken. Where the machine has no package lists, lists are fetched into
 """
 
 import os
-import pathlib
-import re
 import shutil
 import subprocess
 import sys
-import tempfile
 
 sys.dont_write_bytecode = True  # no __pycache__ beside the scripts
-import fetch_envoy  # noqa: E402
-from fetch_envoy import Failure, say  # noqa: E402
+import fetching  # noqa: E402
+from fetching import Failure, say  # noqa: E402
 
 OLDEST = (1, 18)
 # Debian 12. The rest of what nginx depends on is of no use to a test.
@@ -31,7 +28,7 @@ PINNED = {
     "zlib1g": "1:1.2.13.dfsg-1",
     "libcrypt1": "1:4.4.33-2",
 }
-CACHE = fetch_envoy.ROOT / ".cache" / "nginx"
+CACHE = fetching.CACHE / "nginx"
 # Beside the program, so that it finds its libraries wherever the folder lies.
 WRAPPER = """#!/bin/sh
 here=$(dirname "$(readlink -f "$0")")
@@ -40,25 +37,12 @@ LD_LIBRARY_PATH=$(echo "$here"/root/usr/lib/*-linux-gnu):$(echo "$here"/root/lib
 
 
 def version_of(binary):
-    """The version a program reports, as a tuple of numbers; empty when it is no nginx."""
-    try:
-        out = subprocess.run([str(binary), "-v"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", out.decode("utf-8", "replace"))
-    return tuple(int(n) for n in found.groups()) if found else ()
+    return fetching.version_of(binary, r"nginx/(\d+)\.(\d+)\.(\d+)", "-v")
 
 
 def installed():
-    """An nginx that is already on this machine, or None."""
-    named = os.environ.get("NGINX_BIN", "")
-    if named:
-        found = shutil.which(named)
-        if not found or version_of(found)[:2] < OLDEST:
-            raise Failure(f"NGINX_BIN names {named}, which is not an nginx of version 1.18 or later")
-        return found
-    found = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
-    return found if found and version_of(found)[:2] >= OLDEST else None
+    path = os.environ.get("PATH", "") + ":/usr/sbin"
+    return fetching.installed("NGINX_BIN", ["nginx"], lambda found: version_of(found)[:2] >= OLDEST, "an nginx of version 1.18 or later", path)
 
 
 def apt(options, arguments, folder):
@@ -101,9 +85,7 @@ def fetched():
     program = target / "nginx"
     if version_of(program)[:2] >= OLDEST:
         return str(program)
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=str(CACHE), prefix="fetch-") as name:
-        folder = pathlib.Path(name)
+    with fetching.workplace(CACHE) as folder:
         download(folder)
         ready = folder / "ready"
         (ready / "root").mkdir(parents=True)
@@ -114,19 +96,9 @@ def fetched():
         wrapper.chmod(0o755)
         if version_of(wrapper)[:2] < OLDEST:
             raise Failure("the fetched nginx does not run on this machine: name another in NGINX_BIN")
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(ready, target)
+        fetching.place(ready, target)
     return str(program)
 
 
-def main():
-    try:
-        print(installed() or fetched())
-    except (Failure, OSError, subprocess.SubprocessError) as err:
-        say(f"fetch nginx: {err}")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fetching.main("fetch nginx", lambda: installed() or fetched()))

@@ -11,43 +11,24 @@ Go's module cache. Progress goes to stderr, the path alone to stdout.
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 
 sys.dont_write_bytecode = True  # no __pycache__ beside the scripts
-import fetch_envoy  # noqa: E402
-from fetch_envoy import Failure, say  # noqa: E402
+import fetching  # noqa: E402
+from fetching import Failure, say  # noqa: E402
 
 MODULE = pathlib.Path(__file__).resolve().parent / "promtool"
 PACKAGE = "github.com/prometheus/prometheus"
 OLDEST = (2, 42)
-CACHE = fetch_envoy.ROOT / ".cache" / "promtool"
-
-
-def version_of(binary):
-    """The version that a promtool reports, as a tuple of numbers; empty when there is none."""
-    try:
-        out = subprocess.run(
-            [str(binary), "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=True
-        ).stdout.decode("utf-8", "replace")
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    found = re.search(r"promtool, version (\d+)\.(\d+)\.(\d+)", out)
-    return tuple(int(n) for n in found.groups()) if found else ()
+CACHE = fetching.CACHE / "promtool"
 
 
 def installed():
-    """A promtool that is already on this machine, or None."""
-    named = os.environ.get("PROMTOOL_BIN", "")
-    if named:
-        found = shutil.which(named)
-        if not found:
-            raise Failure(f"PROMTOOL_BIN names {named}, which is not an executable file")
-        return found
-    found = shutil.which("promtool")
-    return found if found and version_of(found)[:2] >= OLDEST else None
+    def fits(found):
+        return fetching.version_of(found, r"promtool, version (\d+)\.(\d+)\.(\d+)")[:2] >= OLDEST
+
+    return fetching.installed("PROMTOOL_BIN", ["promtool"], fits, "a promtool of version 2.42 or later")
 
 
 def pinned():
@@ -63,10 +44,9 @@ def built():
     target = CACHE / pinned() / "promtool"
     if os.access(target, os.X_OK):
         return str(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
     say(f"building promtool {pinned()} for the tests of the alert rules, once")
-    with tempfile.TemporaryDirectory(dir=str(CACHE), prefix="build-") as name:
-        binary = pathlib.Path(name) / "promtool"
+    with fetching.workplace(target.parent) as folder:
+        binary = folder / "promtool"
         command = [
             "go", "build", "-mod=readonly", "-trimpath", "-tags", "remove_all_sd", "-ldflags", "-s -w",
             "-o", str(binary), f"{PACKAGE}/cmd/promtool",
@@ -80,14 +60,5 @@ def built():
     return str(target)
 
 
-def main():
-    try:
-        print(installed() or built())
-    except (Failure, OSError, subprocess.SubprocessError) as err:
-        say(f"fetch promtool: {err}")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fetching.main("fetch promtool", lambda: installed() or built()))

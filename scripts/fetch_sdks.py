@@ -11,16 +11,15 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import tempfile
 
 sys.dont_write_bytecode = True  # no __pycache__ beside the scripts
-import fetch_envoy  # noqa: E402
+import fetching  # noqa: E402
 from fetch_clients import bundled_node, bundled_npm  # noqa: E402
-from fetch_envoy import Failure, say  # noqa: E402
+from fetching import Failure, say  # noqa: E402
 
 LOCKED = pathlib.Path(__file__).resolve().parent / "sdks"
 FILES = ("package.json", "package-lock.json")
-CACHE = fetch_envoy.ROOT / ".cache" / "sdks"
+CACHE = fetching.CACHE / "sdks"
 
 
 def fresh(home):
@@ -38,9 +37,8 @@ def fetched():
         return str(home)
     node = bundled_node() / "bin" / "node"
     say("fetching the SDKs for Node (about 15 MB), once")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=str(CACHE), prefix="fetch-") as name:
-        folder = pathlib.Path(name) / "node"
+    with fetching.workplace(CACHE) as work:
+        folder = work / "node"
         folder.mkdir()
         for file in FILES:
             shutil.copyfile(LOCKED / file, folder / file)
@@ -49,19 +47,9 @@ def fetched():
         command = [*bundled_npm(), "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"]
         if subprocess.run(command, stdout=subprocess.DEVNULL, cwd=str(folder), env=env).returncode != 0:
             raise Failure("npm could not fetch the SDKs (see above). Behind a proxy or a mirror set npm's own options")
-        shutil.rmtree(home, ignore_errors=True)
-        os.replace(folder, home)
+        fetching.place(folder, home)
     return str(home)
 
 
-def main():
-    try:
-        print(fetched())
-    except (Failure, OSError, KeyError) as err:
-        say(f"fetch sdks: {err}")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fetching.main("fetch sdks", fetched))
