@@ -39,6 +39,40 @@ func (m *Memory) Adopt(_ context.Context, leaseID, keyID string, caps Caps, rese
 	return nil
 }
 
+// ClaimForeign implements [Store.ClaimForeign].
+func (m *Memory) ClaimForeign(_ context.Context, ask Ask) error {
+	now := m.lock()
+	defer m.unlock(now)
+	if m.closed {
+		return ErrUnavailable
+	}
+	l := m.leases[ask.LeaseID]
+	switch {
+	case l == nil:
+		l = m.enlist(ask.LeaseID, ask.KeyID, now)
+		if ask.Slot {
+			m.take(l, 1, 1)
+		}
+	case l.claimed || l.account.id != ask.KeyID:
+		return ErrLease
+	}
+	l.claimed = true
+	m.provisional.remove(&l.waiting)
+	return nil
+}
+
+// Lapse implements [Store.Lapse].
+func (m *Memory) Lapse(_ context.Context, leaseID string, f Final) (bool, error) {
+	now := m.lock()
+	defer m.unlock(now)
+	l := m.leases[leaseID]
+	if l == nil || l.claimed {
+		return false, nil
+	}
+	m.settle(l, f, now)
+	return true, nil
+}
+
 // enlist makes a lease that holds nothing yet.
 func (m *Memory) enlist(leaseID, keyID string, now instant) *lease {
 	a := m.open(keyID, now)

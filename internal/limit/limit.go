@@ -262,6 +262,15 @@ type Store interface {
 	// is [ProvisionalLife] old is gone and has given back everything, its request
 	// too; it counts in [Totals.Expired].
 	Claim(ctx context.Context, leaseID string) error
+	// ClaimForeign is Claim for a ticket that another process has issued after it
+	// acquired ask. A lease that the store does not know is made, whatever the limits
+	// are: the other process has asked and counted its request, and could not tell.
+	// The caller must know that the ticket is genuine and not older than
+	// [ProvisionalLife]. [ErrLease] when the lease is claimed; [ErrUnavailable].
+	ClaimForeign(ctx context.Context, ask Ask) error
+	// Lapse ends a lease that nobody has claimed, in whatever process, as Release
+	// would. False: it is claimed, or there is none; then nothing has changed.
+	Lapse(ctx context.Context, leaseID string, f Final) (bool, error)
 	// Reserve adds a reservation to a live lease, all of it or nothing: its slots,
 	// its tokens by the rule used + reserved + min(tokens, limit) ≤ limit for the
 	// window, and what it holds of the quota, which is never more than is left of

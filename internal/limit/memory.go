@@ -196,6 +196,12 @@ func (m *Memory) Release(_ context.Context, leaseID string, f Final) (bool, erro
 	if l == nil {
 		return false, nil
 	}
+	m.settle(l, f, now)
+	return true, nil
+}
+
+// settle ends a lease with its final use.
+func (m *Memory) settle(l *lease, f Final, now instant) {
 	switch total := bounded(f.Total); {
 	case total > l.total:
 		m.reserved -= l.grow(total-l.total, f.QuotaPeriod, now)
@@ -203,7 +209,6 @@ func (m *Memory) Release(_ context.Context, leaseID string, f Final) (bool, erro
 		l.shrink(l.total-total, now)
 	}
 	m.end(l, f.GiveBackRequest, now)
-	return true, nil
 }
 
 // Renew implements [Store.Renew]; leases in memory live without it.

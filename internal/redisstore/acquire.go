@@ -52,23 +52,7 @@ func (s *Store) Acquire(ctx context.Context, ask limit.Ask) (limit.Decision, err
 // Claim implements [limit.Store].
 func (s *Store) Claim(ctx context.Context, leaseID string) error {
 	return s.do(ctx, "claim lease", func(ctx context.Context) error {
-		r, err := s.conn.call(ctx, s.conn.scripts.claim, leaseID)
-		switch {
-		case err != nil:
-			return err
-		case r.verdict == "lease":
-			return limit.ErrLease
-		case r.verdict != "ok":
-			return unexpected(r.verdict)
-		}
-		l, err := described(leaseID, r)
-		if err != nil {
-			return err
-		}
-		claimed := *l // from here on the journal may change l
-		s.journal.claimed(leaseID, l, true)
-		s.local.copyClaim(ctx, &claimed)
-		return nil
+		return s.claimShared(ctx, leaseID, leaseID)
 	}, func() error {
 		if err := s.local.memory.Claim(ctx, leaseID); err != nil {
 			return err
@@ -76,6 +60,47 @@ func (s *Store) Claim(ctx context.Context, leaseID string) error {
 		s.journal.claimed(leaseID, nil, false)
 		return nil
 	})
+}
+
+// ClaimForeign implements [limit.Store].
+func (s *Store) ClaimForeign(ctx context.Context, ask limit.Ask) error {
+	slots := int64(0)
+	if ask.Slot {
+		slots = 1
+	}
+	return s.do(ctx, "claim lease of another replica", func(ctx context.Context) error {
+		return s.claimShared(ctx, ask.LeaseID, ask.LeaseID, ask.KeyID, number(slots))
+	}, func() error {
+		if err := s.local.memory.ClaimForeign(ctx, ask); err != nil {
+			return err
+		}
+		// Redis may hold it, from the replica that acquired it. That one counted
+		// its request, and gives it back when it sees no claim.
+		l := newLease(ask.LeaseID, ask.KeyID, confirmedProvisional)
+		l.slots, l.wide = slots, slots
+		s.journal.claimed(ask.LeaseID, l, false)
+		return nil
+	})
+}
+
+func (s *Store) claimShared(ctx context.Context, leaseID string, args ...string) error {
+	r, err := s.conn.call(ctx, s.conn.scripts.claim, args...)
+	switch {
+	case err != nil:
+		return err
+	case r.verdict == "lease":
+		return limit.ErrLease
+	case r.verdict != "ok":
+		return unexpected(r.verdict)
+	}
+	l, err := described(leaseID, r)
+	if err != nil {
+		return err
+	}
+	claimed := *l // from here on the journal may change l
+	s.journal.claimed(leaseID, l, true)
+	s.local.copyClaim(ctx, &claimed)
+	return nil
 }
 
 // described reads what claim.lua says of a lease, for a replica that did not

@@ -81,35 +81,69 @@ func (s *Store) spendShared(ctx context.Context, batch []limit.Spend) error {
 
 // Release implements [limit.Store].
 func (s *Store) Release(ctx context.Context, leaseID string, f limit.Final) (bool, error) {
-	released, used := false, int64(-1)
+	released := false
 	s.journal.releasing(leaseID)
-	key, _ := s.journal.keyOf(leaseID)
-	err := s.do(ctx, "release lease", func(ctx context.Context) error {
-		r, err := s.conn.call(ctx, s.conn.scripts.release, leaseID, number(bounded(f.Total)), f.QuotaPeriod, flag(f.GiveBackRequest))
-		if err != nil {
-			return err
+	err := s.do(ctx, "release lease", func(ctx context.Context) (err error) {
+		released, err = s.releaseShared(ctx, leaseID, f, false)
+		if err == nil { // gone there or not, it ends here
+			s.endHere(ctx, leaseID, f, true)
 		}
-		switch r.verdict {
-		case "ok":
-			v, err := r.integers(1)
-			if err != nil {
-				return err
-			}
-			released, used = true, v[0]
-		case "gone":
-		default:
-			return unexpected(r.verdict)
-		}
-		s.journal.released(leaseID, f, true)
-		s.journal.learn(key, f.QuotaPeriod, used) // after our own count of it, which it has in it
-		s.local.release(ctx, leaseID, f)
-		return nil
+		return err
 	}, func() error {
-		released = s.journal.released(leaseID, f, false)
-		s.local.release(ctx, leaseID, f)
+		released = s.endHere(ctx, leaseID, f, false)
 		return nil
 	})
 	return released, err
+}
+
+// Lapse implements [limit.Store]. A lease that another replica has claimed is left
+// to it; here it expires by itself.
+func (s *Store) Lapse(ctx context.Context, leaseID string, f limit.Final) (bool, error) {
+	lapsed := false
+	err := s.do(ctx, "lapse lease", func(ctx context.Context) (err error) {
+		if lapsed, err = s.releaseShared(ctx, leaseID, f, true); lapsed {
+			s.endHere(ctx, leaseID, f, true)
+		}
+		return err
+	}, func() error {
+		own := f
+		own.QuotaPeriod = s.local.period(f.QuotaPeriod)
+		if lapsed, _ = s.local.memory.Lapse(ctx, leaseID, own); lapsed { // never fails
+			s.journal.released(leaseID, f, false)
+		}
+		return nil
+	})
+	return lapsed, err
+}
+
+// releaseShared releases a lease in Redis; with unclaimed only one that nobody has
+// claimed. It reports whether it did.
+func (s *Store) releaseShared(ctx context.Context, leaseID string, f limit.Final, unclaimed bool) (bool, error) {
+	key, _ := s.journal.keyOf(leaseID)
+	r, err := s.conn.call(ctx, s.conn.scripts.release,
+		leaseID, number(bounded(f.Total)), f.QuotaPeriod, flag(f.GiveBackRequest), flag(unclaimed))
+	switch {
+	case err != nil:
+		return false, err
+	case r.verdict == "gone":
+		return false, nil
+	case r.verdict != "ok":
+		return false, unexpected(r.verdict)
+	}
+	v, err := r.integers(1)
+	if err != nil {
+		return false, err
+	}
+	s.journal.released(leaseID, f, true)
+	s.journal.learn(key, f.QuotaPeriod, v[0]) // after our own count of it, which it has in it
+	return true, nil
+}
+
+// endHere ends a lease in this replica and reports whether there was one.
+func (s *Store) endHere(ctx context.Context, leaseID string, f limit.Final, confirmed bool) bool {
+	ended := s.journal.released(leaseID, f, confirmed)
+	s.local.release(ctx, leaseID, f)
+	return ended
 }
 
 // Renew implements [limit.Store]. It may be called as often as one likes with

@@ -45,6 +45,7 @@ func Limits(
 		{"holds", holdRules},
 		{"decisions", decisionRules},
 		{"adopted leases", adoptRules},
+		{"tickets of other processes", foreignRules},
 		{"at large", []limitsRule{{"histories are linearizable", checkHistories}}},
 	}
 	run := func(t *testing.T, body func(t *testing.T)) { t.Helper(); body(t) }

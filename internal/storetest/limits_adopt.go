@@ -126,6 +126,75 @@ var adoptRules = []limitsRule{
 	}},
 }
 
+var foreignRules = []limitsRule{
+	{"the ticket of another process is claimed once", func(r *limitsRig) {
+		full := caps(func(c *limit.Caps) { c.Global = 1 })
+		r.admit("k", full)
+		for range 2 { // one that is unknown, and one that is waiting
+			ask := limit.Ask{LeaseID: r.newID(), KeyID: "k", Caps: full, Slot: true, Tokens: true}
+			r.claimForeign(ask)
+			for name, err := range map[string]error{
+				"ClaimForeign": r.store.ClaimForeign(r.ctx, ask), "Claim": r.store.Claim(r.ctx, ask.LeaseID),
+			} {
+				if !errors.Is(err, limit.ErrLease) {
+					r.t.Errorf("%s again: got %v, want ErrLease", name, err)
+				}
+			}
+		}
+		waiting := r.provisional("k", unlimited())
+		r.claimForeign(limit.Ask{LeaseID: waiting, KeyID: "k", Slot: true})
+		v := r.view("k")
+		r.equal("slots", v.Slots, 4)
+		r.equal("requests: those that came here", v.RequestsWindow, 2)
+		r.pass(2 * limit.ProvisionalLife)
+		r.equal("leases that live", r.view("k").Leases, 4)
+	}},
+	{"what was claimed from elsewhere reserves, spends and ends", func(r *limitsRig) {
+		c := tokenCaps(100)
+		ask := limit.Ask{LeaseID: r.newID(), KeyID: "k", Caps: c, Slot: true, Tokens: true}
+		r.claimForeign(ask)
+		r.reserve(ask.LeaseID, c, 60, limit.Admitted)
+		r.spend(ask.LeaseID, 20)
+		r.equal("reserved", r.view("k").Reserved, 40)
+		r.release(ask.LeaseID, 30)
+		v := r.view("k")
+		r.equal("tokens", v.TokensWindow, 30)
+		r.equal("left over", v.Slots+v.Leases+v.Reserved+r.totals().Slots, 0)
+	}},
+	{"a ticket of one key opens no lease of another", func(r *limitsRig) {
+		id := r.provisional("k", unlimited())
+		if err := r.store.ClaimForeign(r.ctx, limit.Ask{LeaseID: id, KeyID: "other"}); !errors.Is(err, limit.ErrLease) {
+			r.t.Errorf("ClaimForeign: got %v, want ErrLease", err)
+		}
+		r.equal("leases of the other", r.view("other").Leases, 0)
+	}},
+	{"only what nobody has claimed lapses", func(r *limitsRig) {
+		final := limit.Final{QuotaPeriod: period, GiveBackRequest: true}
+		waiting, claimed := r.provisional("k", unlimited()), r.admit("k", unlimited())
+		for id, want := range map[string]bool{waiting: true, claimed: false, "unknown": false} {
+			for range 2 {
+				if got, err := r.store.Lapse(r.ctx, id, final); got != want || err != nil {
+					r.t.Errorf("Lapse %s: got %v, %v, want %v", id, got, err, want)
+				}
+				want = false
+			}
+		}
+		v := r.view("k")
+		r.equal("slots", v.Slots, 1)
+		r.equal("requests", v.RequestsWindow, 1)
+		r.equal("expired", int64(r.totals().Expired), 0)
+	}},
+}
+
+// claimForeign claims the ticket of another process.
+func (r *limitsRig) claimForeign(ask limit.Ask) {
+	r.t.Helper()
+	if err := r.store.ClaimForeign(r.ctx, ask); err != nil {
+		r.t.Fatalf("ClaimForeign: %v", err)
+	}
+	r.live = append(r.live, ask.LeaseID)
+}
+
 // adopt takes over a request.
 func (r *limitsRig) adopt(id, key string, c limit.Caps, reserved limit.Reservation, spent int64) {
 	r.t.Helper()

@@ -31,6 +31,8 @@ for _, r in ipairs(doc.leases) do
       settle(l, r)
       drop(l, false)
     end
+  elseif l and l.claimed and not r.claimed then
+    -- Another replica's stream claimed it: it tells what the lease is.
   elseif l then
     settle(l, r)
     redis.call('HSET', base .. 'lease:' .. l.id, 'total', r.total, 'has_reserved', r.has_reserved and 1 or 0)
