@@ -15,7 +15,7 @@ import (
 	"tollgate/internal/admission"
 	"tollgate/internal/alias"
 	"tollgate/internal/apikey"
-	"tollgate/internal/engine"
+	"tollgate/internal/fleet"
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
 	"tollgate/internal/openai"
@@ -46,7 +46,7 @@ type Options struct {
 	Ledger Ledger
 	// Recording reports, from memory, whether the ledger can be written.
 	Recording func() bool
-	Engines   *engine.Pool
+	Engines   *fleet.Fleet
 	// Aliases are the names of the configuration; nil: none.
 	Aliases *alias.Table
 	Metrics http.Handler

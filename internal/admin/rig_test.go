@@ -18,7 +18,7 @@ import (
 	"tollgate/internal/admission"
 	"tollgate/internal/alias"
 	"tollgate/internal/apikey"
-	"tollgate/internal/engine"
+	"tollgate/internal/fleet"
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
 	"tollgate/internal/route"
@@ -54,7 +54,10 @@ func newRig(t *testing.T, hosts ...admin.Host) *rig {
 	t.Cleanup(func() { _ = r.ledger.Close() })
 	limits := limit.NewMemory()
 	t.Cleanup(func() { _ = limits.Close() })
-	engines := engine.New(engine.Options{Endpoints: []string{vllm(t)}})
+	engines, err := fleet.New(fleet.Options{File: []fleet.Entry{{Address: vllm(t)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); _ = engines.Run(ctx) }()

@@ -6,9 +6,7 @@
 package config
 
 import (
-	"net"
 	"path/filepath"
-	"strconv"
 	"time"
 )
 
@@ -37,6 +35,8 @@ type Config struct {
 	Ledger       Ledger        `yaml:"ledger"`
 	Store        Store         `yaml:"store"`
 	VLLM         VLLM          `yaml:"vllm"`
+	// Engines are beside the one of VLLM, see [Config.Fleet].
+	Engines []Engine `yaml:"engines"`
 	// Models are names that clients use beside those of the engines.
 	Models   []Model  `yaml:"models"`
 	Balance  Balance  `yaml:"balance"`
@@ -48,6 +48,8 @@ type Config struct {
 	// AdminListen, HOST:PORT, takes /admin and /metrics off Listen. Empty: they
 	// are there.
 	AdminListen string `yaml:"admin_listen"`
+	// Written has every key that the file sets.
+	Written Written `yaml:"-"`
 }
 
 // TLS at the edge; both set or both empty. The files are watched by Envoy.
@@ -203,6 +205,14 @@ type LoRARuntime struct {
 type Launcher struct {
 	Listen    string `yaml:"listen"` // empty: <state_dir>/run/launcher.sock; host:port needs TokenFile
 	TokenFile string `yaml:"token_file"`
+	// Gateways are told of this host's engine while it is ready.
+	Gateways []Gateway `yaml:"gateways"`
+}
+
+// Gateway is a tollgate on another host that sends requests to this host's engine.
+type Gateway struct {
+	URL     string `yaml:"url"`      // its edge, as https://gate.example.org:8443
+	KeyFile string `yaml:"key_file"` // holds a key of the user "launcher"
 }
 
 // Envoy is the proxy process.
@@ -244,12 +254,3 @@ func (c *Config) BaselinePath() string { return filepath.Join(c.StateDir, "recon
 // EngineKeyEnv is the environment variable in which the launcher tells tollgate
 // of the key that it made for an engine: the path of a file.
 const EngineKeyEnv = "TOLLGATE_ENGINE_KEY_FILE"
-
-// EngineAddresses are the engines as host:port: vllm.endpoints, or vllm.host
-// and vllm.port.
-func (c *Config) EngineAddresses() []string {
-	if len(c.VLLM.Endpoints) > 0 {
-		return c.VLLM.Endpoints
-	}
-	return []string{net.JoinHostPort(c.VLLM.Host, strconv.Itoa(c.VLLM.Port))}
-}

@@ -50,6 +50,9 @@ func (d *decoder) value(n ast.Node, to reflect.Value, key string) {
 	}
 	switch to.Kind() { //nolint:exhaustive // the kinds that [Config] is made of
 	case reflect.Struct:
+		if d.short(n, to) {
+			return
+		}
 		d.section(n, to, key)
 	case reflect.Pointer:
 		v := reflect.New(to.Type().Elem())
@@ -104,6 +107,22 @@ func (d *decoder) section(n ast.Node, to reflect.Value, key string) {
 		}
 		d.value(v.Value, to.Field(i), join(key, name))
 	}
+}
+
+// short takes a text for a section that has a short form.
+func (d *decoder) short(n ast.Node, to reflect.Value) bool {
+	entry, ok := to.Addr().Interface().(interface{ short(text string) })
+	if !ok {
+		return false
+	}
+	text, is := glued(n)
+	if s, plain := n.(*ast.StringNode); plain {
+		text, is = s.Value, true
+	}
+	if is {
+		entry.short(text)
+	}
+	return is
 }
 
 func (d *decoder) list(n ast.Node, to reflect.Value, key string) {
@@ -189,7 +208,7 @@ func (d *decoder) string(n ast.Node, to reflect.Value, key string) {
 // alone.
 func isAddress(key string) bool {
 	return key == "listen" || strings.HasSuffix(key, "_listen") || strings.HasSuffix(key, ".listen") ||
-		strings.HasPrefix(key, "vllm.endpoints[") || strings.HasPrefix(key, "launchers[") || strings.HasPrefix(key, "store.redis.addresses[")
+		strings.HasPrefix(key, "vllm.endpoints[") || strings.HasPrefix(key, "engines[") && strings.HasSuffix(key, ".address") || strings.HasPrefix(key, "launchers[") || strings.HasPrefix(key, "store.redis.addresses[")
 }
 
 var wholeNumber = regexp.MustCompile(`^[-+]?(0|[1-9][0-9_]*)$`)

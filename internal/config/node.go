@@ -125,7 +125,7 @@ func safeName(name string) string {
 // fieldIndex is the field of that YAML name, -1 when there is none.
 func fieldIndex(t reflect.Type, name string) int {
 	for i := range t.NumField() {
-		if t.Field(i).Tag.Get("yaml") == name {
+		if tag := t.Field(i).Tag.Get("yaml"); tag == name && tag != "-" {
 			return i
 		}
 	}

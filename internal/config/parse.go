@@ -50,6 +50,7 @@ func Parse(name string, data []byte) (*Config, error) {
 		d.root(root, cfg)
 	}
 	d.validate(cfg)
+	cfg.Written = d.written()
 	if len(d.problems) > 0 {
 		return nil, d.err()
 	}

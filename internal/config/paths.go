@@ -10,6 +10,7 @@ const (
 	MeterSocket      = "run/meter.sock"       // the link of the meter inside Envoy, which dials
 	EnvoyAdminSocket = "run/envoy-admin.sock" // Envoy's own pages
 	LauncherSocket   = "run/launcher.sock"    // the launcher's control API
+	EnginesFile      = "engines.json"         // engines that came at run time
 	BootstrapFile    = "run/envoy.yaml"
 	SecretsFile      = "run/envoy-secrets.yaml" // where the edge's certificate is
 )

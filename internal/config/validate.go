@@ -28,6 +28,7 @@ func (d *decoder) validate(c *Config) {
 	d.requests(c)
 	d.stores(c)
 	d.engine(&c.VLLM)
+	d.fleet(c)
 	d.lora(&c.VLLM.LoRA)
 	d.models(c)
 	d.processes(c)
@@ -269,6 +270,7 @@ func (d *decoder) processes(c *Config) {
 	for i, l := range c.Launchers {
 		d.address(fmt.Sprintf("launchers[%d]", i), l, "10.0.0.2:9466", false)
 	}
+	d.gateways(c)
 	within(d, "envoy.concurrency", c.Envoy.Concurrency, 0, 1024, "worker threads; 0 is one per core")
 	within(d, "envoy.max_heap_mb", c.Envoy.MaxHeapMB, 0, 1<<22, "MiB; 0 is a quarter of the machine")
 	d.oneOf("envoy.meter", c.Envoy.Meter, MeterAuto, MeterModule, MeterExtProc)

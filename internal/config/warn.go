@@ -82,7 +82,7 @@ func (v *VLLM) Exposed() []string {
 func (c *Config) GetsKey() bool {
 	v := &c.VLLM
 	own := net.JoinHostPort(v.Host, strconv.Itoa(v.Port))
-	return v.AutoStart && v.APIKeyFile == "" && len(v.Exposed()) == 0 &&
+	return v.AutoStart && v.APIKeyFile == "" && len(v.Exposed()) == 0 && len(c.Engines) == 0 &&
 		!slices.ContainsFunc(v.Endpoints, func(e string) bool { return e != own })
 }
 

@@ -58,6 +58,9 @@ func walk(t *testing.T, prefix string, typ reflect.Type, known map[string]string
 	t.Helper()
 	for f := range typ.Fields() {
 		name := prefix + f.Tag.Get("yaml")
+		if f.Tag.Get("yaml") == "-" {
+			continue // no part of the file
+		}
 		if f.Type.Kind() == reflect.Struct {
 			walk(t, name+".", f.Type, known)
 			continue

@@ -27,7 +27,7 @@ import (
 	"tollgate/internal/apikey"
 	"tollgate/internal/audit"
 	"tollgate/internal/config"
-	"tollgate/internal/engine"
+	"tollgate/internal/fleet"
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
 	"tollgate/internal/media"
@@ -62,7 +62,7 @@ type Gateway struct {
 	keys    *apikey.Keyring
 	ledger  *sqlitestore.Store
 	limits  limit.Store
-	engines *engine.Pool
+	engines *fleet.Fleet
 	placer  *placement.Placer
 	names   *alias.Table
 	gate    *admission.Gate
@@ -110,17 +110,39 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := g.openLimits(ctx, own); err != nil {
 		return nil, err
 	}
-	g.engines = engine.New(engine.Options{
-		Endpoints: o.Config.EngineAddresses(), APIKeyFile: o.Config.VLLM.APIKeyFile,
+	g.engines, err = fleet.New(fleet.Options{
+		File: fileEngines(o.Config), Path: o.Config.InState(config.EnginesFile), APIKeyFile: o.Config.VLLM.APIKeyFile,
+		Self: selves(o.Config.Listen),
 		// Only a resolver makes sense of a name that no engine lists.
 		Resolve: o.Config.VLLM.LoRA.Runtime.Enabled && o.Config.VLLM.LoRA.Runtime.ResolverCacheDir != "",
 		Log:     o.Log.Named("engine"), Reg: own,
 	})
+	if err != nil {
+		return nil, fmt.Errorf("read engines: %w", err)
+	}
 	g.join(reg, own, o)
 	if err := g.listen(); err != nil { //nolint:contextcheck // what is opened outlives the start
 		return nil, err
 	}
 	return g, nil
+}
+
+// fileEngines are the engines that the configuration names.
+func fileEngines(cfg *config.Config) []fleet.Entry {
+	var out []fleet.Entry
+	for _, e := range cfg.Fleet() {
+		out = append(out, fleet.Entry{Address: e.Address, Weight: e.Weight, Line: e.Line})
+	}
+	return out
+}
+
+// selves are the addresses by which this machine reaches its own edge.
+func selves(listen string) []string {
+	host, port, _ := net.SplitHostPort(listen) // checked with the configuration
+	if ip := net.ParseIP(host); host != "" && ip != nil && !ip.IsUnspecified() {
+		return []string{listen}
+	}
+	return []string{"127.0.0.1:" + port, "[::1]:" + port, "localhost:" + port}
 }
 
 // openKeys writes a missing key file, loads it, and shows the new admin key

@@ -1,4 +1,4 @@
-package engine_test
+package fleet_test
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"tollgate/internal/engine"
+	"tollgate/internal/fleet"
 )
 
 // fake is an engine whose answers can be changed.
@@ -61,10 +61,21 @@ func (f *fake) set(healthy bool, models string) {
 
 func (f *fake) address() string { return strings.TrimPrefix(f.URL, "http://") }
 
-// watch runs a pool and returns when it has looked once.
-func watch(t *testing.T, o engine.Options) *engine.Pool {
+func entries(addresses ...string) []fleet.Entry {
+	out := make([]fleet.Entry, len(addresses))
+	for i, a := range addresses {
+		out[i] = fleet.Entry{Address: a}
+	}
+	return out
+}
+
+// watch runs a fleet and returns when it has looked once.
+func watch(t *testing.T, o fleet.Options) *fleet.Fleet {
 	t.Helper()
-	p := engine.New(o)
+	p, err := fleet.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = p.Run(ctx) }()
@@ -73,9 +84,9 @@ func watch(t *testing.T, o engine.Options) *engine.Pool {
 	return p
 }
 
-func TestAPoolKnowsWhatIsServedAndHowLongItMayBe(t *testing.T) {
+func TestAFleetKnowsWhatIsServedAndHowLongItMayBe(t *testing.T) {
 	f := start(t)
-	p := watch(t, engine.Options{Endpoints: []string{f.address()}})
+	p := watch(t, fleet.Options{File: entries(f.address())})
 	for name, want := range map[string]int64{"base": 4096, "lora": 4096} {
 		if n, ok := p.Model(name); !ok || n != want {
 			t.Errorf("%s: %d %v, want %d", name, n, ok, want)
@@ -87,7 +98,7 @@ func TestAPoolKnowsWhatIsServedAndHowLongItMayBe(t *testing.T) {
 	if !p.Ready() || p.Only() != f.address() {
 		t.Errorf("ready %v, only %q", p.Ready(), p.Only())
 	}
-	want := []engine.State{{Target: f.URL, Ready: true, Models: []string{"base", "lora"}}}
+	want := []fleet.State{{Target: f.URL, Ready: true, Models: []string{"base", "lora"}}}
 	if diff := cmp.Diff(want, p.States()); diff != "" {
 		t.Error(diff)
 	}
@@ -96,7 +107,7 @@ func TestAPoolKnowsWhatIsServedAndHowLongItMayBe(t *testing.T) {
 func TestAnEngineThatCannotAnswerIsNotReady(t *testing.T) {
 	f := start(t)
 	reg := prometheus.NewRegistry()
-	p := watch(t, engine.Options{Endpoints: []string{f.address()}, Reg: reg})
+	p := watch(t, fleet.Options{File: entries(f.address()), Reg: reg})
 	for name, c := range map[string]struct {
 		healthy bool
 		models  string
@@ -127,7 +138,7 @@ func TestAnEngineThatCannotAnswerIsNotReady(t *testing.T) {
 func TestOneEngineOfTwoIsEnough(t *testing.T) {
 	f, down := start(t), start(t)
 	down.set(false, "")
-	p := watch(t, engine.Options{Endpoints: []string{down.address(), f.address()}})
+	p := watch(t, fleet.Options{File: entries(down.address(), f.address())})
 	if !p.Ready() || p.Only() != "" {
 		t.Errorf("ready %v, only %q", p.Ready(), p.Only())
 	}
@@ -145,7 +156,7 @@ func TestTheKeyIsReadAtEachLookAndSentWithTheListOnly(t *testing.T) {
 		}
 	}
 	write("first\n")
-	p := watch(t, engine.Options{Endpoints: []string{f.address()}, APIKeyFile: file})
+	p := watch(t, fleet.Options{File: entries(f.address()), APIKeyFile: file})
 	write("second\n")
 	p.Refresh(t.Context())
 	f.mu.Lock()
@@ -165,7 +176,7 @@ func TestTheKeyIsReadAtEachLookAndSentWithTheListOnly(t *testing.T) {
 
 func TestWhereVLLMResolvesNamesAnAdaptersNamePasses(t *testing.T) {
 	f := start(t)
-	p := watch(t, engine.Options{Endpoints: []string{f.address()}, Resolve: true})
+	p := watch(t, fleet.Options{File: entries(f.address()), Resolve: true})
 	for name, want := range map[string]bool{
 		"support-v2": true, "a": true, strings.Repeat("a", 200): true,
 		"": false, ".": false, "a/b": false, "..": false, "a..b": false, "-a": false, "a b": false, strings.Repeat("a", 201): false,
@@ -178,7 +189,7 @@ func TestWhereVLLMResolvesNamesAnAdaptersNamePasses(t *testing.T) {
 
 func TestAnEngineThatIsSilentForAMomentStaysReady(t *testing.T) {
 	f := start(t)
-	p := watch(t, engine.Options{Endpoints: []string{f.address()}})
+	p := watch(t, fleet.Options{File: entries(f.address())})
 	f.mu.Lock() // it accepts and says nothing
 	p.Refresh(t.Context())
 	ready := p.Ready()
