@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,7 +20,8 @@ import (
 // the launcher kills nothing; and when they have gone there is room again.
 func TestIdleConnectionsTakeNoStream(t *testing.T) {
 	h := newHost(t)
-	h.files = 1024
+	h.Cmd.Args = []string{"sh", "-c", `ulimit -n 1024 && exec "$0" "$@"`, h.Cmd.Path, "up", "--config", "config.yaml"}
+	h.Cmd.Path = "/bin/sh"
 	h.up()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
@@ -43,7 +43,7 @@ func TestIdleConnectionsTakeNoStream(t *testing.T) {
 	}
 	var idle []net.Conn
 	for range 1300 {
-		conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", strings.TrimPrefix(h.url, "http://"))
+		conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", strings.TrimPrefix(h.URL, "http://"))
 		if err != nil {
 			break // no room in the queue of the kernel: as good as refused
 		}
@@ -53,19 +53,18 @@ func TestIdleConnectionsTakeNoStream(t *testing.T) {
 		t.Fatalf("only %d connections", len(idle))
 	}
 	streams.Wait()
-	admin := stack.AdminOf(t, filepath.Join(h.dir, "state", "run", "envoy-admin.sock"))
+	admin := stack.AdminOf(t, filepath.Join(h.Dir, "state", "run", "envoy-admin.sock"))
 	if ready := admin("/ready"); !strings.Contains(ready, "LIVE") {
 		t.Errorf("the admin page says %q", ready)
 	}
-	said, _ := os.ReadFile(filepath.Join(h.dir, "launcher.err"))
-	if text := string(said); strings.Contains(text, "missed") || !strings.Contains(text, "limit of open files is 1024") {
+	if text := h.Said(); strings.Contains(text, "missed") || !strings.Contains(text, "limit of open files is 1024") {
 		t.Errorf("the launcher said:\n%s", text)
 	}
 	for _, c := range idle {
 		_ = c.Close()
 	}
 	stack.Eventually(t, 20*time.Second, "a new client to be served", func() bool {
-		resp, err := http.Get(h.url + "/health")
+		resp, err := http.Get(h.URL + "/health")
 		if err != nil {
 			return false
 		}
@@ -77,7 +76,7 @@ func TestIdleConnectionsTakeNoStream(t *testing.T) {
 // whole reads an answer of some seconds to its end.
 func (h *host) whole(ctx context.Context, begun chan<- struct{}) error {
 	body := `{"model":"simulated","stream":true,"max_tokens":40,"messages":[{"role":"user","content":"hi"}],"sim":{"tokens":40,"delay_ms":200}}`
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url+"/v1/chat/completions", strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.URL+"/v1/chat/completions", strings.NewReader(body))
 	if err != nil {
 		return err
 	}

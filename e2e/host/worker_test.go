@@ -31,7 +31,7 @@ func (h *host) pid(file string) int {
 	h.t.Helper()
 	var pid int
 	stack.Eventually(h.t, 20*time.Second, "a number in "+file, func() bool {
-		b, _ := os.ReadFile(filepath.Join(h.dir, file))
+		b, _ := os.ReadFile(filepath.Join(h.Dir, file))
 		var err error
 		pid, err = strconv.Atoi(strings.TrimSpace(string(b)))
 		return err == nil
@@ -42,7 +42,7 @@ func (h *host) pid(file string) int {
 // answer is the status and the body of one request.
 func (h *host) answer() (int, string) {
 	h.t.Helper()
-	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodPost, h.url+"/v1/chat/completions",
+	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodPost, h.URL+"/v1/chat/completions",
 		strings.NewReader(`{"model":"simulated","max_tokens":2,"messages":[{"role":"user","content":"hi"}]}`))
 	if err != nil {
 		h.t.Fatal(err)
@@ -60,18 +60,18 @@ func (h *host) answer() (int, string) {
 
 func TestTheGatewaySurvivesAnEngineWhoseWorkerHoldsThePort(t *testing.T) {
 	h := newHost(t)
-	path := filepath.Join(h.dir, "config.yaml")
+	path := filepath.Join(h.Dir, "config.yaml")
 	yaml, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := strings.Replace(string(yaml), "launch_mode: simulated\n", fmt.Sprintf(
-		"model: simulated\n  extra_env: {PATH: %q}\n  restart: {backoff_min: 10ms, backoff_max: 100ms, give_up_after: 2}\n", h.dir+"/bin:"+os.Getenv("PATH")), 1)
-	if err := os.Mkdir(filepath.Join(h.dir, "bin"), 0o750); err != nil {
+		"model: simulated\n  extra_env: {PATH: %q}\n  restart: {backoff_min: 10ms, backoff_max: 100ms, give_up_after: 2}\n", h.Dir+"/bin:"+os.Getenv("PATH")), 1)
+	if err := os.Mkdir(filepath.Join(h.Dir, "bin"), 0o750); err != nil {
 		t.Fatal(err)
 	}
 	for file, body := range map[string]string{"config.yaml": text, "bin/vllm": fmt.Sprintf(standIn, stack.Binary(t, "launcher"))} {
-		if err := os.WriteFile(filepath.Join(h.dir, file), []byte(body), 0o700); err != nil {
+		if err := os.WriteFile(filepath.Join(h.Dir, file), []byte(body), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -89,13 +89,13 @@ func TestTheGatewaySurvivesAnEngineWhoseWorkerHoldsThePort(t *testing.T) {
 	served := func() bool { status, _ := h.answer(); return status == http.StatusOK }
 	stack.Eventually(t, 30*time.Second, "the engine to be back", served)
 
-	broken := filepath.Join(h.dir, "broken")
+	broken := filepath.Join(h.Dir, "broken")
 	if err := os.WriteFile(broken, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_ = syscall.Kill(h.pid("api.pid"), syscall.SIGKILL)
 	stack.Eventually(t, 30*time.Second, "more crashes than it is given up after", func() bool {
-		log, _ := os.ReadFile(filepath.Join(h.dir, "logs", "launcher.log"))
+		log, _ := os.ReadFile(filepath.Join(h.Dir, "logs", "launcher.log"))
 		return strings.Count(string(log), "child crashed") > 5
 	})
 	if status, body := h.answer(); status != http.StatusServiceUnavailable || !strings.Contains(body, "engine_unavailable") {
@@ -105,9 +105,8 @@ func TestTheGatewaySurvivesAnEngineWhoseWorkerHoldsThePort(t *testing.T) {
 		t.Fatal(err)
 	}
 	stack.Eventually(t, 30*time.Second, "the engine to be back again", served)
-	h.signal(syscall.SIGTERM)
-	if code := h.exit(30 * time.Second); code != 0 {
+	h.Signal(syscall.SIGTERM)
+	if code := h.Exit(30 * time.Second); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
-	h.nothingIsLeft()
 }

@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,20 +24,13 @@ func TestOldStreamsOutliveCtrlC(t *testing.T) {
 		streams = append(streams, l.ask(stream, last))
 	}
 	time.Sleep(age)
-	if err := l.cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
+	l.Signal(syscall.SIGINT)
 	for i, s := range streams {
 		if got := <-s; got != "" {
 			t.Errorf("stream %d: %s", i, got)
 		}
 	}
-	select {
-	case <-l.done:
-	case <-time.After(30 * time.Second):
-		t.Fatal("the launcher has not stopped")
-	}
-	if code := l.cmd.ProcessState.ExitCode(); code != 0 {
+	if code := l.Exit(30 * time.Second); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 	rows := 0
@@ -60,43 +50,16 @@ func TestOldStreamsOutliveCtrlC(t *testing.T) {
 
 // launched is a whole host that a launcher runs.
 type launched struct {
-	t    *testing.T
-	s    *stack.Stack // its configuration and ledger; it has started nothing
-	cmd  *exec.Cmd
-	done chan struct{}
+	*stack.Launcher
+	t *testing.T
+	s *stack.Stack // its configuration and ledger; it has started nothing
 }
 
 func startLauncher(t *testing.T) *launched {
 	t.Helper()
 	s := stack.Start(t, stack.Options{Workers: 1, NoStart: true})
-	stack.Binary(t, "tollgate") // beside the launcher
-	l := &launched{t: t, s: s, done: make(chan struct{})}
-	l.cmd = exec.Command(stack.Binary(t, "launcher"), "up", "--config", s.Path("config.yaml"))
-	l.cmd.Dir = s.Dir
-	l.cmd.Env = append(os.Environ(), "ENVOY_BIN="+stack.EnvoyBinary(t))
-	l.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	out, err := os.Create(filepath.Join(s.Dir, "launcher.out"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.cmd.Stdout, l.cmd.Stderr = out, out
-	err = l.cmd.Start()
-	_ = out.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = l.cmd.Wait()
-		close(l.done)
-	}()
-	t.Cleanup(func() {
-		_ = l.cmd.Process.Kill()
-		<-l.done
-		if t.Failed() {
-			said, _ := os.ReadFile(out.Name())
-			t.Logf("the launcher said:\n%s", said)
-		}
-	})
+	l := &launched{stack.NewLauncher(t, s.Dir, s.URL), t, s}
+	l.Start()
 	s.Ready()
 	return l
 }

@@ -62,7 +62,7 @@ func TestStartsThatFail(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := launch(t, section(t, strings.NewReplacer(c.from, c.to), "  restart: {give_up_after: 1}\n"))
-			code, said := runToEnd(t, h.cmd)
+			code, said := runToEnd(t, h.launcher.Cmd)
 			if code != c.code {
 				t.Errorf("exit code: got %d, want %d", code, c.code)
 			}
@@ -71,7 +71,7 @@ func TestStartsThatFail(t *testing.T) {
 					t.Errorf("no %q in what the launcher said:\n%s", want, said)
 				}
 			}
-			if left := h.processes(); len(left) > 0 {
+			if left := h.launcher.Processes(); len(left) > 0 {
 				t.Errorf("processes are left: %v", left)
 			}
 		})
@@ -84,23 +84,23 @@ func TestAKilledLauncherLeavesNoEngine(t *testing.T) {
 	for name, sig := range map[string]syscall.Signal{"SIGKILL": syscall.SIGKILL, "SIGTERM": syscall.SIGTERM} {
 		t.Run(name+" while the core starts", func(t *testing.T) {
 			h := launch(t, section(t, unchanged, "  shutdown_timeout: 5s\n"))
-			if err := h.cmd.Start(); err != nil {
+			if err := h.launcher.Cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
 			stack.Eventually(t, readyWithin, "the engine's core to be started", func() bool {
-				for _, line := range h.processes() {
+				for _, line := range h.launcher.Processes() {
 					if strings.HasPrefix(line, "VLLM::EngineCore") {
 						return true
 					}
 				}
 				return false
 			})
-			_ = h.cmd.Process.Signal(sig)
-			_ = h.cmd.Wait()
-			if got := h.cmd.ProcessState.ExitCode(); sig == syscall.SIGTERM && got != 0 {
+			_ = h.launcher.Cmd.Process.Signal(sig)
+			_ = h.launcher.Cmd.Wait()
+			if got := h.launcher.Cmd.ProcessState.ExitCode(); sig == syscall.SIGTERM && got != 0 {
 				t.Errorf("exit code: got %d, want 0", got)
 			}
-			stack.Eventually(t, 10*time.Second, "every process to be gone", func() bool { return len(h.processes()) == 0 })
+			stack.Eventually(t, 10*time.Second, "every process to be gone", func() bool { return len(h.launcher.Processes()) == 0 })
 		})
 	}
 }

@@ -44,12 +44,12 @@ var unchanged = strings.NewReplacer()
 // core is the process of the engine's core.
 func (h *host) core() int {
 	h.t.Helper()
-	for pid, line := range h.processes() {
+	for pid, line := range h.launcher.Processes() {
 		if strings.HasPrefix(line, "VLLM::EngineCore") {
 			return pid
 		}
 	}
-	h.t.Fatalf("no engine core among %v", h.processes())
+	h.t.Fatalf("no engine core among %v", h.launcher.Processes())
 	return 0
 }
 

@@ -4,24 +4,18 @@ package vllm_test
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"tollgate/e2e/stack"
-	"tollgate/internal/config"
 	"tollgate/internal/ledger"
 	"tollgate/internal/supervisor"
-	"tollgate/internal/unixsock"
 )
 
 func TestMain(m *testing.M) {
@@ -35,137 +29,45 @@ const readyWithin = 5 * time.Minute
 // host is a launcher with everything behind it.
 type host struct {
 	*stack.Stack
-	t      *testing.T
-	engine string // URL of vLLM itself
-	cmd    *exec.Cmd
-	done   chan struct{}
-	took   time.Duration // from the command to the ready line
+	launcher *stack.Launcher
+	t        *testing.T
+	engine   string // URL of vLLM itself
 }
 
-// launch starts a launcher on free ports and does not wait for it.
+// launch makes a launcher on free ports and does not start it.
 func launch(t *testing.T, vllm string) *host {
 	t.Helper()
 	engine := fmt.Sprintf("127.0.0.1:%d", stack.FreePort(t))
-	h := &host{t: t, engine: "http://" + engine, done: make(chan struct{})}
-	h.Stack = stack.Start(t, stack.Options{Engine: engine, NoStart: true, VLLM: vllm, Config: "drain_timeout: 5s\nrequest: {body_timeout: 5m}"})
-	stack.Binary(t, "tollgate") // beside the launcher
-	h.cmd = exec.Command(stack.Binary(t, "launcher"), "up", "--config", "config.yaml")
-	h.cmd.Dir = h.Dir
-	h.cmd.Env = append(os.Environ(), "ENVOY_BIN="+stack.EnvoyBinary(t))
-	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	return h
+	s := stack.Start(t, stack.Options{Engine: engine, NoStart: true, VLLM: vllm, Config: "drain_timeout: 5s\nrequest: {body_timeout: 5m}"})
+	return &host{s, stack.NewLauncher(t, s.Dir, s.URL), t, "http://" + engine}
 }
 
 // start waits for the ready line.
 func start(t *testing.T, vllm string) *host {
 	t.Helper()
 	h := launch(t, vllm)
-	stdout, err := h.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	said, err := os.Create(h.Path("launcher.err"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.cmd.Stderr = said
-	began := time.Now()
-	err = h.cmd.Start()
-	_ = said.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ready := make(chan struct{})
-	go func() {
-		defer close(h.done)
-		sc := bufio.NewScanner(stdout)
-		for sc.Scan() {
-			if strings.HasPrefix(sc.Text(), "ready ") {
-				h.took = time.Since(began)
-				close(ready)
-			}
-		}
-		_ = h.cmd.Wait()
-	}()
+	h.launcher.Start()
 	t.Cleanup(h.stop)
-	select {
-	case <-ready:
-		t.Logf("%.1f s from the command to the ready line", h.took.Seconds())
-	case <-h.done:
-		t.Fatal("the launcher has ended")
-	case <-time.After(readyWithin):
-		t.Fatal("not ready in time")
-	}
+	t.Logf("%.1f s from the command to the ready line", h.launcher.Ready(readyWithin).Seconds())
 	return h
 }
 
 // stop asks the launcher to stop and checks that nothing is left of it.
 func (h *host) stop() {
-	_ = h.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-h.done:
-	case <-time.After(time.Minute):
-		h.t.Error("the launcher does not stop")
-		_ = h.cmd.Process.Kill()
-		<-h.done
-	}
-	if code := h.cmd.ProcessState.ExitCode(); code != 0 {
+	h.launcher.Signal(syscall.SIGTERM)
+	if code := h.launcher.Exit(time.Minute); code != 0 {
 		h.t.Errorf("exit code of the launcher: %d, want 0", code)
 	}
-	if left := h.processes(); len(left) > 0 {
-		h.t.Errorf("processes are left: %v", left)
-	}
 	if h.t.Failed() {
-		for _, name := range []string{"launcher.err", "logs/vllm.log"} {
-			b, _ := os.ReadFile(h.Path(name))
-			h.t.Logf("the end of %s:\n%s", name, b[max(0, len(b)-6000):])
-		}
+		b, _ := os.ReadFile(h.Path("logs/vllm.log"))
+		h.t.Logf("the end of vllm.log:\n%s", b[max(0, len(b)-6000):])
 	}
 }
 
-// processes are those that work in the host's folder, by their command lines.
-func (h *host) processes() map[int]string {
-	left := map[int]string{}
-	names, _ := filepath.Glob("/proc/[0-9]*/cwd")
-	for _, p := range names {
-		cwd, err := os.Readlink(p)
-		if err != nil || cwd != h.Dir && !strings.HasPrefix(cwd, h.Dir+"/") {
-			continue
-		}
-		line, _ := os.ReadFile(filepath.Join(filepath.Dir(p), "cmdline"))
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(p)))
-		left[pid] = strings.TrimSpace(strings.ReplaceAll(string(line), "\x00", " "))
-	}
-	return left
-}
-
-// vllm is what the launcher says of the engine.
+// vllm is the launcher's state of the engine.
 func (h *host) vllm() supervisor.Status {
 	h.t.Helper()
-	return h.child("vllm")
-}
-
-// child is what the launcher says of one of its children.
-func (h *host) child(name string) supervisor.Status {
-	h.t.Helper()
-	resp, err := unixsock.HTTPClient(h.Cfg.InState(config.LauncherSocket), 5*time.Second).Get("http://launcher/state")
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	var answer struct {
-		Children []supervisor.Status `json:"children"`
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		h.t.Fatal(err)
-	}
-	for _, c := range answer.Children {
-		if c.Name == name {
-			return c
-		}
-	}
-	h.t.Fatalf("the launcher has no %s", name)
-	return supervisor.Status{}
+	return h.launcher.Child("vllm")
 }
 
 // in is the same host for a subtest, which its failures belong to.
@@ -219,7 +121,7 @@ func alive(pid int) bool {
 
 // engineGroup are the processes of a group.
 func (h *host) engineGroup(leader int) (pids []int) {
-	for pid := range h.processes() {
+	for pid := range h.launcher.Processes() {
 		if group, err := syscall.Getpgid(pid); err == nil && group == leader {
 			pids = append(pids, pid)
 		}

@@ -23,7 +23,7 @@ const requestAge = 65 * time.Second
 // e2e/lifetimes for every end that a simulated engine can give them.
 func oldRequests(t *testing.T, h *host) {
 	t.Helper()
-	before := h.child("envoy")
+	before := h.launcher.Child("envoy")
 	const whole, streamed = `{"model":"tiny","max_tokens":50,` + hello + `}`, `{"model":"tiny","stream":true,"max_tokens":50,` + hello + `}`
 	answers := []<-chan string{h.drip(whole, requestAge, true), h.drip(streamed, requestAge, true), h.drip(whole, requestAge, false)}
 	for i, answer := range answers {
@@ -42,7 +42,7 @@ func oldRequests(t *testing.T, h *host) {
 	if a := h.Post(chat, withT); a.StatusCode != http.StatusOK {
 		t.Errorf("the next request: %d %.300s", a.StatusCode, a.Bytes)
 	}
-	after := h.child("envoy")
+	after := h.launcher.Child("envoy")
 	log, _ := os.ReadFile(h.Path("logs/envoy.log"))
 	if after.PID != before.PID || after.Restarts != before.Restarts || strings.Contains(string(log), "Caught ") {
 		t.Errorf("Envoy has died: %+v, then %+v", before, after)

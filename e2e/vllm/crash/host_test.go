@@ -7,14 +7,11 @@
 package crash_test
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -24,8 +21,6 @@ import (
 	"tollgate/e2e/stack"
 	"tollgate/internal/ledger"
 	"tollgate/internal/sqlitestore"
-	"tollgate/internal/supervisor"
-	"tollgate/internal/unixsock"
 )
 
 func TestMain(m *testing.M) {
@@ -68,15 +63,10 @@ exit $code
 
 // host is a launcher in a folder of its own.
 type host struct {
+	*stack.Launcher
 	t      *testing.T
-	dir    string
-	url    string
 	engine string // host:port
 	scrape string // host:port of tollgate's metrics
-	cmd    *exec.Cmd
-	stdout *bufio.Reader
-	done   chan struct{}
-	status *int // valid after done
 }
 
 // newHost writes a configuration; vllm is more of its vllm section.
@@ -84,7 +74,7 @@ func newHost(t *testing.T, model, vllm string) *host {
 	t.Helper()
 	address := func() string { return fmt.Sprintf("127.0.0.1:%d", stack.FreePort(t)) }
 	edge := address()
-	h := &host{t: t, dir: t.TempDir(), status: new(int), url: "http://" + edge, engine: address(), scrape: address()}
+	h := &host{stack.NewLauncher(t, t.TempDir(), "http://"+edge), t, address(), address()}
 	_, port, _ := strings.Cut(h.engine, ":")
 	h.write("bin/vllm", fmt.Sprintf(fakeVLLM, stack.Binary(t, "launcher")), 0o700)
 	h.write("config.yaml", fmt.Sprintf(`listen: %s
@@ -96,7 +86,7 @@ vllm:
   launch_mode: cli
   model: %s
   extra_env: {PATH: "%s/bin:/usr/bin:/bin"}
-%s`, edge, h.scrape, port, model, h.dir, vllm), 0o600)
+%s`, edge, h.scrape, port, model, h.Dir, vllm), 0o600)
 	return h
 }
 
@@ -110,7 +100,7 @@ func (h *host) in(t *testing.T) *host {
 
 func (h *host) write(name, text string, mode os.FileMode) {
 	h.t.Helper()
-	path := filepath.Join(h.dir, name)
+	path := filepath.Join(h.Dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		h.t.Fatal(err)
 	}
@@ -125,117 +115,23 @@ func (h *host) fault(what string) {
 	h.write("fault", what, 0o600)
 }
 
-// start starts the launcher and does not wait for anything.
-func (h *host) start() {
+// up starts the launcher and waits until it is ready.
+func (h *host) up() {
 	h.t.Helper()
-	stack.Binary(h.t, "tollgate") // beside the launcher
-	h.cmd = exec.Command(stack.Binary(h.t, "launcher"), "up", "--config", "config.yaml")
-	h.cmd.Dir = h.dir
-	h.cmd.Env = append(os.Environ(), "ENVOY_BIN="+stack.EnvoyBinary(h.t))
-	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	stdout, err := h.cmd.StdoutPipe()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	said, err := os.OpenFile(filepath.Join(h.dir, "said"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.cmd.Stderr = said
-	err = h.cmd.Start()
-	_ = said.Close()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.stdout, h.done = bufio.NewReader(stdout), make(chan struct{})
-	cmd, done := h.cmd, h.done
-	go func() { // Wait of cmd would close the pipe under the reader
-		defer close(done)
-		if state, err := cmd.Process.Wait(); err == nil {
-			*h.status = state.ExitCode()
-		}
-	}()
-	h.t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-done
-		if h.t.Failed() {
-			h.t.Logf("the launcher said:\n%s", h.said())
-		}
-	})
-}
-
-// said is the launcher's standard error.
-func (h *host) said() string {
-	b, _ := os.ReadFile(filepath.Join(h.dir, "said"))
-	return string(b)
-}
-
-// ready waits for the ready line.
-func (h *host) ready() {
-	h.t.Helper()
-	late := time.AfterFunc(time.Minute, func() { _ = h.cmd.Process.Kill() })
-	defer late.Stop()
-	if line, err := h.stdout.ReadString('\n'); line != "ready "+h.url+"\n" {
-		h.t.Fatalf("first line: got %q, %v", line, err)
-	}
-}
-
-// exit waits for the launcher's end and checks that nothing of it is left.
-func (h *host) exit(limit time.Duration) int {
-	h.t.Helper()
-	select {
-	case <-h.done:
-	case <-time.After(limit):
-		h.t.Fatalf("the launcher still runs after %v", limit)
-	}
-	stack.Eventually(h.t, 10*time.Second, "every process to be gone", func() bool { return len(h.remains()) == 0 })
-	return *h.status
+	h.Start()
+	h.Ready(time.Minute)
 }
 
 // stop is one Ctrl-C.
 func (h *host) stop() int {
 	h.t.Helper()
-	_ = h.cmd.Process.Signal(syscall.SIGINT)
-	return h.exit(30 * time.Second)
-}
-
-// remains lists the processes that work in the host's folder.
-func (h *host) remains() []string {
-	var left []string
-	folders, _ := filepath.Glob("/proc/[0-9]*/cwd")
-	for _, f := range folders {
-		if cwd, err := os.Readlink(f); err == nil && strings.HasPrefix(cwd+"/", h.dir+"/") {
-			line, _ := os.ReadFile(filepath.Join(filepath.Dir(f), "cmdline"))
-			left = append(left, strings.ReplaceAll(string(line), "\x00", " "))
-		}
-	}
-	return left
-}
-
-// child is what the control API says of a child; a launcher that does not
-// answer has none.
-func (h *host) child(name string) (st supervisor.Status) {
-	h.t.Helper()
-	resp, err := unixsock.HTTPClient(filepath.Join(h.dir, "state/run/launcher.sock"), 5*time.Second).Get("http://launcher/state")
-	if err != nil {
-		return st
-	}
-	defer func() { _ = resp.Body.Close() }()
-	var answer struct{ Children []supervisor.Status }
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		h.t.Fatal(err)
-	}
-	for _, c := range answer.Children {
-		if c.Name == name {
-			return c
-		}
-	}
-	return st
+	h.Signal(syscall.SIGINT)
+	return h.Exit(30 * time.Second)
 }
 
 // health is the status of /health, 0 when the edge cannot be reached.
 func (h *host) health() int {
-	resp, err := http.Get(h.url + "/health")
+	resp, err := http.Get(h.URL + "/health")
 	if err != nil {
 		return 0
 	}
@@ -267,7 +163,7 @@ type answer struct {
 // chat asks the edge.
 func (h *host) chat(body string) answer {
 	h.t.Helper()
-	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodPost, h.url+"/v1/chat/completions", strings.NewReader(body))
+	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodPost, h.URL+"/v1/chat/completions", strings.NewReader(body))
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -293,7 +189,7 @@ func (h *host) script(path, body string) {
 // record waits until a request is settled.
 func (h *host) record(id string) ledger.Record {
 	h.t.Helper()
-	r, err := sqlitestore.OpenReadOnly(h.t.Context(), filepath.Join(h.dir, "state/ledger.db"))
+	r, err := sqlitestore.OpenReadOnly(h.t.Context(), filepath.Join(h.Dir, "state/ledger.db"))
 	if err != nil {
 		h.t.Fatal(err)
 	}

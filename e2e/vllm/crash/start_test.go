@@ -31,7 +31,7 @@ func TestAnEngineThatCannotStart(t *testing.T) {
 			t.Parallel()
 			h := newHost(t, c.model, "  restart: {backoff_min: 1s, backoff_max: 1s, give_up_after: 6}\n")
 			h.fault(c.fault)
-			h.start()
+			h.Start()
 			unavailable, down := false, false
 			for running := true; running; {
 				switch h.health() {
@@ -42,18 +42,18 @@ func TestAnEngineThatCannotStart(t *testing.T) {
 				}
 				down = down || h.engineUp() == "0"
 				select {
-				case <-h.done:
+				case <-h.Done():
 					running = false
 				case <-time.After(50 * time.Millisecond):
 				}
 			}
-			if got := h.exit(time.Second); got != 1 {
+			if got := h.Exit(time.Second); got != 1 {
 				t.Errorf("exit code: got %d, want 1", got)
 			}
 			if !unavailable || !down {
 				t.Errorf("in the meantime /health was 503: %v, tollgate_engine_up was 0: %v", unavailable, down)
 			}
-			said := h.said()
+			said := h.Said()
 			for _, want := range append(c.says, "given up after 6 crashes") {
 				if !strings.Contains(said, want) {
 					t.Errorf("the launcher does not say %q", want)
@@ -67,11 +67,11 @@ func TestAnEngineThatCannotStart(t *testing.T) {
 func TestWhatIsWrongBeforeTheStart(t *testing.T) {
 	t.Run("an unknown flag", func(t *testing.T) {
 		h := newHost(t, "tiny", "  args: [--max-model-lem, '9']\n")
-		h.start()
-		if got := h.exit(20 * time.Second); got != 2 {
+		h.Start()
+		if got := h.Exit(20 * time.Second); got != 2 {
 			t.Errorf("exit code: got %d, want 2", got)
 		}
-		if said := h.said(); !strings.Contains(said, "--max-model-lem") || !strings.Contains(said, "did you mean --max-model-len") || strings.Contains(said, "child started") {
+		if said := h.Said(); !strings.Contains(said, "--max-model-lem") || !strings.Contains(said, "did you mean --max-model-len") || strings.Contains(said, "child started") {
 			t.Error("the launcher does not say which flag, or has started something")
 		}
 	})
@@ -82,11 +82,11 @@ func TestWhatIsWrongBeforeTheStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = lis.Close() }()
-		h.start()
-		if got := h.exit(20 * time.Second); got != 1 {
+		h.Start()
+		if got := h.Exit(20 * time.Second); got != 1 {
 			t.Errorf("exit code: got %d, want 1", got)
 		}
-		if said := h.said(); !strings.Contains(said, "vllm.port "+h.engine+" cannot be listened on") || strings.Contains(said, "child started") {
+		if said := h.Said(); !strings.Contains(said, "vllm.port "+h.engine+" cannot be listened on") || strings.Contains(said, "child started") {
 			t.Error("the launcher does not say which port, or has started something")
 		}
 	})
@@ -106,8 +106,7 @@ func TestAPIDFileThatNamesAStranger(t *testing.T) {
 	defer func() { _ = stranger.Process.Kill(); <-ended }()
 	h := newHost(t, "tiny", "")
 	h.write("state/vllm.pid", fmt.Sprintf("%d\n12345 another-boot\nvllm serve tiny\n", stranger.Process.Pid), 0o600)
-	h.start()
-	h.ready()
+	h.up()
 	if got := h.stop(); got != 0 {
 		t.Errorf("exit code: got %d, want 0", got)
 	}
@@ -122,12 +121,11 @@ func TestAnEngineThatIgnoresSIGTERM(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, "tiny", "  shutdown_timeout: 1s\n")
 	h.fault("deaf")
-	h.start()
-	h.ready()
+	h.up()
 	if got := h.stop(); got != 0 {
 		t.Errorf("exit code: got %d, want 0", got)
 	}
-	if !strings.Contains(h.said(), "does not stop, killing its group") {
+	if !strings.Contains(h.Said(), "does not stop, killing its group") {
 		t.Error("the launcher does not say that it had to kill")
 	}
 }
@@ -135,15 +133,13 @@ func TestAnEngineThatIgnoresSIGTERM(t *testing.T) {
 func TestALauncherThatIsKilledTakesTheEngineWithIt(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, "tiny", "")
-	h.start()
-	h.ready()
-	if n := len(h.remains()); n < 6 { // itself, its watcher, tollgate, Envoy, and two of the engine
-		t.Fatalf("%d processes run, want 6: %q", n, h.remains())
+	h.up()
+	if n := len(h.Processes()); n < 6 { // itself, its watcher, tollgate, Envoy, and two of the engine
+		t.Fatalf("%d processes run, want 6: %v", n, h.Processes())
 	}
-	_ = h.cmd.Process.Kill()
-	h.exit(5 * time.Second)
-	h.start()
-	h.ready()
+	h.Signal(syscall.SIGKILL)
+	h.Exit(5 * time.Second)
+	h.up()
 	if up := h.engineUp(); up != "1" {
 		t.Errorf("tollgate_engine_up of the next one: got %q, want 1", up)
 	}
@@ -155,18 +151,17 @@ func TestALauncherThatIsKilledTakesTheEngineWithIt(t *testing.T) {
 func TestAHungEngineIsReplaced(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, "tiny", "  stall_timeout: 2s\n")
-	h.start()
-	h.ready()
-	before := h.child("vllm")
+	h.up()
+	before := h.Child("vllm")
 	// The whole group: main and core.
 	if err := syscall.Kill(-before.PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	stack.Eventually(t, 60*time.Second, "another engine", func() bool {
-		now := h.child("vllm")
+		now := h.Child("vllm")
 		return now.PID != before.PID && now.State == "ready"
 	})
-	if got := h.child("vllm").LastExit; got == nil || !strings.Contains(got.Reason, "hung") {
+	if got := h.Child("vllm").LastExit; got == nil || !strings.Contains(got.Reason, "hung") {
 		t.Errorf("why it was replaced: got %+v", got)
 	}
 	h.stop()

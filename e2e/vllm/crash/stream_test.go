@@ -24,11 +24,10 @@ const aStream = `{"model":"tiny","stream":true,"max_tokens":5000,"messages":[{"r
 func TestAnEngineThatDiesInAStream(t *testing.T) {
 	t.Parallel() // it waits most of the time
 	h := newHost(t, "tiny", "  restart: {backoff_min: 1s, backoff_max: 1m, give_up_after: 5, within: 1s}\n")
-	h.start()
-	h.ready()
+	h.up()
 	exit := func(code string) func() { return func() { h.script("/sim/exit?code="+code, "") } }
 	signal := func(sig syscall.Signal) func() {
-		return func() { _ = syscall.Kill(h.child("vllm").PID, sig) } // the main process: its core is orphaned
+		return func() { _ = syscall.Kill(h.Child("vllm").PID, sig) } // the main process: its core is orphaned
 	}
 	// vLLM's API process says so to everybody and ends a moment later, with 0.
 	coreDies := func() {
@@ -68,7 +67,7 @@ func (h *host) dies(die func(), want supervisor.Exit, says string) {
 	if _, err := io.CopyN(&seen, stream.body, 4096); err != nil {
 		h.t.Fatal(err)
 	}
-	before := h.child("vllm")
+	before := h.Child("vllm")
 	began := time.Now()
 	die()
 	_, err := io.Copy(&seen, stream.body)
@@ -81,7 +80,7 @@ func (h *host) dies(die func(), want supervisor.Exit, says string) {
 	}
 
 	h.refusesUntilRestarted(began, before)
-	after := h.child("vllm")
+	after := h.Child("vllm")
 	if got := *after.LastExit; got.Code != want.Code || got.Signal != want.Signal || got.Left != 0 {
 		h.t.Errorf("exit: got %+v, want %+v", got, want)
 	}
@@ -112,7 +111,7 @@ func (h *host) refusesUntilRestarted(began time.Time, before supervisor.Status) 
 	var started, unavailable, down bool
 	refused := 0
 	stack.Eventually(h.t, 60*time.Second, "an answer from another engine", func() bool {
-		if st := h.child("vllm"); st.State == supervisor.Starting && st.PID != before.PID && !started {
+		if st := h.Child("vllm"); st.State == supervisor.Starting && st.PID != before.PID && !started {
 			started = true
 			ended, again := st.LastExit.At.Sub(began), st.Since.Sub(st.LastExit.At)
 			if ended > 3*time.Second || again > time.Second {
