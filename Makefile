@@ -12,6 +12,8 @@ REDIS   := python3 scripts/fetch_redis.py
 CLIENTS := python3 scripts/fetch_clients.py
 NGINX   := python3 scripts/fetch_nginx.py
 PROMTOOL := python3 scripts/fetch_promtool.py
+# cargo in meter/, or one line that says what is left out without it.
+METER   := scripts/cargo_meter.sh
 # Black-box suites run one after the other: they watch clocks, and each starts several processes.
 # What tests through real programs need; each is fetched or built once.
 REAL    := envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && clients=$$($(CLIENTS)) && promtool=$$($(PROMTOOL)) && nginx=$$($(NGINX)) && \
@@ -23,9 +25,11 @@ REAL    := envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && clients=$$($(CLIENTS)) &&
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-build: ## bin/tollgate and bin/launcher
+# The last line says which host will meter.
+build: ## bin/tollgate, bin/launcher, and where cargo is the meter for Envoy
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/tollgate ./cmd/tollgate
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/launcher ./launcher
+	@python3 scripts/build_meter.py --into bin >/dev/null
 
 envoy: ## fetch the pinned Envoy once and print its path
 	@$(ENVOY)
@@ -55,15 +59,16 @@ ifeq ($(PKG),./...)
 	@python3 scripts/go_test.py -count=1 -timeout 10m ./internal/usage ./internal/sqlitestore
 	@python3 scripts/go_test.py -count=1 -timeout 10m ./internal/limit -rapid.checks=2000 -rapid.steps=100
 	@$(REAL) python3 scripts/go_test.py -count=1 -p 1 -timeout 15m ./e2e/...
+	@$(METER) test --release
 else
 	@$(REAL) python3 scripts/go_test.py -race -shuffle=on -count=1 -timeout 15m $(PKG)
 endif
 
 lint: ## golangci-lint, pinned; the first run builds it. rustfmt and clippy where cargo is
 	GOLANGCI_LINT_CACHE="$(CURDIR)/.cache/lint" go run $(GOLANGCI_LINT) run --build-tags vllm $(PKG)
-	@if command -v cargo >/dev/null; then cd meter && cargo fmt --check && \
-		cargo clippy --quiet --locked --offline --all-targets --target-dir "$(CURDIR)/.cache/meter-target" -- -D warnings; \
-	else echo 'lint: no cargo, so meter/ was not checked'; fi
+	@$(METER) fmt
+	@$(METER) clippy --all-targets
+	@$(METER) clippy --all-targets --all-features
 
 fmt: ## format all Go files
 	go run $(GOLANGCI_LINT) fmt ./...
