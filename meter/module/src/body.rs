@@ -1,0 +1,231 @@
+//! How the body of an answer passes.
+
+use crate::host::{self, Host};
+use crate::quota::{first_event, Mark, Stall, Verdict};
+use crate::stream::{Next, State, Stream};
+use std::time::Instant;
+use tollgate_meter_core::Meter;
+use tollgate_meter_link::Why;
+
+impl Stream {
+    /// The next piece of the answer's body.
+    pub(crate) fn body(&mut self, host: &impl Host, last: bool) -> Next {
+        match self.state {
+            State::Waiting | State::Done => return Next::GoOn,
+            State::Held(false) => return Next::Hold,
+            State::Held(true) | State::Cut => {
+                let size = host.with_body(size_of);
+                host.replace_body(host::Kind::Received, size, &[]);
+                return Next::Drop;
+            }
+            State::Running => {}
+        }
+        self.first.get_or_insert_with(Instant::now);
+        if self.watch.is_some() {
+            return self.watched(host, last);
+        }
+        let opaque = self.opaque;
+        let Some(meter) = self.meter.as_deref_mut() else {
+            return Next::GoOn;
+        };
+        let (size, changed) = host.with_body(|pieces| {
+            let changed = if opaque {
+                None
+            } else {
+                feed(meter, pieces, last)
+            };
+            (size_of(pieces), changed)
+        });
+        if let Some(out) = changed {
+            host.replace_body(host::Kind::Received, size, out.bytes(meter));
+        }
+        self.bytes += size as i64;
+        let ended = last || !opaque && meter.ended();
+        let (prompt, completion) = meter.running();
+        if let Some(entry) = &self.entry {
+            entry.progress(prompt, completion, self.bytes);
+        }
+        if ended {
+            return self.end(host);
+        }
+        Next::GoOn
+    }
+
+    /// The next piece of a stream whose key has a quota, event by event: the first
+    /// for which nothing is left is where it ends.
+    fn watched(&mut self, host: &impl Host, last: bool) -> Next {
+        let body = host.with_body(|pieces| pieces.concat());
+        let (mut out, mut changed) = (Vec::new(), false);
+        let mut rest = &body[..];
+        loop {
+            let (event, behind) = rest.split_at(first_event(rest));
+            rest = behind;
+            changed |= self.event(event, last && rest.is_empty(), &mut out);
+            if rest.is_empty() {
+                break;
+            }
+        }
+        let ended = last
+            || self
+                .meter
+                .as_ref()
+                .is_some_and(|m| !self.opaque && m.ended());
+        if let Some(stall) = &mut self.stall {
+            stall.ended |= ended;
+            host.replace_body(host::Kind::Received, body.len(), &out);
+            return Next::Hold;
+        }
+        if changed {
+            host.replace_body(host::Kind::Received, body.len(), &out);
+        }
+        if ended {
+            return self.end(host);
+        }
+        Next::GoOn
+    }
+
+    /// Feeds one event and appends to `out` what goes on of it. Is that not the
+    /// event itself?
+    fn event(&mut self, event: &[u8], last: bool, out: &mut Vec<u8>) -> bool {
+        let (Some(meter), Some(watch), Some(entry)) =
+            (self.meter.as_deref_mut(), &mut self.watch, &self.entry)
+        else {
+            return false;
+        };
+        let forward = if self.opaque {
+            None
+        } else {
+            meter.feed(event, last)
+        };
+        let changed = forward.is_some();
+        let passed = forward.unwrap_or(event);
+        let start = out.len();
+        out.extend_from_slice(passed);
+        let before = self.bytes;
+        self.bytes += event.len() as i64;
+        let report = meter.report();
+        let used = watch.used(meter, &report, self.bytes);
+        if self.stall.is_none() {
+            if watch.covers(&self.link, entry, used) {
+                watch.report = report;
+                entry.progress(report.counts.prompt, report.counts.completion, self.bytes);
+                return changed;
+            }
+            // All of this piece is held, also what is covered.
+            self.stall = Some(Stall {
+                held: out[..start].to_vec(),
+                ..Stall::default()
+            });
+            self.link.ask(entry, used);
+        }
+        let Some(stall) = &mut self.stall else {
+            return changed;
+        };
+        if used > entry.total() {
+            stall.marks.push_back(Mark {
+                used,
+                at: stall.held.len(),
+                bytes: before,
+                report,
+            });
+        }
+        stall.held.extend_from_slice(&out[start..]);
+        changed
+    }
+
+    /// Something was heard of the quota.
+    pub(crate) fn granted(&mut self, host: &impl Host) {
+        let (Some(stall), Some(entry)) = (&mut self.stall, &self.entry) else {
+            return;
+        };
+        match stall.verdict(&self.link, entry) {
+            Verdict::Wait => {
+                if entry.open_question() == 0 {
+                    self.link.ask(entry, stall.used());
+                }
+            }
+            Verdict::Pass => {
+                let ended = stall.ended;
+                self.stall = None;
+                self.catch_up();
+                if !ended || self.end(host) == Next::GoOn {
+                    host.go_on();
+                }
+            }
+            Verdict::Spent => self.spent(host),
+        }
+    }
+
+    /// What was held goes on: it counts as delivered.
+    fn catch_up(&mut self) {
+        let (Some(meter), Some(watch), Some(entry)) = (&self.meter, &mut self.watch, &self.entry)
+        else {
+            return;
+        };
+        watch.report = meter.report();
+        let c = watch.report.counts;
+        entry.progress(c.prompt, c.completion, self.bytes);
+    }
+
+    /// Puts the error event in the place of the first event for which nothing is
+    /// left. It goes out once the record is safe, and then the stream is cut.
+    fn spent(&mut self, host: &impl Host) {
+        let (Some(stall), Some(meter), Some(watch)) =
+            (self.stall.take(), &self.meter, &mut self.watch)
+        else {
+            return;
+        };
+        let Some(mark) = stall.marks.front() else {
+            return;
+        };
+        let mut passed = stall.held[..mark.at].to_vec();
+        if meter.follows() {
+            passed.extend(host.metadata("tollgate.meter", "spent").unwrap_or_default());
+        }
+        host.replace_body(host::Kind::Held, stall.held.len(), &passed);
+        // What was delivered before counts, and the prompt, which the engine has read.
+        let (said, kept) = (&mut watch.report, &mark.report);
+        said.counts.prompt = said.counts.prompt.max(kept.counts.prompt);
+        said.counts.completion = said.counts.completion.max(0);
+        said.seen |= kept.seen && meter.follows();
+        said.anomalies = kept.anomalies;
+        self.bytes = mark.bytes;
+        self.record(host, Why::Quota, true);
+        self.state = State::Held(true);
+    }
+}
+
+fn size_of(pieces: &[&[u8]]) -> usize {
+    pieces.iter().map(|p| p.len()).sum()
+}
+
+/// What goes on in place of a body's pieces.
+enum Changed {
+    /// The meter's own buffer, of the only piece.
+    One,
+    Joined(Vec<u8>),
+}
+
+impl Changed {
+    fn bytes<'a>(&'a self, meter: &'a Meter) -> &'a [u8] {
+        match self {
+            Changed::One => meter.forwarded(),
+            Changed::Joined(bytes) => bytes,
+        }
+    }
+}
+
+/// Feeds the pieces; none where they go on as they are.
+fn feed(meter: &mut Meter, pieces: &[&[u8]], last: bool) -> Option<Changed> {
+    if let [] | [_] = pieces {
+        let piece = pieces.first().copied().unwrap_or_default();
+        return meter.feed(piece, last).is_some().then_some(Changed::One);
+    }
+    let (mut all, mut changed) = (Vec::new(), false);
+    for (i, piece) in pieces.iter().enumerate() {
+        let forward = meter.feed(piece, last && i + 1 == pieces.len());
+        changed |= forward.is_some();
+        all.extend_from_slice(forward.unwrap_or(piece));
+    }
+    changed.then_some(Changed::Joined(all))
+}
