@@ -89,7 +89,7 @@ func rideGo(t *testing.T, s *stack.Stack, id string, calls int) (out []string) {
 
 func ridePython(t *testing.T, s *stack.Stack, id string, calls int) []string {
 	t.Helper()
-	cmd := exec.Command(python(t), "testdata/ride.py", s.URL+"/v1", secret(id), strconv.Itoa(calls))
+	cmd := exec.Command(stack.Python(t, "sdks", "requirements.txt"), "testdata/ride.py", s.URL+"/v1", secret(id), strconv.Itoa(calls))
 	cmd.Env = append(os.Environ(), "NO_PROXY=127.0.0.1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

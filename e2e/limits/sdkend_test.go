@@ -187,14 +187,14 @@ func openaiGo(t *testing.T, s *stack.Stack, protocol string, secrets []string) [
 func sdkPython(script string) func(*testing.T, *stack.Stack, string, []string) []seen {
 	return func(t *testing.T, s *stack.Stack, protocol string, secrets []string) []seen {
 		t.Helper()
-		return runSDK(t, exec.Command(python(t), append([]string{"testdata/" + script, s.URL, protocol}, secrets...)...))
+		return runSDK(t, exec.Command(stack.Python(t, "sdks", "requirements.txt"), append([]string{"testdata/" + script, s.URL, protocol}, secrets...)...))
 	}
 }
 
 func sdkNode(script string) func(*testing.T, *stack.Stack, string, []string) []seen {
 	return func(t *testing.T, s *stack.Stack, protocol string, secrets []string) []seen {
 		t.Helper()
-		dir := nodeSDKs(t)
+		dir := stack.NodeSDKs(t)
 		cmd := exec.Command(filepath.Join(dir, "node"), append([]string{"testdata/" + script, s.URL, protocol}, secrets...)...)
 		cmd.Env = append(os.Environ(), "SDKS="+dir)
 		return runSDK(t, cmd)
