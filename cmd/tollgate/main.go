@@ -26,6 +26,7 @@ type commands struct {
 	Keys   keysCmd   `cmd:"" help:"Manage the API keys."`
 	Usage  usageCmd  `cmd:"" help:"Report the tokens and requests of the ledger."`
 	Ledger ledgerCmd `cmd:"" help:"Check, reconcile and export the ledger."`
+	Audit  auditCmd  `cmd:"" help:"Show and check the record of what people changed."`
 	Envoy  envoyCmd  `cmd:"" help:"Print Envoy's configuration."`
 	// The name is taken by the flag's field.
 	Versions versionCmd `cmd:"" name:"version" help:"Print the versions of this build, of Go, of Envoy and of the ledger."`

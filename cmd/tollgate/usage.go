@@ -12,7 +12,7 @@ import (
 
 // usageCmd reports the ledger's sums.
 type usageCmd struct {
-	By     string `enum:"key,user,model,day,requested_model,end_user" default:"key" help:"Group by ${enum}. The last two count the rows that ledger.keep_days has left."`
+	By     string `default:"key" placeholder:"KEY[,DAY]" help:"Group by key, user, model, day, hour, requested_model or end_user; by two of them with a comma. hour, requested_model and end_user count the rows that ledger.keep_days has left."`
 	Since  string `placeholder:"TIME" help:"Only requests started at or after TIME: an age (24h, 7d), a UTC day (2026-11-01) or RFC 3339."`
 	Until  string `placeholder:"TIME" help:"Only requests started before TIME."`
 	Format string `enum:"table,csv,json" default:"table" help:"How to print: table, csv or json."`
@@ -25,6 +25,7 @@ started (UTC); live ones with what they have used so far.
 
   tollgate usage
   tollgate usage --by model --since 7d
+  tollgate usage --by day,user --since 30d
   tollgate usage --by day --since 2026-11-01 --until 2026-12-01 --format csv`
 }
 
@@ -34,33 +35,37 @@ func (c *usageCmd) Run(env *Env) error {
 	if err != nil {
 		return err
 	}
-	by, format := ledger.By(c.By), ledger.Format(c.Format)
+	format := ledger.Format(c.Format)
+	query := ledger.Query{Since: since, Until: until}
+	if query.By, query.Then, err = ledger.ParseBy(c.By); err != nil {
+		return usageError("--by: %w", err)
+	}
 	r, path, err := openLedger(env)
 	if err != nil {
 		return err
 	}
 	if r == nil {
-		return noUsage(env, format, by, "no ledger at "+path+": nothing has been recorded yet")
+		return noUsage(env, format, query, "no ledger at "+path+": nothing has been recorded yet")
 	}
-	groups, err := r.Usage(env.Ctx, ledger.Query{By: by, Since: since, Until: until})
+	groups, err := r.Usage(env.Ctx, query)
 	if err := errors.Join(err, r.Close()); err != nil {
 		return err
 	}
 	if len(groups) == 0 {
-		return noUsage(env, format, by, "no requests in the ledger at "+path+inPeriod(c.Since, c.Until))
+		return noUsage(env, format, query, "no requests in the ledger at "+path+inPeriod(c.Since, c.Until))
 	}
-	return ledger.WriteUsage(env.Stdout, format, by, groups)
+	return ledger.WriteUsage(env.Stdout, format, query, groups)
 }
 
 // noUsage says that there is nothing to report: to people in place of the
 // table, to programs beside the empty report that they can read.
-func noUsage(env *Env, format ledger.Format, by ledger.By, why string) error {
+func noUsage(env *Env, format ledger.Format, query ledger.Query, why string) error {
 	if format == ledger.Table {
 		_, err := fmt.Fprintln(env.Stdout, why)
 		return err
 	}
 	fmt.Fprintln(env.Stderr, why)
-	return ledger.WriteUsage(env.Stdout, format, by, nil)
+	return ledger.WriteUsage(env.Stdout, format, query, nil)
 }
 
 func inPeriod(since, until string) string {

@@ -15,6 +15,7 @@ import (
 	"tollgate/internal/admission"
 	"tollgate/internal/alias"
 	"tollgate/internal/apikey"
+	"tollgate/internal/audit"
 	"tollgate/internal/fleet"
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
@@ -27,6 +28,10 @@ type Ledger interface {
 	Usage(ctx context.Context, q ledger.Query) ([]ledger.Group, error)
 	Used(ctx context.Context, keyID string, since, until time.Time) (int64, error)
 	Newest(ctx context.Context, p ledger.Page) (rows []ledger.Record, next string, err error)
+	Audit(ctx context.Context, before int64, limit int) ([]audit.Entry, error)
+	VerifyAudit(ctx context.Context) (int64, error)
+	// Record writes what a person is about to do.
+	Record(ctx context.Context, entries ...audit.Entry) error
 }
 
 // Host is one launcher: this host's or another's.
@@ -75,6 +80,8 @@ func New(o Options) *API {
 	a.mux.HandleFunc("GET /admin/limits", a.allLimits)
 	a.mux.HandleFunc("GET /admin/limits/{id}", a.limits)
 	a.mux.HandleFunc("GET /admin/ledger", a.rows)
+	a.mux.HandleFunc("GET /admin/audit", a.audit)
+	a.mux.HandleFunc("GET /admin/audit/verify", a.verifyAudit)
 	a.mux.HandleFunc("GET /admin/usage", a.usage)
 	a.mux.HandleFunc("GET /admin/engine", a.engine)
 	a.mux.HandleFunc("GET /admin/keys", a.listKeys)
@@ -85,8 +92,8 @@ func New(o Options) *API {
 	a.mux.HandleFunc("POST /admin/keys/{id}/rotate", a.rotateKey)
 	a.mux.HandleFunc("GET /admin/log-stats", a.logStats)
 	a.mux.HandleFunc("POST /admin/clean-logs", a.cleanLogs)
-	a.mux.HandleFunc("POST /admin/load-lora-adapter", a.lora("/load-lora-adapter"))
-	a.mux.HandleFunc("POST /admin/unload-lora-adapter", a.lora("/unload-lora-adapter"))
+	a.mux.HandleFunc("POST /admin/load-lora-adapter", a.lora(loadAdapter))
+	a.mux.HandleFunc("POST /admin/unload-lora-adapter", a.lora(unloadAdapter))
 	return a
 }
 
@@ -188,6 +195,9 @@ func (a *API) requests(w http.ResponseWriter, _ *http.Request) {
 // cancel cuts a live request; what it used is settled.
 func (a *API) cancel(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
+	if !a.recorded(w, r, "request.cancel", id, nil) {
+		return
+	}
 	n := a.o.Gate.Cancel(id)
 	if n == 0 {
 		fail(w, http.StatusNotFound, "not_found", "id", "No live request has this id; GET /admin/requests lists them.")
@@ -242,7 +252,7 @@ func shown(n int64) *int64 {
 }
 
 func (a *API) usage(w http.ResponseWriter, r *http.Request) {
-	groups, by, format, err := a.report(r)
+	groups, query, format, err := a.report(r)
 	var bad *queryError
 	switch {
 	case errors.As(err, &bad):
@@ -252,7 +262,7 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) {
 	case format == ledger.CSV:
 		// The same bytes as those of "tollgate usage --format csv".
 		w.Header().Set("Content-Type", "text/csv; charset=utf-8")
-		_ = ledger.WriteUsage(w, format, by, groups) // a client that has gone needs no answer
+		_ = ledger.WriteUsage(w, format, query, groups) // a client that has gone needs no answer
 	default:
 		writeJSON(w, http.StatusOK, groups)
 	}

@@ -186,7 +186,7 @@ func TestTheReportIsThatOfTheCommandLine(t *testing.T) {
 			t.Fatal(err)
 		}
 		var want strings.Builder
-		if err := ledger.WriteUsage(&want, ledger.CSV, by, groups); err != nil {
+		if err := ledger.WriteUsage(&want, ledger.CSV, ledger.Query{By: by}, groups); err != nil {
 			t.Fatal(err)
 		}
 		a := r.do(http.MethodGet, "/admin/usage?format=csv&by="+string(by), "")

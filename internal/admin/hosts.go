@@ -89,6 +89,9 @@ func (a *API) cleanLogs(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "invalid_request", "days", "days is a whole number of days to keep, from 0, as in /admin/clean-logs?days=7.")
 		return
 	}
+	if !a.recorded(w, r, "log.clean", "logs", map[string]any{"days": days}) {
+		return
+	}
 	if a.relay(w, r, http.MethodPost, "/clean-logs?"+url.Values{"days": {strconv.Itoa(days)}}.Encode()) {
 		return
 	}
@@ -123,6 +126,12 @@ type hostResult struct {
 	status  int
 }
 
+// Routes of a launcher's control API.
+const (
+	loadAdapter   = "/load-lora-adapter"
+	unloadAdapter = "/unload-lora-adapter"
+)
+
 // lora loads or unloads an adapter on every host.
 func (a *API) lora(path string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -136,6 +145,10 @@ func (a *API) lora(path string) http.HandlerFunc {
 		}
 		if len(a.o.Hosts) == 0 {
 			a.broken(w, "cannot reach a launcher", errors.New("no launcher is configured"))
+			return
+		}
+		action := map[string]string{loadAdapter: "adapter.load", unloadAdapter: "adapter.unload"}[path]
+		if !a.recorded(w, r, action, asked.Name, nil) {
 			return
 		}
 		results := a.fanOut(r.Context(), path, body)

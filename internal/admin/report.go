@@ -26,33 +26,35 @@ func onlyKnown(q url.Values, known ...string) error {
 }
 
 // report reads by, since, until and format, and asks the ledger.
-func (a *API) report(r *http.Request) (groups []ledger.Group, by ledger.By, format ledger.Format, err error) {
+func (a *API) report(r *http.Request) (groups []ledger.Group, query ledger.Query, format ledger.Format, err error) {
 	q := r.URL.Query()
 	if err := onlyKnown(q, "by", "since", "until", "format", "key", "user", "model"); err != nil {
-		return nil, "", "", err
+		return nil, query, "", err
 	}
 	format = ledger.JSON
 	if f := q.Get("format"); f != "" {
 		format = ledger.Format(f)
 	}
 	if format != ledger.JSON && format != ledger.CSV {
-		return nil, "", "", &queryError{"format", "format is json or csv"}
+		return nil, query, "", &queryError{"format", "format is json or csv"}
 	}
-	query := ledger.Query{By: ledger.ByKey, KeyID: q.Get("key"), User: q.Get("user"), Model: q.Get("model")}
+	query = ledger.Query{By: ledger.ByKey, KeyID: q.Get("key"), User: q.Get("user"), Model: q.Get("model")}
 	if by := q.Get("by"); by != "" {
-		query.By = ledger.By(by)
+		if query.By, query.Then, err = ledger.ParseBy(by); err != nil {
+			return nil, query, "", &queryError{"by", err.Error()}
+		}
 	}
 	if err := readTimes(q, &query.Since, &query.Until); err != nil {
-		return nil, "", "", err
+		return nil, query, "", err
 	}
 	if err := query.Validate(); err != nil {
-		return nil, "", "", &queryError{"by", err.Error()}
+		return nil, query, "", &queryError{"by", err.Error()}
 	}
 	groups, err = a.o.Ledger.Usage(r.Context(), query)
 	if groups == nil {
 		groups = []ledger.Group{}
 	}
-	return groups, query.By, format, err
+	return groups, query, format, err
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -31,22 +31,22 @@ const (
 
 // Editor is who made a change, and from where.
 type Editor struct {
-	Who  string // id of a key, [ByFile], [ByGateway], or "local:NAME" for a person at the command line
-	From string // client address, or "local"
+	Who  string `json:"who"`  // id of a key, [ByFile], [ByGateway], or "local:NAME" for a person at the command line
+	From string `json:"from"` // client address, or "local"
 }
 
-// Entry is one change.
+// Entry is one change. Its JSON is what the API and the command line show.
 type Entry struct {
-	Seq     int64 // from 1, without gaps, for each gateway
-	At      time.Time
-	Gateway string // the gateway that wrote it
+	Seq     int64     `json:"seq"` // from 1, without gaps, for each gateway
+	At      time.Time `json:"at"`
+	Gateway string    `json:"gateway"` // the gateway that wrote it
 	Editor
-	Action string          // what was done: "key.add", "key.change", "request.cancel"
-	Target string          // what it was done to: the id of a key, of a request, …
-	Before json.RawMessage // null where there was nothing
-	After  json.RawMessage // null where nothing is left
-	Prev   string          // Hash of the entry before, "" for the first
-	Hash   string          // of all fields above, in hex
+	Action string          `json:"action"` // what was done: "key.add", "key.change", "request.cancel"
+	Target string          `json:"target"` // what it was done to: the id of a key, of a request, …
+	Before json.RawMessage `json:"before"` // null where there was nothing
+	After  json.RawMessage `json:"after"`  // null where nothing is left
+	Prev   string          `json:"prev"`   // Hash of the entry before, "" for the first
+	Hash   string          `json:"hash"`   // of all fields above, in hex
 }
 
 // ErrBroken means that the chain does not hold: an entry was altered or is missing.

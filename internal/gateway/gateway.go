@@ -75,7 +75,9 @@ type Gateway struct {
 	metrics http.Handler
 	writes  *ledgerWatch
 	records *recorder
-	meters  *meters
+	// auditOwed has who made a change of the keys that the audit could not take.
+	auditOwed chan audit.Editor
+	meters    *meters
 
 	grpcLis, httpLis, meterLis, metricsLis net.Listener
 }
@@ -84,7 +86,10 @@ type Gateway struct {
 // broken file is found before anything runs. What it opened is closed again
 // when it fails.
 func New(ctx context.Context, o Options) (_ *Gateway, err error) {
-	g := &Gateway{cfg: o.Config, names: alias.New(o.Config.Aliases()), log: o.Log.Named("gateway"), reload: o.Reload, health: health.NewServer()}
+	g := &Gateway{
+		cfg: o.Config, names: alias.New(o.Config.Aliases()), log: o.Log.Named("gateway"), reload: o.Reload, health: health.NewServer(),
+		auditOwed: make(chan audit.Editor, 1),
+	}
 	defer func() {
 		if err != nil {
 			g.close()
@@ -301,7 +306,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 		Generated: g.engines.Generated,
 		Access:    g.records.record,
 	})
-	g.keys.OnChange(func(_, ring *apikey.Ring, _ audit.Editor) { g.gate.Revoke(ring) })
+	g.keys.OnChange(g.keysChanged)
 	_, port, _ := net.SplitHostPort(g.cfg.Listen) // checked with the configuration
 	_, adminPort, _ := net.SplitHostPort(g.cfg.AdminListen)
 	g.check = extauthz.NewServer(g.gate, extauthz.Options{

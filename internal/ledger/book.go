@@ -200,7 +200,7 @@ func (b *Book) Minute(ctx context.Context, since time.Time) ([]Second, error) {
 	}), nil
 }
 
-// Usage reports usage by q, ordered by the name of the group.
+// Usage reports usage by q, ordered by the names of the groups.
 func (b *Book) Usage(ctx context.Context, q Query) ([]Group, error) {
 	if err := q.Validate(); err != nil {
 		return nil, fmt.Errorf("report usage: %w", err)
@@ -209,18 +209,21 @@ func (b *Book) Usage(ctx context.Context, q Query) ([]Group, error) {
 		return nil, err
 	}
 	defer b.mu.Unlock()
-	groups := map[string]Group{}
+	type names struct{ group, part string }
+	groups := map[names]Group{}
 	for _, r := range b.rows {
 		if !within(r.StartedAt, q.Since, q.Until) || !q.Selects(&r) {
 			continue
 		}
-		name := GroupOf(q.By, &r)
-		g := groups[name]
-		g.By, g.Group = q.By, name
+		n := names{GroupOf(q.By, &r), GroupOf(q.Then, &r)}
+		g := groups[n]
+		g.By, g.Group, g.Then, g.Part = q.By, n.group, q.Then, n.part
 		g.Add(1, max(r.Counts.Prompt, 0), max(r.Counts.Completion, 0))
-		groups[name] = g
+		groups[n] = g
 	}
-	return slices.SortedFunc(maps.Values(groups), func(x, y Group) int { return cmp.Compare(x.Group, y.Group) }), nil
+	return slices.SortedFunc(maps.Values(groups), func(x, y Group) int {
+		return cmp.Or(cmp.Compare(x.Group, y.Group), cmp.Compare(x.Part, y.Part))
+	}), nil
 }
 
 // Verify returns every invariant that a row breaks.

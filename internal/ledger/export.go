@@ -112,11 +112,11 @@ func (e *csvRows) Close() error {
 	return nil
 }
 
-// inert is text as a cell of CSV that no spreadsheet computes: one that begins
+// Inert is text as a cell of CSV that no spreadsheet computes: one that begins
 // with =, +, -, @, a tab or a line end (their full-width forms too) gets an
 // apostrophe in front, which spreadsheets hide. Users and models are named by
 // people, and a report is opened by somebody else.
-func inert(s string) string {
+func Inert(s string) string {
 	if r, _ := utf8.DecodeRuneInString(s); strings.ContainsRune("=+-@\t\r\n＝＋－＠", r) {
 		return "'" + s
 	}
@@ -127,7 +127,7 @@ func inert(s string) string {
 func cell(value any) string {
 	switch v := value.(type) {
 	case string:
-		return inert(v)
+		return Inert(v)
 	case bool:
 		return strconv.FormatBool(v)
 	case int64:

@@ -24,12 +24,12 @@ const (
 // WriteUsage writes a usage report. An empty one is a table without groups, a
 // line of names, or []. In CSV a name that a spreadsheet would take for a formula
 // begins with an apostrophe. An unknown format is an [ErrQuery].
-func WriteUsage(w io.Writer, f Format, by By, groups []Group) error {
+func WriteUsage(w io.Writer, f Format, q Query, groups []Group) error {
 	switch f {
 	case Table:
-		return writeTable(w, by, groups)
+		return writeTable(w, q, groups)
 	case CSV:
-		return writeCSV(w, by, groups)
+		return writeCSV(w, q, groups)
 	case JSON:
 		return writeJSON(w, groups)
 	}
@@ -48,10 +48,10 @@ func writeJSON(w io.Writer, groups []Group) error {
 	return nil
 }
 
-func writeCSV(w io.Writer, by By, groups []Group) error {
-	lines := [][]string{{string(by), "requests", "prompt_tokens", "completion_tokens", "total_tokens"}}
+func writeCSV(w io.Writer, q Query, groups []Group) error {
+	lines := [][]string{append(q.head(), "requests", "prompt_tokens", "completion_tokens", "total_tokens")}
 	for _, g := range groups {
-		lines = append(lines, append([]string{inert(g.Group)}, numbers(g)...))
+		lines = append(lines, append(g.names(Inert), numbers(g)...))
 	}
 	if err := csv.NewWriter(w).WriteAll(lines); err != nil {
 		return fmt.Errorf("write usage: %w", err)
@@ -59,21 +59,52 @@ func writeCSV(w io.Writer, by By, groups []Group) error {
 	return nil
 }
 
-func writeTable(w io.Writer, by By, groups []Group) error {
-	lines := [][]string{{strings.ToUpper(string(by)), "REQUESTS", "PROMPT", "COMPLETION", "TOTAL"}}
-	for _, g := range groups {
-		lines = append(lines, append([]string{printable(g.Group)}, numbers(g)...))
+// head names the columns of the groupings.
+func (q Query) head() []string {
+	if q.Then == "" {
+		return []string{string(q.By)}
 	}
-	lines = append(lines, append([]string{"total"}, numbers(Total(groups))...))
-	var widths [5]int
+	return []string{string(q.By), string(q.Then)}
+}
+
+// names are the group's names, each made fit for where it goes.
+func (g Group) names(fit func(string) string) []string {
+	if g.Then == "" {
+		return []string{fit(g.Group)}
+	}
+	return []string{fit(g.Group), fit(g.Part)}
+}
+
+func writeTable(w io.Writer, q Query, groups []Group) error {
+	head := q.head()
+	names := len(head)
+	total := make([]string, names)
+	total[0] = "total"
+	lines := [][]string{append(strings.Split(strings.ToUpper(strings.Join(head, ",")), ","), "REQUESTS", "PROMPT", "COMPLETION", "TOTAL")}
+	for _, g := range groups {
+		lines = append(lines, append(g.names(printable), numbers(g)...))
+	}
+	lines = append(lines, append(total, numbers(Total(groups))...))
+	widths := make([]int, len(lines[0]))
 	for _, l := range lines {
 		for i, cell := range l {
 			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 		}
 	}
-	for _, l := range lines { // the name to the left, numbers to the right
-		if _, err := fmt.Fprintf(w, "%-*s  %*s  %*s  %*s  %*s\n",
-			widths[0], l[0], widths[1], l[1], widths[2], l[2], widths[3], l[3], widths[4], l[4]); err != nil {
+	for _, l := range lines { // names to the left, numbers to the right
+		var row strings.Builder
+		for i, cell := range l {
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			if i > 0 {
+				row.WriteString("  ")
+			}
+			if i < names {
+				row.WriteString(cell + pad)
+			} else {
+				row.WriteString(pad + cell)
+			}
+		}
+		if _, err := fmt.Fprintln(w, row.String()); err != nil {
 			return fmt.Errorf("write usage: %w", err)
 		}
 	}

@@ -26,20 +26,35 @@ const (
 
 	ByRequestedModel By = "requested_model" // model that the client named
 	ByEndUser        By = "end_user"        // person behind a shared key
+	ByHour           By = "hour"            // UTC hour of the start, as 2026-11-24T15
 )
 
 // Groupings lists every grouping once.
 func Groupings() []By {
-	return []By{ByKey, ByUser, ByModel, ByDay, ByRequestedModel, ByEndUser}
+	return []By{ByKey, ByUser, ByModel, ByDay, ByHour, ByRequestedModel, ByEndUser}
 }
 
 // RolledUp reports whether sums of whole days are kept for a grouping. The
 // others are summed from the rows, so they end where retention has deleted.
-func (b By) RolledUp() bool { return b != ByRequestedModel && b != ByEndUser }
+func (b By) RolledUp() bool {
+	return b == "" || b == ByKey || b == ByUser || b == ByModel || b == ByDay
+}
+
+// ParseBy reads what people write: one grouping, or two with a comma between them
+// ("day,model"). What it cannot read is an [ErrQuery] that lists them.
+func ParseBy(s string) (by, then By, err error) {
+	first, second, two := strings.Cut(s, ",")
+	by, then = By(strings.TrimSpace(first)), By(strings.TrimSpace(second))
+	if two && then == "" {
+		return by, then, fmt.Errorf("%w: a grouping is missing behind the comma of %q", ErrQuery, s)
+	}
+	return by, then, Query{By: by, Then: then}.Validate()
+}
 
 // Query asks for the usage of requests that started in [Since, Until).
 type Query struct {
 	By    By        // required
+	Then  By        // within By; "": nothing
 	Since time.Time // zero: from the first request
 	Until time.Time // zero: no end
 	// Only requests of this key, user or model count; "" is all of them.
@@ -53,8 +68,13 @@ func (q Query) Selects(r *Record) bool {
 
 // Validate reports a query that makes no sense, as [ErrQuery].
 func (q Query) Validate() error {
-	if !slices.Contains(Groupings(), q.By) {
-		return fmt.Errorf("%w: group by %q, want key, user, model, day, requested_model or end_user", ErrQuery, q.By)
+	for _, by := range []By{q.By, q.Then} {
+		if !slices.Contains(Groupings(), by) && (by != q.Then || by != "") {
+			return fmt.Errorf("%w: group by %q, want one or two of key, user, model, day, hour, requested_model and end_user", ErrQuery, by)
+		}
+	}
+	if q.By == q.Then {
+		return fmt.Errorf("%w: group by %q twice", ErrQuery, q.By)
 	}
 	if !q.Until.IsZero() && q.Until.Before(q.Since) {
 		return fmt.Errorf("%w: until %s is before since %s", ErrQuery, q.Until.Format(time.RFC3339), q.Since.Format(time.RFC3339))
@@ -67,6 +87,8 @@ func (q Query) Validate() error {
 type Group struct {
 	By               By
 	Group            string // what By names; "" where the row said nothing
+	Then             By     // "" where the report has one grouping
+	Part             string // what Then names
 	Requests         int64
 	PromptTokens     int64
 	CompletionTokens int64
@@ -74,11 +96,19 @@ type Group struct {
 }
 
 // MarshalJSON writes the group's name under the name of its grouping:
-// {"key":"k1","requests":1,"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}.
+// {"key":"k1","requests":1,"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}. With
+// two groupings the second name follows the first.
 func (g Group) MarshalJSON() ([]byte, error) {
 	name, err := json.Marshal(g.Group)
 	if err != nil {
 		return nil, fmt.Errorf("encode group: %w", err)
+	}
+	if g.Then != "" {
+		part, err := json.Marshal(g.Part)
+		if err != nil {
+			return nil, fmt.Errorf("encode group: %w", err)
+		}
+		name = fmt.Appendf(name, `,%q:%s`, string(g.Then), part)
 	}
 	return fmt.Appendf(nil, `{%q:%s,"requests":%d,"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}`,
 		string(g.By), name, g.Requests, g.PromptTokens, g.CompletionTokens, g.TotalTokens), nil
@@ -112,6 +142,8 @@ func GroupOf(by By, r *Record) string {
 		return r.Model
 	case ByDay:
 		return Day(r.StartedAt)
+	case ByHour:
+		return r.StartedAt.UTC().Format("2006-01-02T15")
 	case ByRequestedModel:
 		return r.RequestedModel
 	case ByEndUser:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"tollgate/internal/ledger"
@@ -98,39 +99,42 @@ func (r *Reader) Used(ctx context.Context, keyID string, since, until time.Time)
 	return sum, nil
 }
 
-// Usage reports usage by q, ordered by the name of the group. Parts of days
+// groupColumns are the groupings as columns of the queries of pieces and rowsOf.
+var groupColumns = map[ledger.By]string{
+	ledger.ByKey: "key_id", ledger.ByUser: "user", ledger.ByModel: "model", ledger.ByDay: "day", ledger.ByHour: "hour",
+	ledger.ByRequestedModel: "requested_model", ledger.ByEndUser: "end_user", "": "''",
+}
+
+// Usage reports usage by q, ordered by the names of the groups. Parts of days
 // whose rows retention has deleted are not in it; whole days are.
 func (r *Reader) Usage(ctx context.Context, q ledger.Query) (groups []ledger.Group, err error) {
 	if err := q.Validate(); err != nil {
 		return nil, fmt.Errorf("report usage: %w", err)
 	}
-	column := map[ledger.By]string{
-		ledger.ByKey: "key_id", ledger.ByUser: "user", ledger.ByModel: "model", ledger.ByDay: "day",
-		ledger.ByRequestedModel: "requested_model", ledger.ByEndUser: "end_user",
-	}[q.By]
-	var only string
+	var only strings.Builder
 	var values []any
 	for _, c := range []struct{ column, value string }{{"key_id", q.KeyID}, {"user", q.User}, {"model", q.Model}} {
 		if c.value != "" {
-			only += " AND " + c.column + " = ?"
+			only.WriteString(" AND " + c.column + " = ?")
 			values = append(values, c.value)
 		}
 	}
-	from, args := pieces(q.Since, q.Until, only, values...)
-	if !q.By.RolledUp() {
-		from, args = rowsOf(column, q.Since, q.Until, only, values...)
+	source := pieces
+	if !q.By.RolledUp() || !q.Then.RolledUp() {
+		source = rowsOf
 	}
-	//nolint:gosec // column is one of the names above, from comes from constants
-	rows, err := r.db.QueryContext(ctx, "SELECT "+column+", sum(requests), sum(prompt), sum(completion) FROM ("+from+
-		") GROUP BY 1 HAVING sum(requests) > 0 ORDER BY 1", args...)
+	from, args := source(q.Since, q.Until, only.String(), values...)
+	//nolint:gosec // the columns are names from above, from comes from constants
+	rows, err := r.db.QueryContext(ctx, "SELECT "+groupColumns[q.By]+", "+groupColumns[q.Then]+", sum(requests), sum(prompt), sum(completion) FROM ("+from+
+		") GROUP BY 1, 2 HAVING sum(requests) > 0 ORDER BY 1, 2", args...)
 	if err != nil {
 		return nil, failed(ctx, "report usage", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		g := ledger.Group{By: q.By}
+		g := ledger.Group{By: q.By, Then: q.Then}
 		var requests, prompt, completion int64
-		if err := rows.Scan(&g.Group, &requests, &prompt, &completion); err != nil {
+		if err := rows.Scan(&g.Group, &g.Part, &requests, &prompt, &completion); err != nil {
 			return nil, failed(ctx, "report usage", err)
 		}
 		g.Add(requests, prompt, completion)
@@ -185,11 +189,13 @@ func pieces(since, until time.Time, condition string, extra ...any) (query strin
 	return query, args
 }
 
-// rowsOf is a query like that of pieces, of a column that the rollups do not
+// rowsOf is a query like that of pieces, with the columns that the rollups do not
 // have.
-func rowsOf(column string, since, until time.Time, condition string, extra ...any) (query string, args []any) {
-	query = "SELECT coalesce(" + column + ", '') AS " + column + `, 1 AS requests, coalesce(prompt_tokens, 0) AS prompt,
-		coalesce(completion_tokens, 0) AS completion FROM requests WHERE true` + condition
+func rowsOf(since, until time.Time, condition string, extra ...any) (query string, args []any) {
+	query = `SELECT key_id, user, model, date(started_at / 1000000, 'unixepoch') AS day,
+		strftime('%Y-%m-%dT%H', started_at / 1000000, 'unixepoch') AS hour,
+		coalesce(requested_model, '') AS requested_model, coalesce(end_user, '') AS end_user, 1 AS requests,
+		coalesce(prompt_tokens, 0) AS prompt, coalesce(completion_tokens, 0) AS completion FROM requests WHERE true` + condition
 	args = extra
 	if !since.IsZero() {
 		query, args = query+" AND started_at >= ?", append(args, ceilMicros(since))

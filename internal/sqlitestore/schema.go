@@ -77,6 +77,28 @@ var migrations = []string{
 
 	-- Single values that outlive rows, by name.
 	CREATE TABLE marks (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;`,
+
+	// What people changed, and the last state of each thing that the audit knows of,
+	// so that a change is told once, whenever it is seen.
+	`CREATE TABLE audit (
+		seq     INTEGER PRIMARY KEY,
+		at      INTEGER NOT NULL,
+		gateway TEXT NOT NULL,
+		who     TEXT NOT NULL,
+		origin  TEXT NOT NULL,
+		action  TEXT NOT NULL,
+		target  TEXT NOT NULL,
+		before  TEXT,
+		after   TEXT,
+		prev    TEXT NOT NULL,
+		hash    TEXT NOT NULL
+	) STRICT;
+	CREATE TABLE audit_states (
+		kind  TEXT NOT NULL,
+		name  TEXT NOT NULL,
+		state TEXT NOT NULL,
+		PRIMARY KEY (kind, name)
+	) STRICT, WITHOUT ROWID;`,
 }
 
 // ended is when a request ended, in Unix µs, as the index has it: what is open

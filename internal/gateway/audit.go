@@ -1,0 +1,62 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"tollgate/internal/apikey"
+	"tollgate/internal/audit"
+)
+
+const (
+	// auditTimeout bounds one write of the audit.
+	auditTimeout = 5 * time.Second
+	// auditRetry is between two tries to write a change that could not be written.
+	auditRetry = 2 * time.Second
+)
+
+// auditKeys writes what has changed of the keys since it was written last. An edit
+// is not undone because the audit cannot be written now: the states that the ledger
+// keeps tell the change later, also after a restart.
+func (g *Gateway) auditKeys(ctx context.Context, ring *apikey.Ring, by audit.Editor) bool {
+	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
+	defer cancel()
+	if _, err := g.ledger.RecordStates(ctx, "key", ring.States(), by); err != nil {
+		g.log.Error("cannot write the audit of the keys; it is tried again", "error", err)
+		return false
+	}
+	return true
+}
+
+// audit hears of changes until ctx ends. What was edited while nobody listened is
+// put down to the file.
+func (g *Gateway) audit(ctx context.Context) error {
+	retry := time.NewTicker(auditRetry)
+	defer retry.Stop()
+	by := audit.Editor{Who: audit.ByFile}
+	owed := !g.auditKeys(ctx, g.keys.Current(), by)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case failed := <-g.auditOwed:
+			by, owed = failed, true
+		case <-retry.C:
+			if owed {
+				owed = !g.auditKeys(ctx, g.keys.Current(), by)
+			}
+		}
+	}
+}
+
+// keysChanged writes the audit of a change before the edit is answered.
+func (g *Gateway) keysChanged(_, next *apikey.Ring, by audit.Editor) {
+	g.gate.Revoke(next)
+	if g.auditKeys(context.Background(), next, by) {
+		return
+	}
+	select {
+	case g.auditOwed <- by:
+	default: // one is owed already, and tells this change too
+	}
+}
