@@ -69,6 +69,7 @@
 //	local.go decision.go   decisions by share; decisions of Redis
 //	maintain.go            heartbeat, probe, handover
 //	store.go               opens, closes and routes each call
+//	bus.go                 messages between replicas; keys that seal tickets
 //	acquire.go adopt.go settle.go history.go view.go
 //	                       the methods of limit.Store
 package redisstore

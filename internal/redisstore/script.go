@@ -21,7 +21,7 @@ var errOutage = errors.New("redis does not answer as it should")
 // front.
 type scripts struct {
 	acquire, claim, reserve, adopt, extend, spend, release, renew *rueidis.Lua
-	seed, restore, owe, view, totals, heartbeat, join             *rueidis.Lua
+	seed, restore, owe, view, totals, heartbeat, join, ticketKeys *rueidis.Lua
 	sources                                                       []string
 }
 
@@ -42,6 +42,7 @@ func newScripts(clock string) (*scripts, error) {
 		"acquire": &s.acquire, "claim": &s.claim, "reserve": &s.reserve, "spend": &s.spend, "release": &s.release,
 		"renew": &s.renew, "seed": &s.seed, "restore": &s.restore, "view": &s.view, "totals": &s.totals,
 		"heartbeat": &s.heartbeat, "join": &s.join, "extend": &s.extend, "owe": &s.owe, "adopt": &s.adopt,
+		"ticketkeys": &s.ticketKeys,
 	} {
 		text, err := lua.ReadFile("lua/" + name + ".lua")
 		if err != nil {

@@ -1,6 +1,8 @@
 // Package ticket is how a lease travels inside Envoy: in the dynamic metadata
 // that ext_authz sets, ext_proc gets with every message and the access log
-// carries. It holds the lease id and the key id, nothing secret.
+// carries. It holds the lease id and the key id in clear, which are no secrets, and
+// for other replicas one sealed field with the facts that a claim needs (see
+// [Sealer]).
 package ticket
 
 import "tollgate/internal/wire"
@@ -15,17 +17,21 @@ const (
 	key   = "key"
 	// reason is set on a refusal, for the access log.
 	reason = "reason"
+	issuer = "issuer"
+	facts  = "facts"
 )
 
 // Ticket is what the metadata says; fields are empty where it says nothing.
 type Ticket struct {
 	LeaseID, KeyID, Reason string
+	Issuer                 string // names the process that issued it
+	Facts                  string // sealed; "" where there are no other replicas
 }
 
 // Append appends the metadata of a ticket, an encoded google.protobuf.Struct;
 // nothing when there is nothing to say.
 func (t Ticket) Append(b []byte) []byte {
-	for _, f := range []struct{ name, value string }{{lease, t.LeaseID}, {key, t.KeyID}, {reason, t.Reason}} {
+	for _, f := range []struct{ name, value string }{{lease, t.LeaseID}, {key, t.KeyID}, {reason, t.Reason}, {issuer, t.Issuer}, {facts, t.Facts}} {
 		if f.value != "" {
 			b = wire.AppendText(b, f.name, f.value)
 		}
@@ -62,5 +68,9 @@ func (t *Ticket) set(name, value []byte) {
 		t.KeyID = string(value)
 	case reason:
 		t.Reason = string(value)
+	case issuer:
+		t.Issuer = string(value)
+	case facts:
+		t.Facts = string(value)
 	}
 }

@@ -20,7 +20,7 @@ func metadata(t *testing.T, of map[string]*structpb.Struct) []byte {
 }
 
 func TestATicketComesBackAsItWasSent(t *testing.T) {
-	for _, want := range []ticket.Ticket{{}, {LeaseID: "l", KeyID: "k"}, {Reason: "requests"}, {LeaseID: "ü\n\"", KeyID: "k", Reason: "r"}} {
+	for _, want := range []ticket.Ticket{{}, {LeaseID: "l", KeyID: "k"}, {LeaseID: "l", Issuer: "i", Facts: "f"}, {Reason: "requests"}, {LeaseID: "ü\n\"", KeyID: "k", Reason: "r"}} {
 		s := new(structpb.Struct)
 		if err := proto.Unmarshal(want.Append(nil), s); err != nil {
 			t.Fatalf("%+v is written as no google.protobuf.Struct: %v", want, err)
