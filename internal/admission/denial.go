@@ -132,38 +132,3 @@ var none = limit.Rate{Limit: limit.Unlimited}
 
 // Error names the reason; it carries nothing secret.
 func (e *DenialError) Error() string { return "refused: " + string(e.Reason) }
-
-// denial turns a store's refusal into the gate's; tokens is what was asked for,
-// 0 at the arrival.
-func (s *Session) denial(d limit.Decision, tokens int64) *DenialError {
-	e := &DenialError{RetryAfter: d.RetryAfter, Standing: s.standingOf(d), Requested: tokens, Need: d.Need, Free: d.Free, Debt: d.Debt}
-	switch d.Denied {
-	case limit.Requests:
-		e.Reason = RequestRate
-	case limit.GlobalSlots:
-		e.Reason, e.Cap = GlobalSlots, s.caps.Global
-	case limit.KeySlots:
-		e.Reason, e.Cap = KeySlots, s.caps.Concurrent
-	case limit.TokensWindow:
-		e.Reason = TokenRate
-	case limit.Quota:
-		e.Reason = QuotaSpent
-		if d.RetryAfter > 0 {
-			// Only reservations stand in the way: not spent yet, so worth a retry.
-			e.Reason, e.Message = TokenRate, "The rest of the quota is reserved by running requests; try again when they end."
-		}
-	case limit.Admitted:
-		e.Reason = Unavailable // unreachable: callers ask only after a refusal
-	}
-	return e
-}
-
-// standingOf is what a decision says of the key's limits. The store knows no
-// wall clock, so the end of the quota's period is filled in here.
-func (s *Session) standingOf(d limit.Decision) Standing {
-	st := Standing{Requests: d.Requests, Tokens: d.Tokens, Quota: d.Quota}
-	if end := s.key.QuotaPeriod.End(s.wallStart); st.Quota.Limit != limit.Unlimited && !end.IsZero() {
-		st.Quota.Reset, st.QuotaResets = max(0, end.Sub(s.gate.wall())), end
-	}
-	return st
-}

@@ -1,10 +1,58 @@
-// Package admission holds the use cases of the gateway: who may pass, what a
-// request takes while it lives, and how it is settled when it ends.
+// Package admission decides who may pass, takes what a request needs while it
+// lives, and settles it when it ends.
 //
-// A request is admitted in two steps. [Gate.Admit] sees headers only and
-// answers with a ticket, which is a provisional lease. The stream that carries
-// the request claims the lease and becomes a [Session]: it reserves tokens,
-// writes the intent, reports what was used and is closed exactly once. A second
-// witness, the proxy's access log, says why a stream ended and closes what no
-// session ever claimed.
+// # A request
+//
+// [Gate.Admit] sees headers only and answers with a ticket: the id of a provisional
+// lease. The stream that carries the request claims it ([Gate.Claim]) and gets a
+// [Session]. It reserves tokens and writes the intent ([Session.Reserve]), reports
+// the running counts, and settles the row before it releases the last byte
+// ([Session.Settle]). It may hand the answer over to a meter inside Envoy
+// ([Session.HandOver]), which then speaks by lease id ([Gate.Progress],
+// [Gate.Ended]). A second witness, the proxy's access log, says why a stream ended
+// ([Gate.Witness]) and closes what no stream ever claimed.
+//
+// The order of all that is one table in package request. A session holds a
+// [request.State] and the facts that the state does not know; it performs the
+// effects of each event outside its lock and reports their results as events.
+//
+// # Goals
+//
+//   - Everything that a request takes is taken in one step, or nothing is.
+//   - A request that was sent has a row; a client that saw the end of its answer is
+//     in the ledger.
+//   - A lease goes back once, whatever dies in between.
+//   - The row, the metrics and the access record say the same.
+//
+// # What it is not
+//
+// It knows no protocol: adapters translate (extauthz, extproc, accesslog). It does
+// not count tokens in bytes (usage), does not know how limits or rows are stored
+// (limit, ledger), and does not choose an engine (placement).
+//
+// # Rules for callers
+//
+//   - [Gate.Run] must run beside the gate.
+//   - A stream that claimed a session must call [Session.Close] when it ends.
+//   - [Session.Reserve], [Session.FirstByte], [Session.Progress] and
+//     [Session.Covers] must be called by one goroutine at a time. All other methods
+//     are safe for concurrent use.
+//   - Nothing may be sent to an engine unless Reserve returned nil.
+//
+// # Locks
+//
+// There are four: of the sessions of a gate (sessions.mu), of one session
+// (Session.mu), of the debts (debts.mu), and of the look at the engines (unseen.mu).
+// None is held while another one is taken, and none during I/O. A comment REQUIRES
+// names the lock that a function needs; all others take theirs themselves.
+//
+// # Files
+//
+// Each file uses only those above it.
+//
+//	class, denial, cause, order, model, metrics, plausible, outcome  values and counters
+//	share, tally, unseen                                             running counts, and tokens that nobody saw
+//	session, registry, account, effects                              one session, where it is found, what an event makes it do
+//	quota, reserve, holder                                           what the holder of a request calls
+//	gate, cut, admit, witness, meter, live, loop                     what the rest of the process calls
 package admission

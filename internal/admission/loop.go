@@ -5,24 +5,23 @@ import (
 	"sync"
 	"time"
 
-	"tollgate/internal/apikey"
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
-	"tollgate/internal/usage"
+	"tollgate/internal/request"
 )
 
-// beat is the longest that running use stays unwritten.
-const beat = 250 * time.Millisecond
+// checkpointEvery is the longest that running use stays unwritten.
+const checkpointEvery = 250 * time.Millisecond
 
-// Run renews leases, writes running use, retries what could not be written, and sweeps what
-// nobody claimed or closed, until ctx ends. A last round is done then.
+// Run renews leases, writes running use, retries what could not be written, and
+// ends what waits in vain, until ctx ends. A last round is done then.
 func (g *Gate) Run(ctx context.Context) error {
 	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var renewer sync.WaitGroup
 	renewer.Go(func() { g.renew(renewing) })
 	defer renewer.Wait()
 	defer stop()
-	t := time.NewTicker(beat)
+	t := time.NewTicker(checkpointEvery)
 	defer t.Stop()
 	for {
 		select {
@@ -30,17 +29,17 @@ func (g *Gate) Run(ctx context.Context) error {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 			defer cancel()
 			g.checkpoint(last)
-			g.finishClosed(last)
-			g.retryPending(last)
-			g.giveUp()
+			g.waive(last)
+			g.retry(last)
+			g.giveUp(last)
 			return nil
 		case <-g.flush:
 			g.checkpoint(ctx)
 		case <-t.C:
 			g.checkpoint(ctx)
-			g.retryPending(ctx)
+			g.retry(ctx)
 			g.sweep(ctx)
-			g.forgetAlone()
+			g.sessions.expire()
 			if g.unseen.busy() {
 				go g.unseen.look(ctx) // an engine that hangs must not hold up the rest
 			}
@@ -48,10 +47,10 @@ func (g *Gate) Run(ctx context.Context) error {
 	}
 }
 
-// renew keeps the leases of all live streams until ctx ends. It is apart from what
-// is written: a ledger that hangs must not let them expire.
+// renew keeps the leases of all live requests until ctx ends. It runs beside the
+// writes: a ledger that hangs must not let them expire.
 func (g *Gate) renew(ctx context.Context) {
-	t := time.NewTicker(beat)
+	t := time.NewTicker(checkpointEvery)
 	defer t.Stop()
 	for {
 		select {
@@ -60,9 +59,9 @@ func (g *Gate) renew(ctx context.Context) {
 		case <-t.C:
 		}
 		var leases []string
-		for _, s := range g.all() {
-			if s.running() {
-				leases = append(leases, s.leaseID)
+		for _, s := range g.sessions.all() {
+			if s.standsAt().Running() {
+				leases = append(leases, s.facts.LeaseID)
 			}
 		}
 		if len(leases) == 0 {
@@ -74,26 +73,20 @@ func (g *Gate) renew(ctx context.Context) {
 	}
 }
 
-// checkpoint writes the running counts of all live streams in one batch.
+// checkpoint writes the running counts of all live requests in one batch.
 func (g *Gate) checkpoint(ctx context.Context) {
 	var spends []limit.Spend
 	var points []ledger.Checkpoint
-	for _, s := range g.all() {
-		if !s.running() {
+	for _, s := range g.sessions.all() {
+		counts := s.counts()
+		used := counts.Prompt + counts.Completion
+		if used == s.written.Load() || !s.standsAt().Running() {
 			continue
 		}
-		prompt, completion := s.prompt.Load(), s.completion.Load()
-		if prompt+completion == s.written.Load() {
-			continue
-		}
-		s.written.Store(prompt + completion)
-		s.flushed.Store(completion)
-		spends = append(spends, limit.Spend{
-			LeaseID: s.leaseID, Total: prompt + completion, QuotaPeriod: s.caps.QuotaPeriod,
-		})
-		points = append(points, ledger.Checkpoint{LeaseID: s.leaseID, Counts: usage.Counts{
-			Prompt: prompt, Completion: completion, Cached: usage.Unsaid, Reasoning: usage.Unsaid,
-		}})
+		s.written.Store(used)
+		s.flushed.Store(counts.Completion)
+		spends = append(spends, limit.Spend{LeaseID: s.facts.LeaseID, Total: used, QuotaPeriod: s.facts.Caps.QuotaPeriod})
+		points = append(points, ledger.Checkpoint{LeaseID: s.facts.LeaseID, Counts: counts})
 	}
 	if len(points) == 0 {
 		return
@@ -108,170 +101,67 @@ func (g *Gate) checkpoint(ctx context.Context) {
 	}
 }
 
-func (g *Gate) all() []*Session {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	out := make([]*Session, 0, len(g.sessions))
-	for _, s := range g.sessions {
-		out = append(out, s)
+// patience is how long a request waits for something.
+func patience(w request.Wait) time.Duration {
+	if w == request.WaitClaim {
+		return limit.ProvisionalLife
 	}
-	return out
+	return grace
 }
 
-func (s *Session) running() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stage == live && !s.released
-}
-
-// sweep gives back tickets that nobody claimed, cuts streams that the proxy
-// has ended long ago or whose secret has expired, and finishes what waits for a log entry in vain.
+// sweep ends what waits in vain, see [request.State.Awaits], and cuts the requests
+// whose secret has expired.
 func (g *Gate) sweep(ctx context.Context) {
 	wall := g.wall()
-	for _, s := range g.all() {
+	for _, s := range g.sessions.all() {
 		s.mu.Lock()
-		unclaimed := s.stage == provisional && time.Since(s.issued) > limit.ProvisionalLife
-		hung := s.stage == live && s.witness != nil && time.Since(s.witnessAt) > grace
-		alone := s.stage == closed && time.Since(s.closedAt) > grace
-		expired := s.stage != closed && !s.until.IsZero() && !wall.Before(s.until)
-		if unclaimed {
-			s.stage, s.closedAt = closed, time.Now()
-		}
+		awaits := s.state.Awaits()
+		vain := awaits != request.WaitNothing && time.Since(s.waiting) > patience(awaits)
+		expired := !s.until.IsZero() && !wall.Before(s.until) && s.cutReason == ""
 		s.mu.Unlock()
 		switch {
-		case unclaimed:
-			s.release(ctx, limit.Final{GiveBackRequest: true})
-		case hung:
-			s.cut("")
+		case vain:
+			s.waitedInVain(ctx)
 		case expired:
 			s.cut(ledger.Revoked)
-		case alone:
-			s.finish(ctx)
 		}
 	}
 }
 
-// finishClosed finishes what waits for its log entry: none comes any more. All at
-// once, so that a ledger that hangs costs one timeout and not one for each.
-func (g *Gate) finishClosed(ctx context.Context) {
+// waitedInVain lets the request go on without what it waits for. When that came
+// meanwhile, nothing happens.
+func (s *Session) waitedInVain(ctx context.Context) {
+	_ = s.happen(ctx, request.OnExpired, func() { s.refund = s.refund || !s.claimed }) // what is owed is retried
+}
+
+// waive ends the wait for log entries: none comes any more. All at once, so that a
+// ledger that hangs costs one timeout and not one for each.
+func (g *Gate) waive(ctx context.Context) {
 	var group sync.WaitGroup
-	for _, s := range g.all() {
-		if s.awaited() {
-			group.Go(func() { s.finish(ctx) })
+	for _, s := range g.sessions.all() {
+		if s.standsAt().Awaits() == request.WaitEntry {
+			group.Go(func() { s.waitedInVain(ctx) })
 		}
 	}
 	group.Wait()
 }
 
-// awaited reports whether the stream has ended and its log entry has not come.
-func (s *Session) awaited() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stage == closed && !s.finished
-}
-
-// Awaited is how many requests have ended and wait for their log entry.
-func (g *Gate) Awaited() int {
-	n := 0
-	for _, s := range g.all() {
-		if s.awaited() {
-			n++
-		}
-	}
-	return n
-}
-
-// cut ends a stream from outside, a ticket as soon as it is claimed. An empty
-// reason leaves the naming to the witnesses. It reports whether the request was
-// still open.
-func (s *Session) cut(reason ledger.EndReason) bool {
-	s.mu.Lock()
-	open := s.stage != closed && !s.settling
-	if open && s.cutReason == "" {
-		s.cutReason = reason
-	}
-	fn := s.onCut
-	s.onCut = nil
-	s.mu.Unlock()
-	if fn != nil {
-		fn()
-	}
-	return open
-}
-
-// Cancel cuts the live requests that carry the request id and returns how many
-// there were; what they used is settled as [ledger.Cancelled].
-func (g *Gate) Cancel(requestID string) int {
-	n := 0
-	for _, s := range g.all() {
-		if s.arrival.RequestID == requestID && s.cut(ledger.Cancelled) {
-			n++
-		}
-	}
-	return n
-}
-
-// Revoke cuts the live requests whose secret no longer opens their key in ring:
-// see [apikey.Ring.Holds]. What expires later is cut by [Gate.Run].
-func (g *Gate) Revoke(ring *apikey.Ring) {
-	for _, s := range g.all() {
-		if !s.heldBy(ring) {
-			s.cut(ledger.Revoked)
+// retry writes what the ledger refused before, until it refuses again. What it
+// refuses again goes to the end, so that one row that is never taken holds up no
+// other.
+func (g *Gate) retry(ctx context.Context) {
+	for range g.debts.len() {
+		s := g.debts.take()
+		if s == nil || s.happen(ctx, request.OnRetry, nil) != nil {
+			return
 		}
 	}
 }
 
-// heldBy tells whether the ring lets the request go on, and notes until when.
-func (s *Session) heldBy(ring *apikey.Ring) bool {
-	until, ok := ring.Holds(s.key.ID, s.secret, s.gate.wall())
-	s.mu.Lock()
-	s.until = until
-	s.mu.Unlock()
-	return ok
-}
-
-// Drain refuses every new arrival from now on.
-func (g *Gate) Drain() {
-	g.mu.Lock()
-	g.draining = true
-	g.mu.Unlock()
-}
-
-// CutAll cuts every live request as [ledger.Drained].
-func (g *Gate) CutAll() {
-	for _, s := range g.all() {
-		s.cut(ledger.Drained)
+// giveUp writes the access records of what is owed still: nothing will be
+// written any more, and the log must not lose it too.
+func (g *Gate) giveUp(ctx context.Context) {
+	for s := g.debts.take(); s != nil; s = g.debts.take() {
+		_ = s.happen(ctx, request.OnGivenUp, nil) // a stream that is still there has the last word
 	}
-}
-
-// Running is one live request.
-type Running struct {
-	LeaseID          string    `json:"lease_id"`
-	RequestID        string    `json:"request_id"`
-	KeyID            string    `json:"key_id"`
-	User             string    `json:"user"`
-	Model            string    `json:"model"`
-	Endpoint         string    `json:"endpoint"`
-	StartedAt        time.Time `json:"started_at"`
-	PromptTokens     int64     `json:"prompt_tokens"`
-	CompletionTokens int64     `json:"completion_tokens"`
-}
-
-// Live lists the requests that hold a lease, in no order.
-func (g *Gate) Live() []Running {
-	out := []Running{}
-	for _, s := range g.all() {
-		if !s.running() {
-			continue
-		}
-		s.mu.Lock()
-		model := s.order.Model
-		s.mu.Unlock()
-		out = append(out, Running{
-			LeaseID: s.leaseID, RequestID: s.arrival.RequestID, KeyID: s.key.ID, User: s.key.User, Model: model,
-			Endpoint: s.arrival.Endpoint, StartedAt: s.wallStart.UTC(),
-			PromptTokens: s.prompt.Load(), CompletionTokens: s.completion.Load(),
-		})
-	}
-	return out
 }

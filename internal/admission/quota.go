@@ -9,54 +9,9 @@ import (
 	"tollgate/internal/usage"
 )
 
-const (
-	// endless is more output than any engine makes, where neither the client nor
-	// the model's context bounds it.
-	endless = 1 << 40
-	// completionsDefault is the bound of an engine for completions that name none.
-	completionsDefault = 16
-	// promptSpare is what a chat template may add to a prompt before it is known.
-	promptSpare = 64
-	// contextSpare is left free beside a prompt that is only estimated: an engine
-	// refuses a bound that reaches beyond its context.
-	contextSpare = 128
-)
-
-// running: usage comes along while the answer does, so what it holds of a quota
-// can be extended.
-func (o Order) running() bool {
-	return o.Stream && (o.Format == usage.Chat || o.Format == usage.Completions)
-}
-
-func (o Order) choices() int64 { return int64(max(o.N, 1)) * int64(max(o.Prompts, 1)) }
-
-// mostPerChoice is how long a choice can become; declared tells that the client
-// has said so.
-func (o Order) mostPerChoice(context int64) (most int64, declared bool) {
-	switch {
-	case o.MaxTokens >= 0:
-		return o.MaxTokens, true
-	case o.Format == usage.Completions:
-		return completionsDefault, false
-	case context > 0:
-		return context, false
-	}
-	return endless, false
-}
-
-// holdOf is what a request may need of its key's quota. A prompt is taken for a
-// quarter of a token a byte at least, whatever was learned of the key's own.
-func holdOf(o Order, e limit.Estimate, context int64) limit.Hold {
-	h := limit.Hold{Prompt: max(e.Prompt, (o.PromptBytes+3)/4), Extended: o.running()}
-	h.Spare = promptSpare*int64(max(o.Prompts, 1)) + h.Prompt/4
-	if !o.generates() {
-		return h
-	}
-	most, _ := o.mostPerChoice(context)
-	h.Output, h.Most = e.Output, min(most, endless)*o.choices()
-	h.Least = min(h.Most, max(1, o.MinTokens)*o.choices())
-	return h
-}
+// contextSpare is left free beside a prompt that is only estimated: an engine
+// refuses a bound that reaches beyond its context.
+const contextSpare = 128
 
 // grant takes over what the decision has granted: a bound for an answer that
 // cannot be extended.
@@ -105,22 +60,24 @@ func (s *Session) Covers(ctx context.Context, r usage.Report, unread int64) (boo
 	}
 	granted, err := s.extend(ctx, used)
 	if err != nil {
-		return false, fmt.Errorf("extend reservation: %w", err)
+		return false, err
 	}
-	s.granted.Store(granted)
 	return granted < 0 || used <= granted, nil
 }
 
 // extend asks for more of the quota, and seeds its counter where that is lost.
 func (s *Session) extend(ctx context.Context, used int64) (granted int64, err error) {
-	g := s.gate
-	granted, err = g.limits.Extend(ctx, s.leaseID, s.caps, used)
+	granted, err = s.limits.Extend(ctx, s.facts.LeaseID, s.facts.Caps, used)
 	if errors.Is(err, limit.ErrUnseeded) {
-		if err = g.seed(ctx, s.key, s.wallStart); err == nil {
-			granted, err = g.limits.Extend(ctx, s.leaseID, s.caps, used)
+		if err = s.seed(ctx); err == nil {
+			granted, err = s.limits.Extend(ctx, s.facts.LeaseID, s.facts.Caps, used)
 		}
 	}
-	return granted, err
+	if err != nil {
+		return 0, fmt.Errorf("extend reservation: %w", err)
+	}
+	s.granted.Store(granted)
+	return granted, nil
 }
 
 func boolean(b bool) int64 {
@@ -133,3 +90,8 @@ func boolean(b bool) int64 {
 // Metered reports whether the answer must be covered by a quota as it runs, so that
 // Covers has something to do.
 func (s *Session) Metered() bool { return s.granted.Load() >= 0 }
+
+// Allowance is what a meter inside Envoy must know of the key's quota: how many
+// tokens the answer may use in all until it is extended, below 0 when there is no
+// bound to watch, and how many of them are held for the prompt.
+func (s *Session) Allowance() (granted, prompted int64) { return s.granted.Load(), s.prompted }

@@ -5,10 +5,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"tollgate/internal/ledger"
-	"tollgate/internal/limit"
-	"tollgate/internal/usage"
 )
 
 // Generation is what the engines say of their work, all of them together.
@@ -25,8 +21,6 @@ const (
 	// lookAgain is the least time between two looks at the begin of answers: the page
 	// of counters is a large one, and short answers may follow each other quickly.
 	lookAgain = 100 * time.Millisecond
-	// noticed is how much later the engine begins to count a request, and ceases to.
-	noticed = 100 * time.Millisecond
 	// lookWait bounds the look that the end of such an answer waits for.
 	lookWait = 500 * time.Millisecond
 	// gapAfter: a look after so long a pause begins anew. What came in between is
@@ -49,22 +43,13 @@ type unseen struct {
 	mu     sync.Mutex
 	makers []*maker // of answers whose tokens are seen at their end, oldest first; guarded by mu, like what follows
 	live   int      // of them
-	seen   map[*Session]stream
+	seen   map[*tally]stream
 	left   []leaving // streams that ended a moment ago
 	extra  int64     // tokens of ended streams since the last look
 	last   sight
 	tried  time.Time // when the last look ended, with an answer or without
 	spans  []span
 	rates  map[string]float64 // tokens a second of one choice, by model
-}
-
-// maker is an answer whose tokens are not seen while they are made.
-type maker struct {
-	model        string
-	choices      int64
-	begun, ended time.Time // ended is zero while it runs
-	gone         time.Time // from the engine; zero while it is there
-	tokens       int64     // below 0: not known
 }
 
 // stream is an answer that tells its tokens as they come.
@@ -84,33 +69,25 @@ type sight struct {
 	foreign int64 // of them, those that no answer here explains
 }
 
-// span is the time between two looks.
-type span struct {
-	from, to time.Time
-	grown    int64 // tokens that no stream explains
-	running  int64 // sequences that ran and whose tokens no stream tells; below 0: not said
-	foreign  int64 // sequences of another gateway
-}
-
 func newUnseen(count func(ctx context.Context) (Generation, error)) *unseen {
-	return &unseen{count: count, looking: make(chan struct{}, 1), seen: make(map[*Session]stream), rates: make(map[string]float64)}
+	return &unseen{count: count, looking: make(chan struct{}, 1), seen: make(map[*tally]stream), rates: make(map[string]float64)}
 }
 
 // join notes that an answer is being made. A stream with running usage explains
 // its tokens as they come.
-func (u *unseen) join(ctx context.Context, s *Session, o Order) {
+func (u *unseen) join(ctx context.Context, t *tally, o Order) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if o.running() {
-		u.seen[s] = stream{choices: o.choices()}
+		u.seen[t] = stream{choices: o.choices()}
 		return
 	}
-	s.maker = &maker{model: o.Model, choices: o.choices(), begun: time.Now(), tokens: -1}
+	t.maker = &maker{model: o.Model, choices: o.choices(), begun: time.Now(), tokens: -1}
 	u.live++
 	if u.count == nil {
 		return
 	}
-	u.makers = append(u.makers, s.maker)
+	u.makers = append(u.makers, t.maker)
 	if u.live == 1 && time.Since(u.tried) >= lookAgain {
 		go u.look(context.WithoutCancel(ctx)) // the answer may end before
 	}
@@ -118,18 +95,18 @@ func (u *unseen) join(ctx context.Context, s *Session, o Order) {
 
 // leave notes an end with the tokens that are known to have been made, below 0
 // for none.
-func (u *unseen) leave(s *Session, tokens int64) {
+func (u *unseen) leave(t *tally, tokens int64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if st, ok := u.seen[s]; ok {
-		delete(u.seen, s)
+	if st, ok := u.seen[t]; ok {
+		delete(u.seen, t)
 		u.extra += max(0, tokens-st.counted)
 		now := time.Now()
 		u.left = slices.DeleteFunc(u.left, func(l leaving) bool { return now.Sub(l.at) >= noticed })
 		u.left = append(u.left, leaving{now, st.choices})
 		return
 	}
-	m := s.maker
+	m := t.maker
 	if m == nil {
 		return
 	}
@@ -184,11 +161,11 @@ func (u *unseen) look(ctx context.Context) {
 	last, now := u.last, u.sight(g, at)
 	streamed := u.extra
 	u.extra = 0
-	for s, st := range u.seen {
-		completion := max(st.counted, s.completion.Load())
+	for t, st := range u.seen {
+		completion := max(st.counted, t.completion.Load())
 		streamed += completion - st.counted
 		st.counted = completion
-		u.seen[s] = st
+		u.seen[t] = st
 	}
 	if grown := now.Tokens - last.Tokens; !last.at.IsZero() && at.Sub(last.at) < gapAfter && grown >= 0 && now.Engines == last.Engines {
 		next := span{from: last.at, to: at, grown: max(0, grown-streamed), running: now.unseen}
@@ -213,8 +190,8 @@ func (u *unseen) sight(g Generation, at time.Time) sight {
 		return now
 	}
 	producing, maybe := int64(0), int64(0)
-	for s, st := range u.seen {
-		if s.completion.Load() > 0 {
+	for t, st := range u.seen {
+		if t.completion.Load() > 0 {
 			producing += st.choices
 		} else {
 			maybe += st.choices // it may wait in the queue
@@ -268,8 +245,8 @@ func (u *unseen) busy() bool {
 
 // tokens is what an answer that ends now has probably cost, at most most. guess is
 // what is taken where nothing can be known.
-func (u *unseen) tokens(ctx context.Context, s *Session, most, guess int64) int64 {
-	m := s.maker
+func (u *unseen) tokens(ctx context.Context, t *tally, most, guess int64) int64 {
+	m := t.maker
 	if m == nil {
 		return 0
 	}
@@ -279,7 +256,7 @@ func (u *unseen) tokens(ctx context.Context, s *Session, most, guess int64) int6
 	u.look(ctx)
 	u.mu.Lock()
 	end := time.Now()
-	n := u.near(m, end)
+	n := nearbyOf(u.spans, u.makers, m, end)
 	rate, learned := u.rates[m.model]
 	u.mu.Unlock()
 	share := 0.0
@@ -293,64 +270,4 @@ func (u *unseen) tokens(ctx context.Context, s *Session, most, guess int64) int6
 		share = rate * end.Sub(m.begun).Seconds() * float64(m.choices)
 	}
 	return min(int64(share+0.5), most)
-}
-
-// chargeable: an end after which the client pays for what the engine made. A
-// timeout, a cut by the engine and a crash of ours are not its doing.
-func chargeable(r ledger.EndReason) bool {
-	switch r {
-	case ledger.ClientAbort, ledger.Cancelled, ledger.Revoked, ledger.Drained, ledger.Quota:
-		return true
-	case ledger.Complete, ledger.Refused, ledger.UpstreamAbort, ledger.Timeout, ledger.Aborted, ledger.UpstreamError,
-		ledger.EngineAbort, ledger.GatewayCrash, ledger.EnvoyCrash:
-	}
-	return false
-}
-
-// made is how many tokens the engine made for an answer that ended early and of
-// which no usage was seen; 0 where that is no question.
-func (s *Session) made(ctx context.Context, o Outcome, order Order) int64 {
-	early := o.Reason == ledger.Aborted || chargeable(o.Reason)
-	if !early || !order.generates() || order.running() || o.Report.Final {
-		return 0
-	}
-	most := s.bound * order.choices()
-	if most == 0 {
-		maxLen, _ := s.gate.catalog.Model(order.Model)
-		each, _ := order.mostPerChoice(maxLen)
-		most = min(each, endless) * order.choices()
-	}
-	guess := s.gate.estimate.Estimate(s.sample(order, 0)).Output
-	return s.gate.unseen.tokens(ctx, s, most, guess)
-}
-
-// billed adds what nobody saw to an account whose end has that name. REQUIRES: mu
-// held.
-func (s *Session) billed(reason ledger.EndReason, c usage.Counts) usage.Counts {
-	if chargeable(reason) {
-		c.Completion = max(c.Completion, s.unbilled)
-	}
-	return c
-}
-
-// releaseBilled gives a lease back that waited for the name of its end.
-func (s *Session) releaseBilled(ctx context.Context) {
-	var final limit.Final
-	s.mu.Lock()
-	switch {
-	case s.owed != nil:
-		final.Total = total(s.owed.Counts)
-	case s.record != nil:
-		final.Total = total(s.record.Counts)
-	}
-	s.mu.Unlock()
-	s.release(ctx, final)
-}
-
-// known is what an account tells of the output, below 0 where it is a guess.
-func known(c usage.Counts, q ledger.Quality) int64 {
-	if q != ledger.Exact {
-		return -1
-	}
-	return max(0, c.Completion)
 }

@@ -15,14 +15,14 @@ import (
 
 // machine is an engine that makes tokens at a steady speed for each answer.
 type machine struct {
-	speeds map[*Session]float64 // tokens a second; 0: it waits
-	made   map[*Session]float64
+	speeds map[*tally]float64 // tokens a second; 0: it waits
+	made   map[*tally]float64
 	at     time.Time
 	broken bool
 }
 
 func newMachine() *machine {
-	return &machine{at: time.Now(), speeds: map[*Session]float64{}, made: map[*Session]float64{}}
+	return &machine{at: time.Now(), speeds: map[*tally]float64{}, made: map[*tally]float64{}}
 }
 
 // run lets the machine work until now.
@@ -52,8 +52,8 @@ func (m *machine) count(context.Context) (Generation, error) {
 	return g, nil
 }
 
-func (m *machine) start(u *unseen, o Order, speed float64) *Session {
-	s := &Session{}
+func (m *machine) start(u *unseen, o Order, speed float64) *tally {
+	s := &tally{}
 	m.run()
 	u.join(context.Background(), s, o)
 	synctest.Wait() // for its first look
@@ -63,7 +63,7 @@ func (m *machine) start(u *unseen, o Order, speed float64) *Session {
 }
 
 // end ends an answer whose usage was seen.
-func (m *machine) end(u *unseen, s *Session) {
+func (m *machine) end(u *unseen, s *tally) {
 	m.run()
 	u.leave(s, int64(m.made[s]))
 	delete(m.speeds, s)
@@ -102,7 +102,7 @@ func TestWhatNobodySawIsReadFromTheEngine(t *testing.T) {
 		},
 		"beside another gateway's answers": func(m *machine, _ *unseen) func() {
 			for range 3 {
-				s := &Session{maker: &maker{}}
+				s := &tally{maker: &maker{}}
 				m.speeds[s], m.made[s] = 50, 0
 			}
 			return func() {}
@@ -225,7 +225,7 @@ func TestSeveralUnexplainedShare(t *testing.T) {
 		pass(u, 4)
 		c := m.start(u, Order{Model: "m", Format: usage.Completions, N: 2, Prompts: 1}, 200)
 		pass(u, 4)
-		for what, s := range map[string]*Session{"a": a, "b": b, "c": c} {
+		for what, s := range map[string]*tally{"a": a, "b": b, "c": c} {
 			got := u.tokens(t.Context(), s, 1<<30, 0)
 			near(t, what, got, m.made[s], 0.1)
 			m.run()
@@ -339,7 +339,7 @@ func TestOnlyWhatOverlapsAnAnswerIsReckoned(t *testing.T) {
 	}
 	m := &maker{choices: 1, begun: at(300), tokens: -1}
 	u.makers = append(u.makers, m)
-	n := u.near(m, at(303))
+	n := nearbyOf(u.spans, u.makers, m, at(303))
 	if len(n.spans) != 3 || len(n.makers) != 4 || n.own != 3 {
 		t.Fatalf("%d spans and %d answers bear on it, itself the one at %d; want 3, 4 and 3", len(n.spans), len(n.makers), n.own)
 	}

@@ -106,22 +106,6 @@ func (r *Ring) hasOrdinary(id string, now time.Time) bool {
 	})
 }
 
-// Holds reports whether requests of the key with that id, opened by the secret
-// with that digest, may go on at now, and until when as things stand: zero is
-// without end. They may while the secret opens the key; where the key is
-// disabled they may when it says so ([Key.Drain]).
-func (r *Ring) Holds(id string, digest [sha256.Size]byte, now time.Time) (until time.Time, ok bool) {
-	g, known := r.byDigest[digest]
-	if !known || g.key.ID != id || !g.key.Enabled && !g.key.Drain {
-		return time.Time{}, false
-	}
-	until = g.key.ExpiresAt
-	if until.IsZero() || !g.expiresAt.IsZero() && g.expiresAt.Before(until) {
-		until = g.expiresAt
-	}
-	return until, until.IsZero() || now.Before(until)
-}
-
 func bit(b bool) int {
 	if b {
 		return 1

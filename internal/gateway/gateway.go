@@ -37,6 +37,7 @@ import (
 	"tollgate/internal/redisstore"
 	"tollgate/internal/sqlitestore"
 	"tollgate/internal/unixsock"
+	"tollgate/internal/usage"
 )
 
 // Options are what a gateway is made of.
@@ -301,6 +302,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	g.placer = g.newPlacer(own)
 	g.gate = admission.NewGate(admission.Options{
 		Keys: g.keys, Limits: g.limits, Addresses: addresses, Ledger: g.ledger, Catalog: g.engines,
+		Format:    func(endpoint string) usage.Format { return openai.Endpoint(endpoint).Format() },
 		Estimator: limit.NewEstimator(g.cfg.Request.DefaultOutputEstimate),
 		Metrics:   admission.NewMetrics(base, own), Log: log.Named("admission"), Caps: caps,
 		Generated: g.engines.Generated,

@@ -35,7 +35,7 @@
 //     and named once;
 //   - a settled row is counted exactly once, after it has its last name;
 //   - a request that was claimed or logged has exactly one access record, which is
-//     the last thing that happens; after it every event is illegal;
+//     the last effect; it is forgotten once, and every later event is illegal;
 //   - from every state there is a way to the end.
 //
 // The tests check this over all states that can be reached. The files in testdata

@@ -106,13 +106,16 @@ const (
 	DoRename
 	// DoCount adds the settled row to the metrics.
 	DoCount
+	// DoForget drops the request: events of its lease are not its own any more. The
+	// log entry of a withdrawn request makes its access record by itself.
+	DoForget
 	// DoGiveBack gives the lease back.
 	DoGiveBack
 	// DoRecord writes the access record.
 	DoRecord
 )
 
-var effectNames = []string{"take", "adopt", "write intent", "cut", "settle", "rename", "count", "give back", "record"}
+var effectNames = []string{"take", "adopt", "write intent", "cut", "settle", "rename", "count", "forget", "give back", "record"}
 
 func (e Effect) String() string { return effectNames[bits.TrailingZeros16(uint16(e))] }
 

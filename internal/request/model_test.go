@@ -9,7 +9,7 @@ import (
 // life is a state and what was done on the way to it.
 type life struct {
 	State
-	taken, given, settling, counted, recorded uint8
+	taken, given, settling, counted, recorded, forgotten uint8
 }
 
 // can reports whether the world can bring that event: an answer needs a question.
@@ -51,6 +51,8 @@ func (l life) step(on Event) (life, Effects, bool) {
 			l.settling++
 		case DoCount:
 			l.counted++
+		case DoForget:
+			l.forgotten++
 		case DoRecord:
 			l.recorded++
 		}
@@ -76,6 +78,8 @@ func (l life) wrong() string {
 		return "counted before it was settled"
 	case l.recorded > 1 || l.recorded == 1 && l.Stage != Done:
 		return "something happens after the access record"
+	case (l.Stage == Done) != (l.forgotten == 1):
+		return "it is not forgotten at its end, and only then"
 	case l.Stage != Done:
 		return ""
 	case l.given != l.taken:

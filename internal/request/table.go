@@ -41,14 +41,14 @@ func (c condition) holds(fact bool) bool { return c == either || fact == (c == y
 var table = []row{
 	// Admission.
 	{on: OnArrived, stage: in(New), to: State{Stage: Arrived}, do: Effects(DoTake)},
-	{on: OnDenied, stage: in(Arrived), to: State{Stage: Done}},
+	{on: OnDenied, stage: in(Arrived), to: State{Stage: Done}, do: Effects(DoForget)},
 	{on: OnTicketed, stage: in(Arrived), to: State{Stage: Ticketed, Lease: LeaseHeld}},
 	{on: OnClaimed, stage: in(Ticketed), to: State{Stage: Claimed}},
 	{on: OnClaimed, stage: in(New), to: State{Stage: Claimed, Lease: LeaseHeld}},
 	// The log entry of a withdrawn request makes its access record, or has come already.
-	{on: OnWithdrawn, stage: in(Ticketed), to: State{Stage: Done, Lease: LeaseReturned}, do: Effects(DoGiveBack)},
-	{on: OnWithdrawn, stage: in(Claimed), ledger: in(LedgerNone), entry: in(EntryAwaited), to: State{Stage: Done, Lease: LeaseReturned}, do: Effects(DoGiveBack)},
-	{on: OnWithdrawn, stage: in(Claimed), ledger: in(LedgerNone), entry: in(EntrySeen), to: State{Stage: Done, Lease: LeaseReturned}, do: Effects(DoGiveBack | DoRecord)},
+	{on: OnWithdrawn, stage: in(Ticketed), to: State{Stage: Done, Lease: LeaseReturned}, do: Effects(DoForget | DoGiveBack)},
+	{on: OnWithdrawn, stage: in(Claimed), ledger: in(LedgerNone), entry: in(EntryAwaited), to: State{Stage: Done, Lease: LeaseReturned}, do: Effects(DoForget | DoGiveBack)},
+	{on: OnWithdrawn, stage: in(Claimed), ledger: in(LedgerNone), entry: in(EntrySeen), to: State{Stage: Done, Lease: LeaseReturned}, do: Effects(DoForget | DoGiveBack | DoRecord)},
 
 	// Reservation and intent. A request that was cut is not sent.
 	{on: OnReserved, stage: in(Claimed), ledger: in(LedgerNone), cut: no, to: State{Stage: Reserved}, do: Effects(DoWriteIntent)},
@@ -79,13 +79,13 @@ var table = []row{
 	{on: OnCut, stage: in(Begun, Handed), ledger: in(LedgerOpen), cut: yes},
 
 	// The proxy's log entry. Without a stream it is the end.
-	{on: OnEntry, stage: in(Ticketed), to: State{Stage: Done, Lease: LeaseReturned, Entry: EntrySeen}, do: Effects(DoGiveBack | DoRecord)},
-	{on: OnEntry, stage: in(Lapsed), to: State{Stage: Done, Entry: EntrySeen}, do: Effects(DoRecord)},
+	{on: OnEntry, stage: in(Ticketed), to: State{Stage: Done, Lease: LeaseReturned, Entry: EntrySeen}, do: Effects(DoForget | DoGiveBack | DoRecord)},
+	{on: OnEntry, stage: in(Lapsed), to: State{Stage: Done, Entry: EntrySeen}, do: Effects(DoForget | DoRecord)},
 	{on: OnEntry, stage: in(Claimed, Reserved, Begun, Handed, Closed), entry: in(EntryAwaited), to: State{Entry: EntrySeen}},
 
 	// Time.
 	{on: OnExpired, stage: in(Ticketed), to: State{Stage: Lapsed, Lease: LeaseReturned}, do: Effects(DoGiveBack)},
-	{on: OnExpired, stage: in(Lapsed), to: State{Stage: Done, Entry: EntryWaived}},
+	{on: OnExpired, stage: in(Lapsed), to: State{Stage: Done, Entry: EntryWaived}, do: Effects(DoForget)},
 	{on: OnExpired, stage: in(Claimed, Reserved, Begun), entry: in(EntrySeen), cut: no, to: State{Cut: true}, do: Effects(DoCut)},
 	{on: OnExpired, stage: in(Handed), ledger: in(LedgerOpen), entry: in(EntrySeen), to: State{Stage: Closed, Ledger: LedgerWriting}, do: Effects(DoSettle)},
 	{on: OnExpired, stage: in(Closed), entry: in(EntryAwaited), to: State{Entry: EntryWaived}},
@@ -98,7 +98,7 @@ var table = []row{
 	{on: OnRefused, ledger: in(LedgerNaming), to: State{Ledger: LedgerOwed, Named: true}},
 	{on: OnRowMissing, ledger: in(LedgerWriting), to: State{Ledger: LedgerMissing}},
 	{on: OnRetry, ledger: in(LedgerOwed), to: State{Ledger: LedgerWriting}, do: Effects(DoSettle)},
-	{on: OnGivenUp, stage: in(Closed), ledger: in(LedgerOwed), named: yes, to: State{Stage: Done, Ledger: LedgerLost}, do: Effects(DoRecord)},
+	{on: OnGivenUp, stage: in(Closed), ledger: in(LedgerOwed), named: yes, to: State{Stage: Done, Ledger: LedgerLost}, do: Effects(DoForget | DoRecord)},
 
 	// What follows by itself. A settled row gives the lease back, because the engine
 	// is done with it; so does the end.
@@ -110,6 +110,6 @@ var table = []row{
 	{lease: in(LeaseKept), stage: in(Closed), ledger: in(LedgerWritten, LedgerOwed), named: yes, to: State{Lease: LeaseReturned}, do: Effects(DoGiveBack)},
 	{lease: in(LeaseKept), stage: in(Closed), ledger: in(LedgerMissing), to: State{Lease: LeaseReturned}, do: Effects(DoGiveBack)},
 	// The end of all.
-	{stage: in(Closed), entry: in(EntrySeen, EntryWaived), lease: in(LeaseReturned), ledger: in(LedgerNone, LedgerMissing), to: State{Stage: Done}, do: Effects(DoRecord)},
-	{stage: in(Closed), entry: in(EntrySeen, EntryWaived), lease: in(LeaseReturned), ledger: in(LedgerWritten), named: yes, to: State{Stage: Done}, do: Effects(DoRecord)},
+	{stage: in(Closed), entry: in(EntrySeen, EntryWaived), lease: in(LeaseReturned), ledger: in(LedgerNone, LedgerMissing), to: State{Stage: Done}, do: Effects(DoForget | DoRecord)},
+	{stage: in(Closed), entry: in(EntrySeen, EntryWaived), lease: in(LeaseReturned), ledger: in(LedgerWritten), named: yes, to: State{Stage: Done}, do: Effects(DoForget | DoRecord)},
 }

@@ -2,6 +2,26 @@ package admission
 
 import "time"
 
+// maker is an answer whose tokens are not seen while they are made.
+type maker struct {
+	model        string
+	choices      int64
+	begun, ended time.Time // ended is zero while it runs
+	gone         time.Time // from the engine; zero while it is there
+	tokens       int64     // below 0: not known
+}
+
+// span is the time between two looks.
+type span struct {
+	from, to time.Time
+	grown    int64 // tokens that no stream explains
+	running  int64 // sequences that ran and whose tokens no stream tells; below 0: not said
+	foreign  int64 // sequences of another gateway
+}
+
+// noticed is how much later the engine begins to count a request, and ceases to.
+const noticed = 100 * time.Millisecond
+
 // nearby is a copy of what bears on one maker's share, so that it is reckoned
 // without the lock that every request takes.
 type nearby struct {
@@ -10,11 +30,12 @@ type nearby struct {
 	own    int     // which of them it is
 }
 
-// near finds it for a maker that ends then. REQUIRES: mu held.
-func (u *unseen) near(m *maker, end time.Time) nearby {
+// nearbyOf finds it for a maker that ends then. The lock that guards the spans and the
+// makers must be held.
+func nearbyOf(spans []span, makers []*maker, m *maker, end time.Time) nearby {
 	n := nearby{own: -1}
-	for i := range u.spans {
-		if sp := &u.spans[i]; overlap(m.begun, end, sp) > 0 {
+	for i := range spans {
+		if sp := &spans[i]; overlap(m.begun, end, sp) > 0 {
 			n.spans = append(n.spans, *sp)
 		}
 	}
@@ -22,7 +43,7 @@ func (u *unseen) near(m *maker, end time.Time) nearby {
 		return n
 	}
 	all := span{from: n.spans[0].from, to: n.spans[len(n.spans)-1].to}
-	for _, o := range u.makers {
+	for _, o := range makers {
 		if overlap(o.begun, o.end(all.to), &all) <= 0 {
 			continue
 		}

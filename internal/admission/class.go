@@ -1,0 +1,34 @@
+package admission
+
+// Class says what a route consumes.
+type Class uint8
+
+// The classes of routes.
+const (
+	// Open routes need no key and consume the address rate only: /health.
+	Open Class = iota
+	// Admin routes need an admin key and consume the address rate only.
+	Admin
+	// Own routes need any key and consume the address rate only: what a key may know
+	// of itself, also when it has nothing left.
+	Own
+	// Listing routes consume a request, no slot and no tokens: the model list.
+	Listing
+	// Counting routes consume a request and a slot, no tokens: tokenize.
+	Counting
+	// Inference routes consume everything.
+	Inference
+)
+
+// Catalog knows the models that the engines serve.
+type Catalog interface {
+	// Model returns the context length of a served name in tokens (0 = unknown)
+	// and whether the name may be asked for.
+	Model(name string) (maxLen int64, ok bool)
+	// Names lists the served names, in no order. Only refusals ask for it.
+	Names() []string
+	// Ready reports whether at least one engine can answer.
+	Ready() bool
+	// Only is the address of the engine when there is exactly one, else "".
+	Only() string
+}
