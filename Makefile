@@ -1,8 +1,8 @@
 # Every command anyone types. `make` alone lists them.
 include Tools.mk
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+RELEASE ?= $(shell sed -n 's/^const Release = "\(.*\)"/\1/p' internal/version/version.go)
+LDFLAGS := -s -w
 PKG     ?= ./...
 PREFIX  ?= /usr/local
 ENVOY   := python3 scripts/fetch_envoy.py
@@ -108,8 +108,8 @@ ci: check test e2e-vllm ## what CI runs; `make test` has the black-box suites
 vuln: ## known vulnerabilities in what is called; asks the Go vulnerability database
 	go run $(GOVULNCHECK) ./...
 
-changelog: ## assemble .changelog/*.md into CHANGELOG.md: make changelog RELEASE=v0.2.0
-	@python3 scripts/changelog.py $(if $(RELEASE),$(RELEASE) $$(date -u +%F))
+changelog: ## move the entries of .changelog/ into CHANGELOG.md, under the release that internal/version names
+	@python3 scripts/changelog.py $(RELEASE)
 
 hooks: ## link the pre-commit hook
 	ln -sf ../../scripts/pre-commit "$$(git rev-parse --git-dir)/hooks/pre-commit"

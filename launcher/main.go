@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -16,6 +15,7 @@ import (
 
 	"tollgate/internal/config"
 	"tollgate/internal/supervisor"
+	"tollgate/internal/version"
 )
 
 // Exit codes.
@@ -47,6 +47,7 @@ type commands struct {
 	Up       upCmd       `cmd:"" help:"Run the whole stack on this host: vLLM if vllm.auto_start, tollgate and Envoy."`
 	VLLM     vllmCmd     `cmd:"" name:"vllm" help:"Run only vLLM and the control API: what a separate GPU host needs."`
 	Simulate simulateCmd `cmd:"" help:"Run the simulated vLLM alone."`
+	Versions versionCmd  `cmd:"" name:"version" help:"Print the versions of the launcher, of Go, of Envoy and of tollgate."`
 	Watch    watchCmd    `cmd:"" hidden:"" help:"Kill what a dead launcher left behind; the launcher runs it."`
 }
 
@@ -58,19 +59,6 @@ standard output: ready http://HOST:PORT. Ctrl-C lets live answers finish and
 stops; a second Ctrl-C stops at once.
 
 Exit codes: 0 stopped as asked, 1 failed, 2 misconfigured or wrong usage.`
-
-// version is set by the build; otherwise it is what Go knows of the module.
-var version = ""
-
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return "unknown"
-}
 
 // misconfigured is an error that the user can mend in the configuration.
 type misconfigured struct{ error }
@@ -93,7 +81,7 @@ func run(args []string, p process) (code int) {
 	}()
 	var c commands
 	parser, err := kong.New(&c, kong.Name("launcher"), kong.Description(description), kong.Writers(p.stdout, p.stderr),
-		kong.Vars{"version": buildVersion()}, kong.Exit(func(code int) { panic(exited(code)) }), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true}))
+		kong.Vars{"version": version.String()}, kong.Exit(func(code int) { panic(exited(code)) }), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{NoExpandSubcommands: true}))
 	if err != nil {
 		fmt.Fprintln(p.stderr, "launcher:", err)
 		return exitFailed

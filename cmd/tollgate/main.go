@@ -12,10 +12,9 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
-)
 
-// version is set by the build; otherwise it is what Go knows of the module.
-var version = ""
+	"tollgate/internal/version"
+)
 
 // commands is the whole command line.
 type commands struct {
@@ -82,7 +81,7 @@ func parse(args []string, stdout, stderr io.Writer) (parsed *kong.Context, flags
 	parser, err := kong.New(flags,
 		kong.Name("tollgate"),
 		kong.Description("The front door of vLLM: API keys, limits, and an exact account of every token."),
-		kong.Vars{"version": "tollgate " + buildVersion()},
+		kong.Vars{"version": "tollgate " + version.String()},
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { panic(leave(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),

@@ -4,10 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
-	"runtime/debug"
 
 	"tollgate/envoy"
 	"tollgate/internal/sqlitestore"
+	"tollgate/internal/version"
 )
 
 // versionCmd prints what a report of a fault needs: this build, the Go that
@@ -26,22 +26,10 @@ type versions struct {
 
 // Run prints the versions; it reads no configuration.
 func (c *versionCmd) Run(e *Env) error {
-	v := versions{Tollgate: buildVersion(), Go: runtime.Version(), Envoy: envoy.Version, LedgerSchema: sqlitestore.SchemaVersion()}
+	v := versions{Tollgate: version.String(), Go: runtime.Version(), Envoy: envoy.Version, LedgerSchema: sqlitestore.SchemaVersion()}
 	if c.Output == "json" {
 		return json.NewEncoder(e.Stdout).Encode(v)
 	}
 	_, err := fmt.Fprintf(e.Stdout, "tollgate       %s\ngo             %s\nenvoy          %s\nledger schema  %d\n", v.Tollgate, v.Go, v.Envoy, v.LedgerSchema)
 	return err
-}
-
-// buildVersion is the version of this build: what the linker was given, else
-// what Go knows of the module.
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return "unknown"
 }

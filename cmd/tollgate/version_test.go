@@ -7,12 +7,13 @@ import (
 	"testing"
 
 	"tollgate/envoy"
+	"tollgate/internal/version"
 )
 
 func TestVersionNamesAllThatAReportNeeds(t *testing.T) {
 	c := newCLI(t)
 	out, _ := c.run(exitDone, "version")
-	for _, want := range []string{"tollgate ", runtime.Version(), envoy.Version, "ledger schema"} {
+	for _, want := range []string{"tollgate       " + version.Release, runtime.Version(), envoy.Version, "ledger schema"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("version does not say %q:\n%s", want, out)
 		}
