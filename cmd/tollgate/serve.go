@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -52,6 +53,9 @@ func (c *serveCmd) Run(env *Env) error {
 	g, err := gateway.New(env.Ctx, gateway.Options{
 		Config: cfg, Log: out.log, Records: out.records, LostLines: out.lost, Terminal: env.Stdout, Reload: reload,
 	})
+	if errors.Is(err, gateway.ErrStopped) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}

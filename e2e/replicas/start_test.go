@@ -2,6 +2,7 @@ package replicas_test
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"syscall"
 	"testing"
@@ -10,33 +11,49 @@ import (
 	"tollgate/e2e/stack"
 )
 
-// TestAReplicaDoesNotStartWithoutRedis: it says why and what to do, soon.
-func TestAReplicaDoesNotStartWithoutRedis(t *testing.T) {
+// TestAReplicaWaitsForRedis: it says what it waits for and what to do, answers as
+// soon as Redis does, and stops when it is told to.
+func TestAReplicaWaitsForRedis(t *testing.T) {
 	redis := stack.StartRedis(t)
-	for name, away := range map[string]func(){
-		"it does not answer": func() { redis.Signal(syscall.SIGSTOP) },
-		"it is not there":    func() { redis.Kill() },
+	for name, away := range map[string]struct{ goes, comes func() }{
+		"it does not answer": {func() { redis.Signal(syscall.SIGSTOP) }, func() { redis.Signal(syscall.SIGCONT) }},
+		"it is not there":    {redis.Kill, redis.Start},
 	} {
 		t.Run(name, func(t *testing.T) {
-			redis.Kill()
-			redis.Start()
 			s := stack.Start(t, stack.Options{
-				Config: fmt.Sprintf("store: {kind: redis, redis: {addresses: [%q]}}", redis.Addr), NoStart: true,
+				Config: fmt.Sprintf("store: {kind: redis, redis: {addresses: [%q], timeout: 300ms}}", redis.Addr), NoStart: true,
+				Keys: keys("ann", ""),
 			})
-			away()
-			began := time.Now()
+			away.goes()
 			s.Tollgate.Start()
-			code := s.Tollgate.Wait(10 * time.Second)
-			out := s.Tollgate.Output()
-			if code != 1 {
-				t.Errorf("exit code %d, want 1", code)
-			}
+			stack.Eventually(t, 15*time.Second, "a word of what it waits for", func() bool {
+				return strings.Contains(s.Tollgate.Output(), "waiting for redis")
+			})
 			for _, want := range []string{redis.Addr, "store.redis.addresses", "store.kind"} {
-				if !strings.Contains(out, want) {
-					t.Errorf("the message does not name %s:\n%s", want, out)
+				if !strings.Contains(s.Tollgate.Output(), want) {
+					t.Errorf("the message does not name %s:\n%s", want, s.Tollgate.Output())
 				}
 			}
-			t.Logf("gave up after %v: %s", time.Since(began).Round(time.Millisecond), s.Tollgate.Tail(3))
+			away.comes()
+			s.Envoy.Start()
+			s.Ready()
+			if r := shoot(s, "ann", stack.Chat(false, 1, "")); r.code != http.StatusOK {
+				t.Errorf("answers %d %s", r.code, r.why)
+			}
 		})
 	}
+	t.Run("it never comes", func(t *testing.T) {
+		redis.Kill()
+		s := stack.Start(t, stack.Options{
+			Config: fmt.Sprintf("store: {kind: redis, redis: {addresses: [%q]}}", redis.Addr), NoStart: true,
+		})
+		s.Tollgate.Start()
+		stack.Eventually(t, 15*time.Second, "a word of what it waits for", func() bool {
+			return strings.Contains(s.Tollgate.Output(), "waiting for redis")
+		})
+		s.Tollgate.Signal(syscall.SIGTERM)
+		if code := s.Tollgate.Wait(10 * time.Second); code != 0 {
+			t.Errorf("exit code %d, want 0", code)
+		}
+	})
 }

@@ -34,7 +34,6 @@ import (
 	"tollgate/internal/openai"
 	"tollgate/internal/placement"
 	"tollgate/internal/reconcile"
-	"tollgate/internal/redisstore"
 	"tollgate/internal/sqlitestore"
 	"tollgate/internal/unixsock"
 	"tollgate/internal/usage"
@@ -226,70 +225,6 @@ func unmetered(open []ledger.Record) []string {
 	return leases
 }
 
-// openLimits makes the store. In memory its windows are filled from the ledger;
-// slots start empty, which is true, because the streams were cut. In Redis all
-// of it has outlived us, and leases that were ours expire there.
-func (g *Gateway) openLimits(ctx context.Context, own prometheus.Registerer) error {
-	if g.cfg.Store.Kind == "redis" {
-		r := g.cfg.Store.Redis
-		store, err := redisstore.Open(ctx, redisstore.Options{
-			Addresses: r.Addresses, Username: r.Username, PasswordFile: r.PasswordFile, DB: r.DB, TLS: r.TLS,
-			Timeout: r.Timeout, Log: g.log.Named("redis"), Metrics: redisstore.NewMetrics(own),
-		})
-		if err != nil {
-			return fmt.Errorf("open store: %w; store.kind is redis, and a replica that never saw the others does not know its share: "+
-				"make Redis answer at store.redis.addresses %v, or write store.kind: memory where this is the only replica", err, r.Addresses)
-		}
-		g.limits = store
-		admission.RegisterStore(own, g.limits) //nolint:contextcheck // read at every scrape
-		return nil
-	}
-	g.limits = limit.NewMemory()
-	own.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "store_partitioned", Help: "1 while the limits of this replica are its own share, because Redis does not answer.",
-	}, func() float64 { return 0 })) // memory is never apart from itself
-	admission.RegisterStore(own, g.limits) //nolint:contextcheck // read at every scrape
-	return g.restore(ctx)
-}
-
-// restore fills the windows of the last minute from the ledger, and what the
-// last hour has left to be waited out.
-func (g *Gateway) restore(ctx context.Context) error {
-	now := time.Now()
-	seconds, err := g.ledger.Minute(ctx, now.Add(-limit.DebtSpan))
-	if err != nil {
-		return fmt.Errorf("read the last hour: %w", err)
-	}
-	uses := make(map[string][]limit.Use)
-	for _, s := range seconds {
-		ago := max(0, now.Sub(s.At))
-		if err := g.limits.Restore(ctx, s.KeyID, ago, s.Tokens, s.Requests); err != nil {
-			return fmt.Errorf("restore windows: %w", err)
-		}
-		uses[s.KeyID] = append(uses[s.KeyID], limit.Use{Ago: ago, Tokens: s.Tokens})
-	}
-	for id, used := range uses {
-		key, ok := g.keys.Current().ByID(id)
-		if !ok {
-			continue
-		}
-		tokens := key.Caps(g.caps(), now).Tokens
-		if err := g.limits.Owe(ctx, id, tokens, limit.Unpaid(used, tokens)); err != nil {
-			return fmt.Errorf("restore debts: %w", err)
-		}
-	}
-	return nil
-}
-
-// caps are the global limits and the defaults of each key.
-func (g *Gateway) caps() limit.Caps {
-	rl := g.cfg.RateLimit
-	return limit.Caps{
-		Global: orUnlimited(rl.Concurrent), Concurrent: orUnlimited(rl.ConcurrentPerKey),
-		Requests: orUnlimited(rl.RequestsPerMinute), Tokens: orUnlimited(rl.TokensPerMinute), Quota: limit.Unlimited,
-	}
-}
-
 // join makes the gate and its adapters.
 func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	log, rl := o.Log, g.cfg.RateLimit
@@ -344,13 +279,6 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 
 // addressesKept bounds the table of client addresses.
 const addressesKept = 65536
-
-func orUnlimited(n *int64) int64 {
-	if n == nil {
-		return limit.Unlimited
-	}
-	return *n
-}
 
 // hosts are the launchers that the admin API calls.
 func (g *Gateway) hosts() []admin.Host {

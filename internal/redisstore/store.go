@@ -39,9 +39,12 @@ type Store struct {
 
 var _ limit.Store = (*Store)(nil)
 
-// Open connects to Redis and joins the other replicas. It fails when Redis
-// cannot be used: a replica that never saw its peers does not know its share,
-// and a wrong address should be noticed at the start.
+// ErrOptions says that options are wrong: trying again does not help.
+var ErrOptions = errors.New("options of redis are wrong")
+
+// Open connects to Redis and joins the other replicas. It tries once, for 5 s, and
+// fails when Redis cannot be used: a replica that never saw its peers does not know
+// its share. Errors: also [ErrOptions].
 func Open(ctx context.Context, opts Options) (*Store, error) {
 	scripts, err := opts.scripts()
 	if err != nil {
@@ -49,7 +52,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	}
 	option, err := opts.client()
 	if err != nil {
-		return nil, fmt.Errorf("open redis store: %w", err)
+		return nil, fmt.Errorf("open redis store: %w: %w", ErrOptions, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
