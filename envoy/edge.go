@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -13,8 +15,41 @@ const (
 	authzCluster = "tollgate_authz"
 	procCluster  = "tollgate_proc"
 	alsCluster   = "tollgate_als"
+	xdsCluster   = "tollgate_xds"
 	pageCluster  = "tollgate_http"
 )
+
+// A request says in dynamic metadata which engines it may go to: ext_proc writes it,
+// and the cluster of engines reads it. The names are those of the Gateway API
+// Inference Extension, so that other endpoint pickers can write them too.
+const (
+	PlacementNamespace = "envoy.lb"
+	// PlacementKey is a list of addresses, IP:PORT with commas between, best first.
+	// Later ones are tried when a connection to those before cannot be made.
+	PlacementKey = "x-gateway-destination-endpoint"
+	// ModelKey is the model that the engine must serve where none of the list is known.
+	ModelKey = "model"
+	// PlacementTries bounds how many engines a request may try.
+	PlacementTries = 5
+)
+
+// Endpoint is one engine.
+type Endpoint struct {
+	Host     string // an IP address; in a bootstrap with engines also a name
+	Port     int
+	Name     string   // what the engine is asked for as its host; empty: host and port
+	Weight   int      // share of the load, relative; 0 is 1
+	Models   []string // what it serves
+	Draining bool     // Envoy chooses it no more by itself
+}
+
+// Authority is the engine's name as a client of its own would send it.
+func (e Endpoint) Authority() string {
+	if e.Name != "" {
+		return e.Name
+	}
+	return net.JoinHostPort(e.Host, strconv.Itoa(e.Port))
+}
 
 // Edge is the edge as values: what envoy.yaml writes down, in this order.
 type Edge struct {
@@ -114,13 +149,14 @@ type Service struct {
 // budget yet. The access log has no such bound: above it entries are thrown away.
 const procBuffer = 262144
 
-// services: one socket and three clusters for gRPC, so that chunks of thousands of
+// services: one socket and four clusters for gRPC, so that chunks of thousands of
 // streams do not queue before a Check, and have counters of their own.
 func (p Params) services() []Service {
 	return []Service{
 		{Name: authzCluster, Socket: p.GRPCSocket, GRPC: true},
 		{Name: procCluster, Socket: p.GRPCSocket, GRPC: true, Buffer: procBuffer},
 		{Name: alsCluster, Socket: p.GRPCSocket, GRPC: true},
+		{Name: xdsCluster, Socket: p.GRPCSocket, GRPC: true},
 		{Name: pageCluster, Socket: p.HTTPSocket},
 	}
 }

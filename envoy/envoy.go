@@ -12,7 +12,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"regexp"
@@ -45,7 +44,7 @@ type Params struct {
 	MaxHeapBytes   int64 // of Envoy; above it the largest streams are reset
 	BodyTimeout    time.Duration
 	IdleTimeout    time.Duration
-	Upstreams      []Endpoint // at least one
+	Upstreams      []Endpoint // written into the bootstrap, balanced by Envoy; none: tollgate tells them, and chooses
 	APIKeyFile     string     // absolute; empty injects nothing
 	GRPCSocket     string     // relative to state_dir
 	HTTPSocket     string
@@ -53,15 +52,6 @@ type Params struct {
 	SecretsFile    string
 	Meter          *Meter // nil: tollgate meters by ext_proc
 }
-
-// Endpoint is one engine.
-type Endpoint struct {
-	Host string // an IP address or a name
-	Port int
-}
-
-// Authority is the engine's name as a client of its own would send it.
-func (e Endpoint) Authority() string { return net.JoinHostPort(e.Host, strconv.Itoa(e.Port)) }
 
 //go:embed envoy.yaml
 var source string
@@ -71,8 +61,12 @@ var bootstrap = parse()
 func parse() *template.Template {
 	t := template.New("envoy.yaml")
 	return template.Must(t.Funcs(template.FuncMap{
-		"q":                quote,
-		"dur":              duration,
+		"q":       quote,
+		"dur":     duration,
+		"retries": func() int { return PlacementTries - 1 },
+		"placement": func() map[string]string {
+			return map[string]string{"Namespace": PlacementNamespace, "Key": PlacementKey, "Model": ModelKey}
+		},
 		"own":              func() string { return ownReply },
 		"replies":          func() []reply { return localReplies },
 		"requestHeaders":   func() []string { return requestHeaders },
@@ -155,7 +149,8 @@ func Args(bootstrapPath string, cfg *config.Config) []string {
 		"--drain-time-s", strconv.Itoa(drain),
 		"--drain-strategy", "immediate", // every answer says "connection: close" from the first second of a drain
 		"--log-level", logLevel(cfg.Log.Level),
-		"--component-log-level", "http:critical", // it says "error" for every body that is too large: a client's mistake
+		// http says "error" for every body that is too large, a client's mistake; config warns several times a second while tollgate is down.
+		"--component-log-level", "http:critical,config:error",
 		"--log-format", `{"time":"%Y-%m-%dT%H:%M:%S.%f%z","level":"%l","logger":"%n","message":"%j"}`,
 	}
 	if cfg.Envoy.Concurrency > 0 {
@@ -232,9 +227,6 @@ func (p Params) check() error {
 	}
 	if (p.TLSCertFile == "") != (p.TLSKeyFile == "") {
 		errs = append(errs, errors.New("tls: cert_file and key_file must be set both or not at all"))
-	}
-	if len(p.Upstreams) == 0 {
-		errs = append(errs, errors.New("vllm: at least one engine is needed"))
 	}
 	return errors.Join(errs...)
 }

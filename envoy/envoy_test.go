@@ -21,6 +21,9 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/http/injected_credentials/generic/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/override_host/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/subset/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
@@ -97,6 +100,25 @@ func parse(t *testing.T, doc []byte, m proto.Message) {
 	if err := protojson.Unmarshal(j, m); err != nil {
 		t.Fatalf("read %s: %v", m.ProtoReflect().Descriptor().FullName(), err)
 	}
+}
+
+// bootstrapWith has the engines written in.
+func bootstrapWith(t *testing.T, c *config.Config) *bootstrapv3.Bootstrap {
+	t.Helper()
+	p, err := envoy.ParamsFor(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Upstreams, err = envoy.Upstreams(c); err != nil {
+		t.Fatal(err)
+	}
+	doc, err := envoy.Render(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bootstrapv3.Bootstrap{}
+	parse(t, doc, b)
+	return b
 }
 
 func bootstrapOf(t *testing.T, c *config.Config) *bootstrapv3.Bootstrap {
@@ -207,7 +229,7 @@ func TestHostileValuesStayValues(t *testing.T) {
 			c.VLLM.APIKeyFile = "/keys/" + s
 			c.VLLM.Endpoints = nil
 			c.VLLM.Host = s
-			b := bootstrapOf(t, c)
+			b := bootstrapWith(t, c)
 			if got, want := b.GetStaticResources().GetSecrets()[0].GetGenericSecret().GetSecret().GetFilename(), "/keys/"+s; got != want {
 				t.Errorf("file: got %q, want %q", got, want)
 			}
@@ -236,7 +258,6 @@ func TestValuesEnvoyWouldMisreadAreRefused(t *testing.T) {
 		"socket path of 108 bytes":  func(p *envoy.Params) { p.GRPCSocket = strings.Repeat("x", 108) },
 		"empty socket path":         func(p *envoy.Params) { p.HTTPSocket = "" },
 		"certificate without a key": func(p *envoy.Params) { p.TLSKeyFile = "" },
-		"no engine":                 func(p *envoy.Params) { p.Upstreams = nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := ok
@@ -280,8 +301,8 @@ func TestAddressesOfTheConfiguration(t *testing.T) {
 	for _, endpoint := range []string{"", "gpu", ":8000", "gpu:0", "http://gpu:8000", "gpu:8000/v1"} {
 		c := defaults()
 		c.VLLM.Endpoints = []string{endpoint}
-		if p, err := envoy.ParamsFor(c); err == nil {
-			t.Errorf("endpoint %q: got %+v, want an error", endpoint, p.Upstreams)
+		if got, err := envoy.Upstreams(c); err == nil {
+			t.Errorf("endpoint %q: got %+v, want an error", endpoint, got)
 		}
 	}
 }
@@ -291,12 +312,17 @@ func TestEnginesByNameAreResolvedAgainAndAgain(t *testing.T) {
 		endpoints []string
 		want      string
 	}{
+		{nil, "EDS"},
 		{[]string{"10.0.0.1:1", "[::1]:2"}, "STATIC"},
 		{[]string{"10.0.0.1:1", "gpu:2"}, "STRICT_DNS"},
 	} {
 		c := defaults()
 		c.VLLM.Endpoints = tt.endpoints
-		if got := bootstrapOf(t, c).GetStaticResources().GetClusters()[0].GetType().String(); got != tt.want {
+		b := bootstrapOf(t, c)
+		if tt.endpoints != nil {
+			b = bootstrapWith(t, c)
+		}
+		if got := b.GetStaticResources().GetClusters()[0].GetType().String(); got != tt.want {
 			t.Errorf("%v: got %s, want %s", tt.endpoints, got, tt.want)
 		}
 	}

@@ -95,7 +95,16 @@ func startEdge(t *testing.T, change func(*config.Config)) *edge {
 		t.Fatal(err)
 	}
 	showScripts(t, filepath.Join(e.state, file))
-	e.stand.serve(t, e.state)
+	engines, err := envoy.Upstreams(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, engine := range engines {
+		if engine.Host == "localhost" { // Envoy is told addresses only
+			engines[i].Host, engines[i].Name = "127.0.0.1", engine.Authority()
+		}
+	}
+	e.stand.serve(t, e.state, engines...)
 	e.proc = exec.Command(bin, envoy.Args(file, c)...)
 	e.proc.Dir = e.state
 	log := &lockedBuffer{}

@@ -47,9 +47,6 @@ func ParamsFor(cfg *config.Config) (Params, error) {
 		}
 		p.AdminPort = port
 	}
-	if p.Upstreams, err = upstreams(cfg.VLLM); err != nil {
-		errs = append(errs, err)
-	}
 	for _, f := range []struct {
 		from string
 		to   *string
@@ -96,24 +93,19 @@ func maxHeap(mib int, memory int64) int64 {
 	return max(leastHeap, memory/4)
 }
 
-// upstreams are vllm.endpoints, or host and port where there are none.
-func upstreams(v config.VLLM) ([]Endpoint, error) {
-	if len(v.Endpoints) == 0 {
-		if v.Host == "" || v.Port < 1 || v.Port > 65535 {
-			return nil, fmt.Errorf("vllm: %q port %d is no address", v.Host, v.Port)
-		}
-		return []Endpoint{{Host: v.Host, Port: v.Port}}, nil
-	}
-	out := make([]Endpoint, 0, len(v.Endpoints))
-	for _, e := range v.Endpoints {
-		host, port, err := splitHostPort(e)
+// Upstreams are the engines of the configuration for a bootstrap that has them
+// written in: for an Envoy without tollgate beside it.
+func Upstreams(cfg *config.Config) ([]Endpoint, error) {
+	var out []Endpoint
+	for _, e := range cfg.Fleet() {
+		host, port, err := splitHostPort(e.Address)
 		if err == nil && (host == "" || port == 0) {
-			err = fmt.Errorf("%q: host and port are needed", e)
+			err = fmt.Errorf("%q: host and port are needed", e.Address)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("vllm.endpoints: %w", err)
+			return nil, fmt.Errorf("engines: %w", err)
 		}
-		out = append(out, Endpoint{Host: host, Port: port})
+		out = append(out, Endpoint{Host: host, Port: port, Weight: e.Weight})
 	}
 	return out, nil
 }

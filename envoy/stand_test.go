@@ -25,7 +25,9 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"tollgate/envoy"
 	"tollgate/internal/config"
+	"tollgate/xds"
 )
 
 // engine is a vLLM that does what x-test-engine says and remembers headers.
@@ -109,7 +111,7 @@ type stand struct {
 	entries []*alsdatav3.HTTPAccessLogEntry // guarded by mu
 }
 
-func (s *stand) serve(t *testing.T, state string) {
+func (s *stand) serve(t *testing.T, state string, engines ...envoy.Endpoint) {
 	t.Helper()
 	lis, err := net.Listen("unix", filepath.Join(state, config.GRPCSocket))
 	if err != nil {
@@ -118,6 +120,12 @@ func (s *stand) serve(t *testing.T, state string) {
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(64 << 20))
 	authv3.RegisterAuthorizationServer(server, s)
 	extprocv3.RegisterExternalProcessorServer(server, s)
+	control := xds.New(nil)
+	t.Cleanup(control.Stop)
+	if err := control.Publish(engines); err != nil {
+		t.Fatal(err)
+	}
+	control.Register(server)
 	alsv3.RegisterAccessLogServiceServer(server, s)
 	go func() { _ = server.Serve(lis) }()
 	t.Cleanup(server.Stop)

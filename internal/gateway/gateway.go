@@ -37,6 +37,7 @@ import (
 	"tollgate/internal/sqlitestore"
 	"tollgate/internal/unixsock"
 	"tollgate/internal/usage"
+	"tollgate/xds"
 )
 
 // Options are what a gateway is made of.
@@ -63,6 +64,7 @@ type Gateway struct {
 	ledger  *sqlitestore.Store
 	limits  limit.Store
 	engines *fleet.Fleet
+	xds     *xds.Server
 	placer  *placement.Placer
 	names   *alias.Table
 	gate    *admission.Gate
@@ -125,29 +127,13 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read engines: %w", err)
 	}
+	g.xds = xds.New(o.Log.Named("xds"))
+	g.engines.OnChange(g.tellEnvoy)
 	g.join(reg, own, o)
 	if err := g.listen(); err != nil { //nolint:contextcheck // what is opened outlives the start
 		return nil, err
 	}
 	return g, nil
-}
-
-// fileEngines are the engines that the configuration names.
-func fileEngines(cfg *config.Config) []fleet.Entry {
-	var out []fleet.Entry
-	for _, e := range cfg.Fleet() {
-		out = append(out, fleet.Entry{Address: e.Address, Weight: e.Weight, Line: e.Line})
-	}
-	return out
-}
-
-// selves are the addresses by which this machine reaches its own edge.
-func selves(listen string) []string {
-	host, port, _ := net.SplitHostPort(listen) // checked with the configuration
-	if ip := net.ParseIP(host); host != "" && ip != nil && !ip.IsUnspecified() {
-		return []string{listen}
-	}
-	return []string{"127.0.0.1:" + port, "[::1]:" + port, "localhost:" + port}
 }
 
 // openKeys writes a missing key file, loads it, and shows the new admin key

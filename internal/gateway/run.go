@@ -90,6 +90,7 @@ func (g *Gateway) grpcServer() *grpc.Server {
 	extauthz.Register(s, g.check)
 	extproc.Register(s, g.proc)
 	accesslog.Register(s, g.als)
+	g.xds.Register(s)
 	healthpb.RegisterHealthServer(s, g.health)
 	return s
 }
@@ -110,6 +111,7 @@ func (g *Gateway) drain() {
 	}
 	idle(g.gate.Awaited, logWait)
 	g.als.Stop()
+	g.xds.Stop()
 }
 
 // idle waits until none of what is counted is left.

@@ -146,6 +146,11 @@ func (s *Stack) startEnvoy(ctx context.Context, r *Rig) error {
 	if err != nil {
 		return fmt.Errorf("read parameters of Envoy: %w", err)
 	}
+	if s.Kind != Tollgate { // nobody else tells Envoy its engines
+		if params.Upstreams, err = envoy.Upstreams(s.cfg); err != nil {
+			return fmt.Errorf("read engines: %w", err)
+		}
+	}
 	bootstrap, err := s.writeBootstrap(params)
 	if err != nil {
 		return fmt.Errorf("write bootstrap: %w", err)
