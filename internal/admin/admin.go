@@ -28,6 +28,7 @@ type Ledger interface {
 	Usage(ctx context.Context, q ledger.Query) ([]ledger.Group, error)
 	Used(ctx context.Context, keyID string, since, until time.Time) (int64, error)
 	Newest(ctx context.Context, p ledger.Page) (rows []ledger.Record, next string, err error)
+	Verify(ctx context.Context) ([]ledger.Violation, error)
 	Audit(ctx context.Context, before int64, limit int) ([]audit.Entry, error)
 	VerifyAudit(ctx context.Context) (int64, error)
 	// Record writes what a person is about to do.
@@ -90,6 +91,10 @@ func New(o Options) *API {
 	a.mux.HandleFunc("PATCH /admin/keys/{id}", a.updateKey)
 	a.mux.HandleFunc("DELETE /admin/keys/{id}", a.removeKey)
 	a.mux.HandleFunc("POST /admin/keys/{id}/rotate", a.rotateKey)
+	a.mux.HandleFunc("GET /admin/ledger/verify", a.verifyLedger)
+	a.mux.HandleFunc("GET /admin/children", a.children)
+	a.mux.HandleFunc("POST /admin/children/{name}/restart", a.restartChild)
+	a.mux.HandleFunc("GET /admin/logs/{name}", a.log)
 	a.mux.HandleFunc("GET /admin/log-stats", a.logStats)
 	a.mux.HandleFunc("POST /admin/clean-logs", a.cleanLogs)
 	a.mux.HandleFunc("POST /admin/load-lora-adapter", a.lora(loadAdapter))
@@ -120,6 +125,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusMethodNotAllowed, "method_not_allowed", "", "Method not allowed on this path; see the allow header.")
 		return
 	}
+	unknown(w, r)
+}
+
+func unknown(w http.ResponseWriter, _ *http.Request) {
 	fail(w, http.StatusNotFound, "not_found", "", "Unknown path. See docs/admin-api.md for the routes under /admin.")
 }
 

@@ -76,3 +76,35 @@ func TestALauncherSpeaksForTheLogs(t *testing.T) {
 		t.Errorf("asked %q", here.asked)
 	}
 }
+
+// Processes are told by each launcher, and one that is away takes nothing from the
+// others. A restart is on record and goes to the launcher that is named.
+func TestProcesses(t *testing.T) {
+	one := &host{name: "a", status: http.StatusOK, body: `{"children":[{"name":"vllm","state":"ready"}]}`}
+	away := &host{name: "b", err: errors.New("connection refused")}
+	r := newRig(t, one, away)
+	a := r.do(http.MethodGet, "/admin/children", "")
+	want := `{"hosts":[{"host":"a","ok":true,"message":"","children":[{"name":"vllm","state":"ready"}]},{"host":"b","ok":false,"message":"the launcher does not answer","children":[]}]}`
+	if a.status != http.StatusOK || strings.TrimSpace(a.body) != want {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	one.status, one.body = http.StatusAccepted, `{"child":"vllm","message":"is being restarted"}`
+	if a := r.do(http.MethodPost, "/admin/children/vllm/restart?host=a", ""); a.status != http.StatusAccepted {
+		t.Errorf("restart: %d %s", a.status, a.body)
+	}
+	if asked := one.asked[len(one.asked)-1]; asked != "POST /restart?child=vllm " {
+		t.Errorf("asked %q", asked)
+	}
+	if a := r.do(http.MethodGet, "/admin/audit", ""); !strings.Contains(a.body, `"child.restart"`) {
+		t.Errorf("the restart is not on record: %s", a.body)
+	}
+	one.status, one.body = http.StatusNotFound, `{"error":{"message":"there is no child \"x\""}}`
+	for path, status := range map[string]int{
+		"/admin/children/x/restart": http.StatusNotFound, "/admin/children/vllm/restart?host=c": http.StatusNotFound,
+		"/admin/children/vllm/restart?host=b": http.StatusServiceUnavailable, "/admin/children/vllm/restart?who=a": http.StatusBadRequest,
+	} {
+		if a := r.do(http.MethodPost, path, ""); a.status != status {
+			t.Errorf("%s: %d %s, want %d", path, a.status, a.body, status)
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"tollgate/internal/admission"
 	"tollgate/internal/alias"
 	"tollgate/internal/apikey"
+	"tollgate/internal/console"
 	"tollgate/internal/openai"
 	"tollgate/internal/route"
 )
@@ -19,12 +20,18 @@ import (
 // model is no pattern of the mux, see [API.ServeHTTP].
 func (a *API) clientRoutes() {
 	a.mux.HandleFunc("GET /{$}", root) // GET serves HEAD too
+	a.mux.Handle("GET "+route.Console, console.Handler(route.Console, http.HandlerFunc(unknown)))
 	a.mux.HandleFunc("GET /v1/models", a.models)
 	a.mux.HandleFunc("GET /models", a.models)
 }
 
-// root says what answers here.
-func root(w http.ResponseWriter, _ *http.Request) {
+// root leads browsers to the console, and tells everybody else what answers here.
+func root(w http.ResponseWriter, r *http.Request) {
+	w.Header().Add("Vary", "Accept")
+	if strings.Contains(r.Header.Get("Accept"), "text/html") {
+		http.Redirect(w, r, route.Console, http.StatusFound)
+		return
+	}
 	writeJSON(w, http.StatusOK, map[string]string{"service": "tollgate"})
 }
 

@@ -56,6 +56,7 @@ func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /state", a.state)
 	mux.HandleFunc("GET /log-stats", a.logStats)
+	mux.HandleFunc("GET /log", a.log)
 	mux.HandleFunc("POST /clean-logs", a.cleanLogs)
 	mux.HandleFunc("POST /restart", a.restart)
 	mux.HandleFunc("POST /load-lora-adapter", a.load)
@@ -129,6 +130,24 @@ func (a *api) cleanLogs(w http.ResponseWriter, r *http.Request) {
 		a.broken(w, "cannot clean the log folder", err)
 	default:
 		answer(w, http.StatusOK, done)
+	}
+}
+
+func (a *api) log(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	lines, err := strconv.Atoi(q.Get("lines"))
+	if err != nil || lines < 1 || lines > logfile.MaxTail {
+		fail(w, http.StatusBadRequest, fmt.Sprintf("lines must be a whole number from 1 to %d", logfile.MaxTail))
+		return
+	}
+	tail, err := logfile.Tail(a.o.LogDir, q.Get("name"), lines)
+	switch {
+	case errors.Is(err, logfile.ErrNoLog):
+		fail(w, http.StatusNotFound, logfile.ErrNoLog.Error())
+	case err != nil:
+		a.broken(w, "cannot read the log", err)
+	default:
+		answer(w, http.StatusOK, map[string]any{"log": q.Get("name"), "lines": tail})
 	}
 }
 
