@@ -63,7 +63,7 @@ func (s *Session) OnCut(fn func()) {
 		s.onCut = fn
 	}
 	s.mu.Unlock()
-	if cut {
+	if cut && fn != nil {
 		fn()
 	}
 }

@@ -210,7 +210,13 @@ func (b *bench) view(key string) limit.View {
 
 func (b *bench) record(s *admission.Session) ledger.Record {
 	b.t.Helper()
-	rec, err := b.ledger.Get(b.t.Context(), s.LeaseID())
+	return b.row(s.LeaseID())
+}
+
+// row is what the ledger has of a lease.
+func (b *bench) row(lease string) ledger.Record {
+	b.t.Helper()
+	rec, err := b.ledger.Get(b.t.Context(), lease)
 	if err != nil {
 		b.t.Fatalf("get record: %v", err)
 	}

@@ -16,7 +16,8 @@ import (
 )
 
 // TestAnyOrderOfEventsEndsInOneRecord walks at random through what can happen to
-// a request, its ledger failing and working in between. In the end the ledger
+// a request, its ledger failing and working in between; some are handed over to a
+// meter inside Envoy, and some are attached from their open row. In the end the ledger
 // has the name that the events give, the log has one record, and the log and the
 // metrics say what the ledger says.
 func TestAnyOrderOfEventsEndsInOneRecord(t *testing.T) {
@@ -47,7 +48,10 @@ type walk struct {
 	did []string
 
 	s                          *admission.Session
+	lease                      string
 	intent, settled, cancelled bool
+	handed, gone               bool // a meter has the answer; it said that the stream is gone
+	partial                    bool // ended from the last counts
 	closedAt, loggedAt         time.Time
 	completion                 int64
 	cause                      admission.Cause  // by the first log entry
@@ -56,17 +60,10 @@ type walk struct {
 }
 
 func (w *walk) run() {
-	a := arrive(keyA)
-	a.RequestID = w.id
-	ticket, err := w.Admit(w.t.Context(), a)
-	if err == nil {
-		w.s, err = w.Claim(w.t.Context(), ticket.LeaseID)
-	}
-	if err != nil {
-		w.t.Fatalf("%s: %v", w.id, err)
-	}
-	if w.rng.IntN(5) > 0 {
-		w.reserves()
+	if w.rng.IntN(8) == 0 {
+		w.attaches()
+	} else {
+		w.arrives()
 	}
 	for range 4 + w.rng.IntN(12) {
 		w.step()
@@ -81,17 +78,48 @@ func (w *walk) run() {
 	synctest.Wait()
 }
 
+func (w *walk) arrives() {
+	a := arrive(keyA)
+	a.RequestID = w.id
+	ticket, err := w.Admit(w.t.Context(), a)
+	if err == nil {
+		w.s, err = w.Claim(w.t.Context(), ticket.LeaseID)
+	}
+	if err != nil {
+		w.t.Fatalf("%s: %v", w.id, err)
+	}
+	w.lease = ticket.LeaseID
+	if w.rng.IntN(5) > 0 {
+		w.reserves()
+	}
+}
+
+// attaches begins with the open row of a gateway that is no more.
+func (w *walk) attaches() {
+	w.lease, w.intent, w.handed = "lease-of-"+w.id, true, true
+	intent := ledger.Intent{
+		LeaseID: w.lease, RequestID: w.id, KeyID: "a", User: "ann", Model: "tiny", Endpoint: "/v1/chat/completions",
+		Stream: true, N: 1, Prompts: 1, StartedAt: time.Now(), Meter: envoy1, Reserved: 20,
+	}
+	w.ledger.fail(nil, nil)
+	err := w.ledger.Begin(w.t.Context(), intent)
+	if err == nil {
+		err = w.Attach(w.t.Context(), ledger.Opened(intent), nil)
+	}
+	if err != nil {
+		w.t.Fatalf("%s: attach: %v", w.id, err)
+	}
+	w.note("attach")
+}
+
 // step does one thing at random; what the stage does not allow is nothing.
 func (w *walk) step() {
-	switch w.rng.IntN(9) {
+	w.look()
+	switch w.rng.IntN(11) {
 	case 0:
 		w.reserves()
 	case 2:
-		if w.intent && w.closedAt.IsZero() && !w.settled {
-			w.completion += w.rng.Int64N(100)
-			w.s.Progress(usage.Counts{Prompt: 12, Completion: w.completion})
-			w.note("progress")
-		}
+		w.progresses()
 	case 3:
 		w.settles()
 	case 4:
@@ -113,13 +141,92 @@ func (w *walk) step() {
 		time.Sleep(d)
 		synctest.Wait()
 		w.note(fmt.Sprint("wait ", d))
+	case 9:
+		w.handsOver()
+	case 10:
+		w.loses()
+	}
+}
+
+// look sees whether the gate has ended what a meter has, because its log entry is old.
+func (w *walk) look() {
+	live := slices.ContainsFunc(w.Live(), func(r admission.Running) bool { return r.LeaseID == w.lease })
+	if !w.handed || live || !w.closedAt.IsZero() {
+		return
+	}
+	w.note("was ended")
+	if w.loggedAt.IsZero() || time.Since(w.loggedAt) < time.Second {
+		w.bad("the gate has ended it for nothing")
+	}
+	w.endsFromLastCounts()
+}
+
+func (w *walk) progresses() {
+	if !w.intent || w.settled || !w.closedAt.IsZero() {
+		return
+	}
+	w.completion += w.rng.Int64N(100)
+	if w.handed {
+		w.Progress(w.lease, 12, w.completion)
+	} else {
+		w.s.Progress(usage.Counts{Prompt: 12, Completion: w.completion})
+	}
+	w.note("progress")
+}
+
+func (w *walk) handsOver() {
+	if !w.intent || w.handed || w.settled || !w.closedAt.IsZero() {
+		return
+	}
+	w.handed = true
+	live := w.s.HandOver(w.t.Context(), envoy1, nil)
+	w.s.Close(w.t.Context(), admission.Outcome{Reason: ledger.Complete, Report: said(12, 9999, true)}) // its stream
+	w.note(fmt.Sprint("hand over: ", live))
+	if live == w.gone {
+		w.bad("handed over: %v, the meter had said that it is gone: %v", live, w.gone)
+	}
+	if !live {
+		w.endsFromLastCounts()
+	}
+}
+
+// loses lets the meter say that the stream is gone, or its Envoy die.
+func (w *walk) loses() {
+	crash := w.rng.IntN(2) == 0
+	switch {
+	case !w.handed && w.s != nil && w.closedAt.IsZero() && !w.settled:
+		w.gone = true
+		_ = w.MeterGone(w.t.Context(), w.lease)
+		w.note("meter gone early")
+		return
+	case !w.handed || !w.closedAt.IsZero():
+		return
+	case crash:
+		w.InstanceGone(w.t.Context(), envoy1)
+	default:
+		_ = w.MeterGone(w.t.Context(), w.lease)
+	}
+	w.note(fmt.Sprint("meter gone, crash: ", crash))
+	w.endsFromLastCounts()
+	if crash && w.want == "" {
+		w.want = ledger.EnvoyCrash
+	}
+}
+
+// endsFromLastCounts: the end of an answer whose meter said no more of it.
+func (w *walk) endsFromLastCounts() {
+	w.closedAt, w.settled, w.partial = time.Now(), true, true
+	if w.cancelled {
+		w.want = ledger.Cancelled
+	} else if !w.loggedAt.IsZero() {
+		w.want = causes[w.cause]
 	}
 }
 
 func (w *walk) note(what string) { w.did = append(w.did, what) }
 
 func (w *walk) reserves() {
-	if w.intent || !w.closedAt.IsZero() {
+	if w.s == nil || w.intent || !w.closedAt.IsZero() {
 		return
 	}
 	err := w.s.Reserve(w.t.Context(), order())
@@ -134,7 +241,13 @@ func (w *walk) settles() {
 		return
 	}
 	w.settled, w.want = true, ledger.Complete
-	err := w.s.Settle(w.t.Context(), admission.Outcome{Reason: ledger.Complete, Status: 200, Report: said(12, w.completion, true)})
+	whole := admission.Outcome{Reason: ledger.Complete, Status: 200, Report: said(12, w.completion, true)}
+	if w.handed {
+		w.closedAt = time.Now()
+		w.note(fmt.Sprint("meter ends: ", w.Ended(w.t.Context(), w.lease, whole)))
+		return
+	}
+	err := w.s.Settle(w.t.Context(), whole)
 	w.note(fmt.Sprint("settle: ", err))
 	if err != nil {
 		w.closes() // the stream is cut
@@ -142,6 +255,7 @@ func (w *walk) settles() {
 }
 
 func (w *walk) closes() {
+	w.look()
 	if !w.closedAt.IsZero() {
 		return
 	}
@@ -154,7 +268,12 @@ func (w *walk) closes() {
 			w.named()
 		}
 	}
-	w.s.Close(w.t.Context(), admission.Outcome{Reason: ledger.Aborted, Status: 200, Report: said(12, w.completion, false)})
+	broken := admission.Outcome{Reason: ledger.Aborted, Status: 200, Report: said(12, w.completion, false)}
+	if w.handed {
+		w.note(fmt.Sprint("meter closes: ", w.Ended(w.t.Context(), w.lease, broken)))
+		return
+	}
+	w.s.Close(w.t.Context(), broken)
 	w.note("close")
 }
 
@@ -176,7 +295,7 @@ func (w *walk) logs() {
 	if !w.closedAt.IsZero() {
 		w.named()
 	}
-	w.Witness(admission.Witness{LeaseID: w.s.LeaseID(), RequestID: w.id, Status: 200, Cause: cause})
+	w.Witness(admission.Witness{LeaseID: w.lease, RequestID: w.id, Status: 200, Cause: cause})
 	w.note(fmt.Sprintf("log: %d", cause))
 }
 
@@ -207,12 +326,12 @@ func (b *bench) checkWalks(walks []*walk) {
 	}
 	settled, output := map[series]int{}, int64(0)
 	for _, w := range walks {
-		said := access[w.s.LeaseID()]
+		said := access[w.lease]
 		switch {
 		case len(said) != 1:
 			w.bad("%d access records, want 1", len(said))
 		case w.intent:
-			rec := b.record(w.s)
+			rec := b.row(w.lease)
 			settled[series{rec.Reason, rec.Quality}]++
 			output += rec.Counts.Completion
 			w.check(rec, said[0])
@@ -242,8 +361,15 @@ func (w *walk) check(rec ledger.Record, said admission.Access) {
 	if rec.Reason != want {
 		w.bad("the ledger says %q, want %q", rec.Reason, want)
 	}
-	if rec.Counts.Completion != w.completion || rec.Quality != ledger.Exact {
-		w.bad("the ledger has %d tokens %s, want %d exact", rec.Counts.Completion, rec.Quality, w.completion)
+	quality := ledger.Exact
+	if w.partial {
+		quality = ledger.Partial
+	}
+	if w.partial && rec.Counts.Completion == 0 && rec.Quality == ledger.Estimated {
+		quality = ledger.Estimated // the meter had said nothing yet
+	}
+	if rec.Counts.Completion != w.completion || rec.Quality != quality {
+		w.bad("the ledger has %d tokens %s, want %d %s", rec.Counts.Completion, rec.Quality, w.completion, quality)
 	}
 	if said.Reason != rec.Reason || said.Quality != rec.Quality || said.Counts != rec.Counts {
 		w.bad("the record says %s %s %+v, the ledger %s %s %+v", said.Reason, said.Quality, said.Counts, rec.Reason, rec.Quality, rec.Counts)

@@ -21,7 +21,7 @@ func TestAnyOrderOfEvents(t *testing.T) {
 		w.run()
 		if why := w.wrong(); why != "" {
 			t.Fatalf("seed %d: %s, a request that is %s after %v\n  the row is %+v, counted %v, recorded %v",
-				seed, why, w.life.State, w.did, w.row, w.counted, w.recorded)
+				seed, why, w.State, w.did, w.row, w.counted, w.recorded)
 		}
 	}
 }
