@@ -3,6 +3,7 @@ package sqlitestore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -76,7 +77,7 @@ func Migrations() []string { return migrations }
 
 // Queries are those that the service asks while it works, by name.
 func Queries() map[string]string {
-	return map[string]string{"open": openQuery, "minute": minuteQuery}
+	return map[string]string{"open": openQuery, "minute": minuteQuery, "changes": fmt.Sprintf(changesQuery, columns)}
 }
 
 // Plan is how SQLite would answer a query.

@@ -106,6 +106,7 @@ func (r *Reader) newest(ctx context.Context, p ledger.Page, since, until time.Ti
 	}
 	for _, c := range []struct{ column, value string }{
 		{"key_id", p.KeyID}, {"user", p.User}, {"model", p.Model}, {"end_reason", string(p.Reason)}, {"request_id", p.RequestID},
+		{"requested_model", p.RequestedModel}, {"end_user", p.EndUser},
 	} {
 		if c.value != "" {
 			where(c.column+" = ?", c.value)

@@ -50,6 +50,8 @@ type Options struct {
 	Sync string
 	// Gateway is the name that is written into rows whose intent names none.
 	Gateway string
+	// Outbox keeps rows from retention until [MarkShipped] has passed them.
+	Outbox bool
 	// MaxBatch is the most writes in one transaction; 0 means 512.
 	MaxBatch int
 	// MaxQueue is how many writes may wait; 0 means 4096. Callers beyond it
@@ -72,6 +74,7 @@ type Store struct {
 	*Reader
 	w      *writer
 	name   string // of the gateway
+	outbox bool
 	lock   *os.File
 	closed sync.Once
 }
@@ -105,7 +108,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, errors.Join(err, w.st.close(), w.conn.Close(), w.db.Close(), lock.Close())
 	}
 	go w.run(context.WithoutCancel(ctx)) // ended by Close
-	return &Store{Reader: r, w: w, name: o.Gateway, lock: lock}, nil
+	return &Store{Reader: r, w: w, name: o.Gateway, outbox: o.Outbox, lock: lock}, nil
 }
 
 // defaults fills what is not said and returns SQLite's word for Sync.
@@ -165,7 +168,7 @@ func openWriter(ctx context.Context, o Options, synchronous string) (*writer, er
 	}
 	return &writer{
 		db: db, conn: conn, st: st, change: change, live: newLiveRows(), batch: o.MaxBatch, log: o.Log, metrics: o.Metrics,
-		queue: make(chan *op, o.MaxQueue), stop: make(chan struct{}), stopped: make(chan struct{}),
+		changed: make(chan struct{}, 1), queue: make(chan *op, o.MaxQueue), stop: make(chan struct{}), stopped: make(chan struct{}),
 	}, nil
 }
 
@@ -274,7 +277,7 @@ func (s *Store) Retain(ctx context.Context, before time.Time, batch int) (int, e
 		batch = chunk
 	}
 	return s.inParts(ctx, "delete old requests", batch, func(ctx context.Context, t *tx) (int, error) {
-		return t.prune(ctx, before.UnixMicro(), batch)
+		return t.prune(ctx, before.UnixMicro(), batch, s.outbox)
 	})
 }
 

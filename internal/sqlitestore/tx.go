@@ -12,11 +12,6 @@ import (
 	"tollgate/internal/usage"
 )
 
-// Names of the marks.
-const (
-	markChange = "change" // the last change number that was given out when rows were deleted
-)
-
 // lastChange is the highest change number that was given out.
 const lastChange = `SELECT max(coalesce((SELECT max(change) FROM requests), 0),
 	coalesce((SELECT value FROM marks WHERE name = '` + markChange + `'), 0))`
@@ -49,7 +44,8 @@ func prepare(ctx context.Context, c *sql.Conn) (*statements, error) {
 		{&st.drop, `UPDATE rollups SET dropped_requests=dropped_requests+?5, dropped_prompt_tokens=dropped_prompt_tokens+?6,
 			dropped_completion_tokens=dropped_completion_tokens+?7 WHERE key_id=?1 AND day=?2 AND user=?3 AND model=?4`},
 		{&st.prune, `DELETE FROM requests WHERE rowid IN (SELECT rowid FROM requests
-			WHERE started_at < ? AND end_reason IS NOT NULL ORDER BY started_at LIMIT ?) RETURNING ` + columns},
+			WHERE started_at < ?1 AND end_reason IS NOT NULL AND (NOT ?3 OR change <= (SELECT value FROM marks WHERE name = '` +
+			MarkShipped + `')) ORDER BY started_at LIMIT ?2) RETURNING ` + columns},
 		{&st.mark, "INSERT INTO marks (name, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2"},
 		{&st.ping, "INSERT INTO probe (id, at) VALUES (1, ?1) ON CONFLICT DO UPDATE SET at=?1"},
 	} {
@@ -199,10 +195,10 @@ func (t *tx) recover(ctx context.Context, leaseID string, reason ledger.EndReaso
 	return err == nil, err
 }
 
-// prune deletes up to limit settled rows that started before the time, and
-// keeps their sums in the rollups.
-func (t *tx) prune(ctx context.Context, beforeMicros int64, limit int) (n int, err error) {
-	rows, err := t.st.prune.QueryContext(ctx, beforeMicros, limit)
+// prune deletes up to limit settled rows that started before the time, where
+// shipped only those that the central ledger has, and keeps their sums in the rollups.
+func (t *tx) prune(ctx context.Context, beforeMicros int64, limit int, shipped bool) (n int, err error) {
+	rows, err := t.st.prune.QueryContext(ctx, beforeMicros, limit, shipped)
 	if err != nil {
 		return 0, fmt.Errorf("delete old requests: %w", err)
 	}

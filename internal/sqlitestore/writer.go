@@ -50,6 +50,7 @@ type writer struct {
 	metrics *Metrics
 	failing atomic.Bool // the last transaction could not be written
 
+	changed chan struct{} // holds at most one
 	stop    chan struct{} // closed by close: nothing new is taken
 	stopped chan struct{} // closed by run at its end
 }
@@ -177,7 +178,13 @@ func (w *writer) transact(ctx context.Context, group []*op) error {
 		return err
 	}
 	w.live.commit()
-	w.change = t.change
+	if t.change != w.change {
+		w.change = t.change
+		select {
+		case w.changed <- struct{}{}:
+		default: // nobody has looked since the last one
+		}
+	}
 	return nil
 }
 
