@@ -63,6 +63,30 @@ var columns = []Column{
 	{"secret", Begun, func(r *Record) any { return &r.Secret }},
 }
 
+// Kind is the type of a column's values.
+type Kind uint8
+
+// The kinds.
+const (
+	Text   Kind = iota // string
+	Flag               // bool
+	Number             // int64
+	Moment             // time.Time in whole microseconds
+)
+
+// Kind is the type that Value returns where something is known.
+func (c Column) Kind() Kind {
+	switch c.ref(&Record{}).(type) {
+	case *bool:
+		return Flag
+	case *int, *int64, *tokens, *change:
+		return Number
+	case *time.Time:
+		return Moment
+	}
+	return Text
+}
+
 type (
 	tokens int64 // a count that may be [usage.Unsaid]
 	change int64 // a change number, 0 where there is none

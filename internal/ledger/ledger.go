@@ -193,3 +193,12 @@ type Second struct {
 	Tokens   int64     // of requests that ended in this second, or began in it and are open
 	Requests int64     // requests that started in this second
 }
+
+// MostBacklog bounds the rows that a [Backlog] counts.
+const MostBacklog = 1_000_000
+
+// Backlog is what a reader of changes has not delivered yet.
+type Backlog struct {
+	Rows   int64     // at most [MostBacklog]
+	Oldest time.Time // when the oldest of them ended; zero where there are none
+}

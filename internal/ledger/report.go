@@ -177,6 +177,59 @@ func within(t, since, until time.Time) bool {
 	return !t.Before(since) && (until.IsZero() || t.Before(until))
 }
 
+// Span is the time from From to before To, in whole microseconds.
+type Span struct{ From, To time.Time }
+
+// WholeDays cuts [since, until) into whole UTC days, from first to before last,
+// and what is left at its edges. A zero first or last means that there is no
+// such bound; where no whole day fits they are equal.
+func WholeDays(since, until time.Time) (first, last time.Time, edges []Span) {
+	since, until = ceilMicro(since), ceilMicro(until)
+	first, last = dayFrom(since), dayUpTo(until)
+	edge := func(from, to time.Time) {
+		if from.Before(to) {
+			edges = append(edges, Span{from, to})
+		}
+	}
+	switch {
+	case !until.IsZero() && !since.IsZero() && last.Before(first): // inside one day
+		edge(since, until)
+		return first, first, edges
+	case !since.IsZero():
+		edge(since, first)
+	}
+	if !until.IsZero() {
+		edge(last, until)
+	}
+	return first, last, edges
+}
+
+// ceilMicro is the first whole microsecond at or after t. The zero time stays.
+func ceilMicro(t time.Time) time.Time {
+	if m := Micro(t); m.Before(t) {
+		return m.Add(time.Microsecond)
+	}
+	return Micro(t)
+}
+
+// dayUpTo is the start of t's UTC day, dayFrom the first start of a day at or
+// after t. The zero time stays.
+func dayUpTo(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	y, m, d := t.UTC().Date()
+	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+}
+
+func dayFrom(t time.Time) time.Time {
+	day := dayUpTo(t)
+	if day.Before(t) {
+		return day.AddDate(0, 0, 1)
+	}
+	return day
+}
+
 // maxAge keeps ages within what time.Duration holds (292 years).
 const maxAge = 100 * 366 * 24 * time.Hour
 

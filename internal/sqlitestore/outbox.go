@@ -50,23 +50,14 @@ func (r *Reader) Changes(ctx context.Context, after int64, limit int) (changed [
 	return changed, nil
 }
 
-// Backlog is what a reader of changes has not delivered yet.
-type Backlog struct {
-	Rows   int64     // at most [MostBacklog] are counted
-	Oldest time.Time // when the oldest of them ended; zero where there are none
-}
-
-// MostBacklog bounds what Backlog counts.
-const MostBacklog = 1_000_000
-
 // Backlog counts the rows whose last change is after the given number.
-func (r *Reader) Backlog(ctx context.Context, after int64) (Backlog, error) {
-	var b Backlog
+func (r *Reader) Backlog(ctx context.Context, after int64) (ledger.Backlog, error) {
+	var b ledger.Backlog
 	var oldest sql.NullInt64
 	err := r.db.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM (SELECT 1 FROM requests WHERE change > ?1 LIMIT ?2)),
-		(SELECT ended_at FROM requests WHERE change > ?1 ORDER BY change LIMIT 1)`, after, MostBacklog).Scan(&b.Rows, &oldest)
+		(SELECT ended_at FROM requests WHERE change > ?1 ORDER BY change LIMIT 1)`, after, ledger.MostBacklog).Scan(&b.Rows, &oldest)
 	if err != nil {
-		return Backlog{}, failed(ctx, "count changes", err)
+		return ledger.Backlog{}, failed(ctx, "count changes", err)
 	}
 	if oldest.Valid {
 		b.Oldest = time.UnixMicro(oldest.Int64).UTC()

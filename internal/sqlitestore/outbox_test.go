@@ -47,7 +47,7 @@ func TestChangesAreReadInOrderOfSettlement(t *testing.T) {
 	if n != 10 || last != 10 || rows["long"].LeaseID != "" {
 		t.Fatalf("got %d rows up to %d, the open one among them: %+v", n, last, rows["long"])
 	}
-	if b, err := s.Backlog(t.Context(), last); err != nil || b != (sqlitestore.Backlog{}) {
+	if b, err := s.Backlog(t.Context(), last); err != nil || b != (ledger.Backlog{}) {
 		t.Errorf("backlog of nothing: %+v, %v", b, err)
 	}
 	// What began first ends last, and a correction comes behind it.

@@ -158,34 +158,22 @@ func pieces(since, until time.Time, condition string, extra ...any) (query strin
 			coalesce(prompt_tokens, 0) AS prompt, coalesce(completion_tokens, 0) AS completion FROM requests
 			WHERE started_at >= ? AND started_at < ?`
 	)
-	edge := func(from, to time.Time) {
-		if from.Before(to) {
-			query += " UNION ALL " + rows + condition
-			args = append(append(args, ceilMicros(from), ceilMicros(to)), extra...)
-		}
-	}
+	first, last, edges := ledger.WholeDays(since, until)
 	query = rollups
-	first, last := dayFrom(since), dayUpTo(until)
-	if !since.IsZero() {
+	if !first.IsZero() {
 		query += " AND day >= ?"
 		args = append(args, ledger.Day(first))
 	}
-	if !until.IsZero() {
+	if !last.IsZero() {
 		query += " AND day < ?"
 		args = append(args, ledger.Day(last))
 	}
 	query += condition
 	args = append(args, extra...)
-	if until.IsZero() || !last.Before(first) { // at least the edges are on different days
-		if !since.IsZero() {
-			edge(since, first)
-		}
-		if !until.IsZero() {
-			edge(last, until)
-		}
-		return query, args
+	for _, e := range edges {
+		query += " UNION ALL " + rows + condition
+		args = append(append(args, e.From.UnixMicro(), e.To.UnixMicro()), extra...)
 	}
-	edge(since, until) // inside one day
 	return query, args
 }
 
@@ -213,24 +201,6 @@ func ceilMicros(t time.Time) int64 {
 		n++
 	}
 	return n
-}
-
-// dayUpTo is the start of t's UTC day, dayFrom the first start of a day at or
-// after t. The zero time stays.
-func dayUpTo(t time.Time) time.Time {
-	if t.IsZero() {
-		return t
-	}
-	y, m, d := t.UTC().Date()
-	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
-}
-
-func dayFrom(t time.Time) time.Time {
-	day := dayUpTo(t)
-	if day.Before(t) {
-		return day.AddDate(0, 0, 1)
-	}
-	return day
 }
 
 const minuteQuery = `SELECT key_id, at, sum(tokens), sum(requests) FROM (
