@@ -24,13 +24,15 @@ const (
 	// RuleRollup: every rollup equals the sum of its rows, those that retention
 	// removed included.
 	RuleRollup Rule = "rollup_equals_rows"
+	// RuleShipped: the central ledger has what it has confirmed.
+	RuleShipped Rule = "shipped_is_central"
 	// RuleStorage: the file itself is sound.
 	RuleStorage Rule = "storage_is_sound"
 )
 
 // Rules lists every invariant once.
 func Rules() []Rule {
-	return []Rule{RuleOpen, RuleSettled, RuleCount, RuleTime, RuleRollup, RuleStorage}
+	return []Rule{RuleOpen, RuleSettled, RuleCount, RuleTime, RuleRollup, RuleShipped, RuleStorage}
 }
 
 // Violation is one invariant that does not hold.

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -262,6 +263,27 @@ func (s *Server) Exec(dsn, query string, args ...any) {
 	if _, err := conn.Exec(ctx, query, args...); err != nil {
 		s.tb.Fatal(err)
 	}
+}
+
+// ExecFile runs SQL on the database whose connection string a file holds.
+func (s *Server) ExecFile(file, query string, args ...any) {
+	s.tb.Helper()
+	s.Exec(s.read(file), query, args...)
+}
+
+// ScanFile reads one row of a query on such a database.
+func (s *Server) ScanFile(file, query string, dest ...any) {
+	s.tb.Helper()
+	s.Scan(s.read(file), query, dest...)
+}
+
+func (s *Server) read(file string) string {
+	s.tb.Helper()
+	text, err := os.ReadFile(file) //nolint:gosec // the test's own
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // Scan reads one row of a query on a database.

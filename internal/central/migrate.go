@@ -1,0 +1,143 @@
+package central
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// migrations[i] brings the database from schema version i to i+1. What was
+// released is never edited: a change is one more entry.
+var migrations = []string{
+	// The columns of the gateways' ledgers, in one partition for each UTC day of
+	// the start. The replaced_ columns are what a correction has replaced, so that
+	// the statement which writes it knows how far the rollup moves.
+	`CREATE TABLE tollgate.requests (
+		lease_id          text NOT NULL,
+		request_id        text NOT NULL,
+		key_id            text NOT NULL,
+		"user"            text NOT NULL,
+		model             text NOT NULL,
+		endpoint          text NOT NULL,
+		engine            text NOT NULL,
+		stream            boolean NOT NULL,
+		n                 bigint NOT NULL,
+		prompts           bigint NOT NULL,
+		status            bigint NOT NULL,
+		started_at        timestamptz NOT NULL,
+		first_byte_at     timestamptz,
+		ended_at          timestamptz,
+		end_reason        text,
+		quality           text,
+		prompt_tokens     bigint,
+		completion_tokens bigint,
+		cached_tokens     bigint,
+		reasoning_tokens  bigint,
+		reserved_tokens   bigint NOT NULL,
+		client_addr       text NOT NULL,
+		requested_model   text NOT NULL,
+		meter             text NOT NULL,
+		change            bigint,
+		gateway           text NOT NULL,
+		end_user          text NOT NULL,
+		secret            text NOT NULL,
+		replaced_prompt_tokens     bigint,
+		replaced_completion_tokens bigint,
+		PRIMARY KEY (lease_id, started_at)
+	) PARTITION BY RANGE (started_at);
+	CREATE INDEX requests_by_key ON tollgate.requests (key_id, started_at);
+
+	-- The dropped_ columns are the part whose rows retention has dropped.
+	CREATE TABLE tollgate.rollups (
+		key_id                    text NOT NULL,
+		day                       date NOT NULL,
+		"user"                    text NOT NULL,
+		model                     text NOT NULL,
+		requests                  bigint NOT NULL,
+		prompt_tokens             bigint NOT NULL,
+		completion_tokens         bigint NOT NULL,
+		dropped_requests          bigint NOT NULL DEFAULT 0,
+		dropped_prompt_tokens     bigint NOT NULL DEFAULT 0,
+		dropped_completion_tokens bigint NOT NULL DEFAULT 0,
+		PRIMARY KEY (key_id, day, "user", model)
+	);
+
+	-- One row for each ledger file that was ever shipped from.
+	CREATE TABLE tollgate.gateways (
+		ledger         text PRIMARY KEY,
+		name           text NOT NULL,
+		last_change    bigint NOT NULL,
+		behind_rows    bigint NOT NULL,
+		behind_seconds double precision NOT NULL,
+		seen_at        timestamptz NOT NULL
+	);
+
+	-- Rows that started before this are in the rollups only.
+	CREATE TABLE tollgate.horizon (
+		id             integer PRIMARY KEY CHECK (id = 1),
+		dropped_before timestamptz NOT NULL
+	);
+	INSERT INTO tollgate.horizon VALUES (1, '-infinity');
+
+	-- The keys of all gateways: a key file without secrets, and its number.
+	CREATE TABLE tollgate.keys (
+		id       integer PRIMARY KEY CHECK (id = 1),
+		version  bigint NOT NULL,
+		document text NOT NULL
+	);`,
+}
+
+// SchemaVersion is the version of the database that this code reads and writes.
+func SchemaVersion() int { return len(migrations) }
+
+// Advisory locks of the database, which nothing else in it should take.
+const (
+	lockMigrate = 0x746f6c6c01 // "toll" and a number
+	lockDays    = 0x746f6c6c02
+	lockRetain  = 0x746f6c6c03
+	lockKeys    = 0x746f6c6c04
+)
+
+// migrate brings the database to the current version, in one transaction that
+// one gateway at a time runs.
+func (l *Ledger) migrate(ctx context.Context) error {
+	if l.migrated.Load() {
+		return nil
+	}
+	err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(lockMigrate)); err != nil {
+			return err
+		}
+		var there bool
+		if err := tx.QueryRow(ctx, "SELECT to_regclass('tollgate.schema_version') IS NOT NULL").Scan(&there); err != nil {
+			return err
+		}
+		version := 0
+		if there {
+			if err := tx.QueryRow(ctx, "SELECT version FROM tollgate.schema_version").Scan(&version); err != nil {
+				return err
+			}
+		} else if _, err := tx.Exec(ctx, `CREATE SCHEMA IF NOT EXISTS tollgate;
+			CREATE TABLE tollgate.schema_version (version integer NOT NULL);
+			INSERT INTO tollgate.schema_version VALUES (0)`); err != nil {
+			return err
+		}
+		if version > SchemaVersion() {
+			return fmt.Errorf("%w: it has version %d and this program knows up to %d: start a newer tollgate here, its rows wait until then",
+				ErrSchema, version, SchemaVersion())
+		}
+		for ; version < SchemaVersion(); version++ {
+			if _, err := tx.Exec(ctx, migrations[version]); err != nil {
+				return fmt.Errorf("to version %d: %w", version+1, err)
+			}
+		}
+		_, err := tx.Exec(ctx, "UPDATE tollgate.schema_version SET version = $1 WHERE version <> $1", SchemaVersion())
+		return err
+	})
+	if err != nil {
+		return failed(ctx, "migrate the central ledger", err)
+	}
+	l.migrated.Store(true)
+	return nil
+}

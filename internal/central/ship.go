@@ -1,0 +1,230 @@
+package central
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"tollgate/internal/ledger"
+)
+
+// Source is the outbox of one gateway's ledger.
+type Source interface {
+	ID(ctx context.Context) (string, error)
+	// Changes returns rows by change number, from after the given one.
+	Changes(ctx context.Context, after int64, limit int) ([]ledger.Record, error)
+	Backlog(ctx context.Context, after int64) (ledger.Backlog, error)
+	// Changed receives after new changes.
+	Changed() <-chan struct{}
+	Mark(ctx context.Context, name string) (int64, error)
+	SetMark(ctx context.Context, name string, value int64) error
+	RaiseChange(ctx context.Context, above int64) error
+	NumberOld(ctx context.Context, limit int) (int, error)
+}
+
+const (
+	// batchRows is the most rows in one statement: 17 ms of a quiet server.
+	batchRows = 1000
+	// gather is how long a change waits for others to share its statement.
+	gather = 50 * time.Millisecond
+	// beat is how often a gateway with nothing to ship says so.
+	beat = 2 * time.Second
+	// putTimeout bounds one statement. A server that hangs is asked again after.
+	putTimeout = 30 * time.Second
+	// retryMin and retryMax bound the wait after a failure.
+	retryMin = 100 * time.Millisecond
+	retryMax = 5 * time.Second
+	// oldRows is how many rows of an older program are numbered at a time.
+	oldRows = 256
+)
+
+// Shipper carries the settled rows of one gateway's ledger to the central one.
+type Shipper struct {
+	to      *Ledger
+	from    Source
+	name    string
+	mark    string
+	log     hclog.Logger
+	metrics *Metrics
+}
+
+// NewShipper ships from a gateway of the given name. The mark is where the
+// gateway's ledger keeps the last change that is confirmed.
+func NewShipper(to *Ledger, from Source, name, mark string, log hclog.Logger, m *Metrics) *Shipper {
+	m.watch(from, mark)
+	return &Shipper{to: to, from: from, name: name, mark: mark, log: log, metrics: m}
+}
+
+// Run ships until ctx ends. Failures are logged when they begin and when they
+// end, and tried again.
+func (s *Shipper) Run(ctx context.Context) error {
+	wait, failing := retryMin, false
+	for ctx.Err() == nil {
+		err := s.ship(ctx, func() {
+			s.metrics.up.Set(1)
+			if failing {
+				s.log.Info("rows are shipped again")
+			}
+			wait, failing = retryMin, false
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.metrics.up.Set(0)
+		if !failing {
+			s.log.Warn("rows are not shipped, they wait in the ledger", "error", err)
+			failing = true
+		}
+		if !pause(ctx, wait) {
+			return nil
+		}
+		wait = min(2*wait, retryMax)
+	}
+	return nil
+}
+
+// pause waits, and reports false when the context ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// ship carries rows until something fails, and calls ok after each success.
+func (s *Shipper) ship(ctx context.Context, ok func()) error {
+	at, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	numbered, spoke := false, time.Time{}
+	for {
+		rows, err := s.from.Changes(ctx, at.Change, batchRows)
+		if err != nil {
+			return fmt.Errorf("read outbox: %w", err)
+		}
+		if len(rows) > 0 || time.Since(spoke) >= beat {
+			began := time.Now()
+			if err := s.put(ctx, rows, &at); err != nil {
+				return err
+			}
+			ok()
+			spoke = time.Now()
+			if len(rows) == batchRows {
+				// Behind: half of the time at most, so that requests have the rest.
+				if !pause(ctx, time.Since(began)) {
+					return ctx.Err()
+				}
+				continue
+			}
+		}
+		if !numbered {
+			n, err := s.from.NumberOld(ctx, oldRows)
+			if err != nil {
+				return fmt.Errorf("number old rows: %w", err)
+			}
+			numbered = n == 0
+			if !numbered {
+				continue
+			}
+		}
+		if err := s.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// wait returns shortly after the next change, or when it is time to say that
+// there is none.
+func (s *Shipper) wait(ctx context.Context) error {
+	t := time.NewTimer(beat)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+	case <-s.from.Changed():
+		if !pause(ctx, gather) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// begin finds where to go on. The two sides may disagree after one of them was
+// put back from a backup: rows are sent from the lower number on, which stores
+// nothing twice, and new changes get numbers above the higher one.
+func (s *Shipper) begin(ctx context.Context) (at Position, err error) {
+	at = Position{Name: s.name}
+	if at.Ledger, err = s.from.ID(ctx); err != nil {
+		return at, err
+	}
+	here, err := s.from.Mark(ctx, s.mark)
+	if err != nil {
+		return at, err
+	}
+	there, err := s.to.lastChange(ctx, at.Ledger)
+	if err != nil {
+		return at, err
+	}
+	if err := s.from.RaiseChange(ctx, there); err != nil {
+		return at, err
+	}
+	at.Change = min(here, there)
+	if here > there {
+		s.log.Warn("the central ledger knows less than it has confirmed: was it restored? Rows are shipped again", "confirmed", here, "known", there)
+		if err := s.from.SetMark(ctx, s.mark, at.Change); err != nil {
+			return at, err
+		}
+	}
+	return at, nil
+}
+
+// put sends one batch and notes it here when it is confirmed.
+func (s *Shipper) put(ctx context.Context, rows []ledger.Record, at *Position) error {
+	if len(rows) > 0 {
+		at.Change = rows[len(rows)-1].Change
+	}
+	left, err := s.from.Backlog(ctx, at.Change)
+	if err != nil {
+		return err
+	}
+	at.Rows, at.Age = left.Rows, age(left)
+	began := time.Now()
+	sending, cancel := context.WithTimeout(ctx, putTimeout)
+	defer cancel()
+	if err := s.to.Put(sending, rows, *at); err != nil {
+		return err
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	s.metrics.shipped.Add(float64(len(rows)))
+	s.metrics.seconds.Observe(time.Since(began).Seconds())
+	return s.from.SetMark(ctx, s.mark, at.Change)
+}
+
+func age(b ledger.Backlog) time.Duration {
+	if b.Oldest.IsZero() {
+		return 0
+	}
+	return max(0, time.Since(b.Oldest))
+}
+
+// lastChange is the last change of a ledger that is stored, 0 for a new one.
+func (l *Ledger) lastChange(ctx context.Context, id string) (n int64, err error) {
+	if err := l.migrate(ctx); err != nil {
+		return 0, err
+	}
+	err = l.pool.QueryRow(ctx, "SELECT coalesce(max(last_change), 0) FROM tollgate.gateways WHERE ledger = $1", id).Scan(&n)
+	if err != nil {
+		return 0, failed(ctx, "read position", err)
+	}
+	return n, nil
+}
