@@ -14,10 +14,11 @@ NGINX   := python3 scripts/fetch_nginx.py
 PROMTOOL := python3 scripts/fetch_promtool.py
 # cargo in meter/, or one line that says what is left out without it.
 METER   := scripts/cargo_meter.sh
+POSTGRES := python3 scripts/fetch_postgres.py
 # Black-box suites run one after the other: they watch clocks, and each starts several processes.
 # What tests through real programs need; each is fetched or built once.
-REAL    := envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && clients=$$($(CLIENTS)) && promtool=$$($(PROMTOOL)) && nginx=$$($(NGINX)) && \
-	ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" CLIENTS_BIN="$$clients" PROMTOOL_BIN="$$promtool" NGINX_BIN="$$nginx" E2E=require
+REAL    := envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && clients=$$($(CLIENTS)) && promtool=$$($(PROMTOOL)) && nginx=$$($(NGINX)) && postgres=$$($(POSTGRES)) && \
+	ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" CLIENTS_BIN="$$clients" PROMTOOL_BIN="$$promtool" NGINX_BIN="$$nginx" POSTGRES_BIN="$$postgres" E2E=require
 
 .DEFAULT_GOAL := help
 .PHONY: help build install envoy vllm run run-vllm test lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof check vuln ci changelog hooks clean
@@ -95,7 +96,7 @@ e2e-vllm: ## the tests through launcher and Envoy on a real vLLM; `make test` ha
 	{ run || { [ -n "$$SECOND_TRY" ] && echo 'the suite on the real vLLM has failed and runs once more' >&2 && run; }; }
 
 proof: ## the long forms of kill loops, storms and soaks; figures are printed for docs/proof.md
-	@$(REAL) PROOF=1 python3 scripts/go_test.py -v -p 1 -timeout 60m ./e2e/... ./internal/redisstore ./internal/sqlitestore ./internal/limit
+	@$(REAL) PROOF=1 python3 scripts/go_test.py -v -p 1 -timeout 60m ./e2e/... ./internal/redisstore ./internal/sqlitestore ./internal/limit ./internal/central
 
 check: ## fmt, lint, tidy; fails if anything had to change
 	@before=$$(git status --porcelain; git diff | cksum); \

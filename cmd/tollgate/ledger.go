@@ -15,6 +15,7 @@ type ledgerCmd struct {
 	Verify    ledgerVerifyCmd    `cmd:"" help:"Check the ledger's invariants; exit 1 and the offending rows when one fails."`
 	Reconcile ledgerReconcileCmd `cmd:"" help:"Compare the ledger with vLLM's own token counters; exit 1 when they differ by more than is allowed."`
 	Export    ledgerExportCmd    `cmd:"" help:"Print the ledger's rows as CSV or JSON lines."`
+	Central   centralCmd         `cmd:"" help:"Look at the ledger of all gateways, and fill it."`
 	Backup    ledgerBackupCmd    `cmd:"" help:"Copy the whole ledger to a new file, also while the service runs."`
 }
 
@@ -39,11 +40,7 @@ func (*ledgerVerifyCmd) Run(env *Env) error {
 	}
 	found, err := r.Verify(env.Ctx)
 	for _, v := range found {
-		lease := v.LeaseID
-		if lease == "" {
-			lease = "-"
-		}
-		fmt.Fprintf(env.Stdout, "%s\t%s\t%s\n", lease, v.Rule, v.Detail)
+		fmt.Fprintf(env.Stdout, "%s\t%s\t%s\n", orDash(v.LeaseID), v.Rule, v.Detail)
 	}
 	if err := errors.Join(err, r.Close()); err != nil {
 		return err

@@ -16,12 +16,14 @@ type usageCmd struct {
 	Since  string `placeholder:"TIME" help:"Only requests started at or after TIME: an age (24h, 7d), a UTC day (2026-11-01) or RFC 3339."`
 	Until  string `placeholder:"TIME" help:"Only requests started before TIME."`
 	Format string `enum:"table,csv,json" default:"table" help:"How to print: table, csv or json."`
+	Local  bool   `help:"Report the part of this gateway, where there is a central ledger."`
 }
 
 // Help is what --help says beside the flags.
 func (*usageCmd) Help() string {
 	return `Reads the ledger, also while the service runs. Requests count on the day they
-started (UTC); live ones with what they have used so far.
+started (UTC); live ones with what they have used so far. Where there is a central
+ledger it is that of all gateways, without live requests, and says how far it is behind.
 
   tollgate usage
   tollgate usage --by model --since 7d
@@ -40,21 +42,51 @@ func (c *usageCmd) Run(env *Env) error {
 	if query.By, query.Then, err = ledger.ParseBy(c.By); err != nil {
 		return usageError("--by: %w", err)
 	}
-	r, path, err := openLedger(env)
+	cfg, err := env.Config()
 	if err != nil {
 		return err
 	}
-	if r == nil {
-		return noUsage(env, format, query, "no ledger at "+path+": nothing has been recorded yet")
+	var groups []ledger.Group
+	where := cfg.LedgerPath()
+	if cfg.Central.PostgresFile != "" && !c.Local {
+		groups, where, err = centralUsage(env, query)
+	} else {
+		var r *sqlitestore.Reader
+		if r, where, err = openLedger(env); err != nil {
+			return err
+		}
+		if r == nil {
+			return noUsage(env, format, query, "no ledger at "+where+": nothing has been recorded yet")
+		}
+		groups, err = r.Usage(env.Ctx, query)
+		err = errors.Join(err, r.Close())
 	}
-	groups, err := r.Usage(env.Ctx, query)
-	if err := errors.Join(err, r.Close()); err != nil {
+	if err != nil {
 		return err
 	}
 	if len(groups) == 0 {
-		return noUsage(env, format, query, "no requests in the ledger at "+path+inPeriod(c.Since, c.Until))
+		return noUsage(env, format, query, "no requests in the ledger at "+where+inPeriod(c.Since, c.Until))
 	}
 	return ledger.WriteUsage(env.Stdout, format, query, groups)
+}
+
+// centralUsage reports over all gateways, and says on stderr how far behind that
+// is.
+func centralUsage(env *Env, q ledger.Query) (groups []ledger.Group, where string, err error) {
+	l, err := openCentral(env)
+	if err != nil {
+		return nil, "", err
+	}
+	defer l.Close()
+	groups, err = l.Usage(env.Ctx, q)
+	if err != nil {
+		return nil, "", fmt.Errorf("%w; --local reports the part of this gateway", err)
+	}
+	all, err := l.Gateways(env.Ctx)
+	if err == nil {
+		fmt.Fprintln(env.Stderr, lagOf(all))
+	}
+	return groups, l.Address(), err
 }
 
 // noUsage says that there is nothing to report: to people in place of the

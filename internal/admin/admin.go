@@ -35,6 +35,13 @@ type Ledger interface {
 	Record(ctx context.Context, entries ...audit.Entry) error
 }
 
+// Central is the ledger of all gateways.
+type Central interface {
+	// Lag says how far the living gateways are behind, and which have not been
+	// heard of for a minute.
+	Lag(ctx context.Context) (behind time.Duration, gone []string, err error)
+}
+
 // Host is one launcher: this host's or another's.
 type Host interface {
 	// Name is what the host is called in answers.
@@ -50,6 +57,8 @@ type Options struct {
 	Limits limit.Store
 	Caps   limit.Caps // global limits
 	Ledger Ledger
+	// Central is where Ledger's reports come from; nil: from this gateway alone.
+	Central Central
 	// Recording reports, from memory, whether the ledger can be written.
 	Recording func() bool
 	Engines   *fleet.Fleet
@@ -262,6 +271,9 @@ func shown(n int64) *int64 {
 
 func (a *API) usage(w http.ResponseWriter, r *http.Request) {
 	groups, query, format, err := a.report(r)
+	if err == nil {
+		err = a.sayLag(w, r)
+	}
 	var bad *queryError
 	switch {
 	case errors.As(err, &bad):

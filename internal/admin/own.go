@@ -122,6 +122,9 @@ func (a *API) ownUsage(w http.ResponseWriter, r *http.Request, key *apikey.Key) 
 		return
 	}
 	groups, err := a.o.Ledger.Usage(r.Context(), query)
+	if err == nil {
+		err = a.sayLag(w, r)
+	}
 	if err != nil {
 		a.broken(w, "cannot read the ledger", err)
 		return

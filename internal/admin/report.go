@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
+	"strings"
 
 	"tollgate/internal/ledger"
 )
@@ -66,4 +68,21 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(body, '\n'))
+}
+
+// sayLag tells in headers how far behind a report is that comes from the
+// ledger of all gateways.
+func (a *API) sayLag(w http.ResponseWriter, r *http.Request) error {
+	if a.o.Central == nil {
+		return nil
+	}
+	behind, gone, err := a.o.Central.Lag(r.Context())
+	if err != nil {
+		return err
+	}
+	w.Header().Set("X-Tollgate-Behind-Seconds", strconv.FormatFloat(behind.Seconds(), 'f', 1, 64))
+	if len(gone) > 0 {
+		w.Header().Set("X-Tollgate-Silent-Gateways", strings.Join(gone, ", "))
+	}
+	return nil
 }

@@ -26,6 +26,7 @@ var (
 type Ledger struct {
 	pool     *pgxpool.Pool
 	migrated atomic.Bool
+	away     atomic.Bool // the shipper's last word
 
 	mu   sync.Mutex
 	days map[string]bool // of which the partition is known to exist; guarded by mu
@@ -69,6 +70,10 @@ func Open(file string) (*Ledger, error) {
 
 // Close ends the connections.
 func (l *Ledger) Close() { l.pool.Close() }
+
+// Away reports whether a shipper has found that PostgreSQL does not answer. It
+// is false as long as nobody knows.
+func (l *Ledger) Away() bool { return l.away.Load() }
 
 // Address is where the ledger is, without its user and password.
 func (l *Ledger) Address() string {

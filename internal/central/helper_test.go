@@ -13,6 +13,7 @@ import (
 
 	"tollgate/internal/central"
 	"tollgate/internal/ledger"
+	"tollgate/internal/pgtest"
 	"tollgate/internal/sqlitestore"
 	"tollgate/internal/usage"
 )
@@ -22,7 +23,15 @@ func TestMain(m *testing.M) {
 		child()
 		os.Exit(3) //nolint:forbidigo // the child of the kill test: it is to be killed
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(withServer{m})
+}
+
+// withServer ends the shared server before leaks are looked for.
+type withServer struct{ *testing.M }
+
+func (m withServer) Run() int {
+	defer pgtest.Stop()
+	return m.M.Run()
 }
 
 var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -111,7 +120,7 @@ func eventually(t testing.TB, within time.Duration, what string, ok func() bool)
 		if time.Now().After(end) {
 			t.Fatalf("%s did not come about in %v", what, within)
 		}
-		time.Sleep(20 * time.Millisecond) //nolint:forbidigo // between two looks
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 

@@ -68,7 +68,7 @@ const putShape = `WITH batch AS (
 
 // noteShape notes how far a gateway has come; its parameters are the last five.
 const noteShape = `INSERT INTO tollgate.gateways AS g (ledger, name, last_change, behind_rows, behind_seconds, seen_at)
-VALUES ({position}, now())
+SELECT p.*, now() FROM (VALUES ({position})) p WHERE p.column1 <> ''
 ON CONFLICT (ledger) DO UPDATE SET name = excluded.name, last_change = greatest(g.last_change, excluded.last_change),
 	behind_rows = excluded.behind_rows, behind_seconds = excluded.behind_seconds, seen_at = excluded.seen_at`
 
@@ -145,6 +145,15 @@ func (l *Ledger) Put(ctx context.Context, rows []ledger.Record, at Position) err
 		return failed(ctx, "store rows", err)
 	}
 	return nil
+}
+
+// Fill stores settled rows as Put does, without a word on how far their gateway
+// has shipped.
+func (l *Ledger) Fill(ctx context.Context, rows []ledger.Record) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	return l.Put(ctx, rows, Position{})
 }
 
 func (l *Ledger) put(ctx context.Context, rows []ledger.Record, at Position) error {

@@ -20,7 +20,7 @@ func position(change int64) central.Position {
 }
 
 func TestRowsAndRollups(t *testing.T) {
-	pg := pgtest.Start(t)
+	pg := pgtest.Shared(t)
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *pgtest.Server, *central.Ledger)

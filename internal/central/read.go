@@ -20,30 +20,27 @@ func (l *Ledger) Usage(ctx context.Context, q ledger.Query) ([]ledger.Group, err
 	if err := l.migrate(ctx); err != nil {
 		return nil, err
 	}
-	column := map[ledger.By]string{
-		ledger.ByKey: "key_id", ledger.ByUser: `"user"`, ledger.ByModel: "model", ledger.ByDay: "day",
-		ledger.ByRequestedModel: "requested_model", ledger.ByEndUser: "end_user",
-	}[q.By]
 	s := &selection{}
 	for _, c := range []struct{ column, value string }{{"key_id", q.KeyID}, {`"user"`, q.User}, {"model", q.Model}} {
 		if c.value != "" {
 			s.only += " AND " + c.column + " = " + s.arg(c.value)
 		}
 	}
-	if q.By.RolledUp() {
+	if q.By.RolledUp() && q.Then.RolledUp() {
 		s.pieces(q.Since, q.Until)
 	} else {
 		s.rows(ledger.Span{From: q.Since, To: q.Until})
 	}
-	rows, err := l.pool.Query(ctx, "SELECT "+column+`, sum(requests)::bigint, sum(prompt)::bigint, sum(completion)::bigint
-		FROM (`+s.String()+") u GROUP BY 1 HAVING sum(requests) > 0 ORDER BY "+column+` COLLATE "C"`, s.args...)
+	by, then := groupColumns[q.By], groupColumns[q.Then]
+	rows, err := l.pool.Query(ctx, "SELECT "+by+", "+then+`, sum(requests)::bigint, sum(prompt)::bigint, sum(completion)::bigint
+		FROM (`+s.String()+") u GROUP BY 1, 2 HAVING sum(requests) > 0 ORDER BY ("+by+`) COLLATE "C", (`+then+`) COLLATE "C"`, s.args...)
 	if err != nil {
 		return nil, failed(ctx, "report usage", err)
 	}
 	groups, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (ledger.Group, error) {
-		g := ledger.Group{By: q.By}
+		g := ledger.Group{By: q.By, Then: q.Then}
 		var requests, prompt, completion int64
-		err := row.Scan(&g.Group, &requests, &prompt, &completion)
+		err := row.Scan(&g.Group, &g.Part, &requests, &prompt, &completion)
 		g.Add(requests, prompt, completion)
 		return g, err
 	})
@@ -51,6 +48,12 @@ func (l *Ledger) Usage(ctx context.Context, q ledger.Query) ([]ledger.Group, err
 		return nil, failed(ctx, "report usage", err)
 	}
 	return groups, nil
+}
+
+// groupColumns are what a report is grouped by, as a selection has them.
+var groupColumns = map[ledger.By]string{
+	"": "''::text", ledger.ByKey: "key_id", ledger.ByUser: `"user"`, ledger.ByModel: "model", ledger.ByDay: "day",
+	ledger.ByHour: "hour", ledger.ByRequestedModel: "requested_model", ledger.ByEndUser: "end_user",
 }
 
 // Used sums the tokens of a key's settled requests that started in
@@ -107,7 +110,8 @@ func (s *selection) pieces(since, until time.Time) {
 
 // rows takes everything from the rows, for columns that the rollups do not have.
 func (s *selection) rows(span ledger.Span) {
-	s.parts = append(s.parts, `SELECT requested_model, end_user, 1 AS requests, coalesce(prompt_tokens, 0) AS prompt,
+	s.parts = append(s.parts, `SELECT key_id, "user", model, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day,
+		to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24') AS hour, requested_model, end_user, 1 AS requests, coalesce(prompt_tokens, 0) AS prompt,
 		coalesce(completion_tokens, 0) AS completion FROM tollgate.requests WHERE true`+s.only+s.within(span))
 }
 

@@ -30,7 +30,7 @@ func copyFile(t *testing.T, from, to string) {
 // TestUsageIsThatOfTheReference asks the central ledger and the ledger in memory
 // the same questions about the same rows.
 func TestUsageIsThatOfTheReference(t *testing.T) {
-	l, book := dial(t, pgtest.Start(t).DatabaseFile()), ledger.NewBook()
+	l, book := dial(t, pgtest.Shared(t).DatabaseFile()), ledger.NewBook()
 	ctx := context.Background()
 	var rows []ledger.Record
 	for i := range 400 {
@@ -56,6 +56,9 @@ func TestUsageIsThatOfTheReference(t *testing.T) {
 			return time.Time{}
 		}
 		q := ledger.Query{By: rapid.SampledFrom(ledger.Groupings()).Draw(t, "by"), Since: when("since"), Until: when("until")}
+		if rapid.Bool().Draw(t, "then?") {
+			q.Then = rapid.SampledFrom(ledger.Groupings()).Draw(t, "then")
+		}
 		q.KeyID = rapid.SampledFrom([]string{"", "k1"}).Draw(t, "key")
 		q.User = rapid.SampledFrom([]string{"", "u1"}).Draw(t, "user")
 		q.Model = rapid.SampledFrom([]string{"", "m2"}).Draw(t, "model")
@@ -79,11 +82,11 @@ func TestUsageIsThatOfTheReference(t *testing.T) {
 // sums by day and model, and asks again when the rows are gone: whole days are
 // answered without reading one of them.
 func TestRollupsAnswerForManyRows(t *testing.T) {
-	pg := pgtest.Start(t)
+	pg := pgtest.Shared(t)
 	file := pg.DatabaseFile()
 	l := dial(t, file)
 	put(t, l, settled("first", 1, ledger.Exact, 0, 0))
-	days, perDay := 20, 5_000
+	days, perDay := 10, 1_000
 	if os.Getenv("PROOF") == "1" {
 		days, perDay = 100, 50_000
 	}

@@ -64,6 +64,7 @@ func (s *Shipper) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		err := s.ship(ctx, func() {
 			s.metrics.up.Set(1)
+			s.to.away.Store(false)
 			if failing {
 				s.log.Info("rows are shipped again")
 			}
@@ -73,6 +74,7 @@ func (s *Shipper) Run(ctx context.Context) error {
 			return nil
 		}
 		s.metrics.up.Set(0)
+		s.to.away.Store(true)
 		if !failing {
 			s.log.Warn("rows are not shipped, they wait in the ledger", "error", err)
 			failing = true

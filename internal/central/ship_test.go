@@ -18,7 +18,7 @@ import (
 )
 
 func TestShipping(t *testing.T) {
-	pg := pgtest.Start(t)
+	pg := pgtest.Shared(t)
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *pgtest.Server, string)

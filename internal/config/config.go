@@ -34,6 +34,7 @@ type Config struct {
 	DrainTimeout time.Duration `yaml:"drain_timeout"`
 	Ledger       Ledger        `yaml:"ledger"`
 	Store        Store         `yaml:"store"`
+	Central      Central       `yaml:"central"`
 	VLLM         VLLM          `yaml:"vllm"`
 	// Engines are beside the one of VLLM, see [Config.Fleet].
 	Engines []Engine `yaml:"engines"`
@@ -107,6 +108,12 @@ type Ledger struct {
 	Path     string `yaml:"path"`      // empty: <state_dir>/ledger.db
 	Sync     string `yaml:"sync"`      // process or power
 	KeepDays int    `yaml:"keep_days"` // days
+}
+
+// Central is one ledger and one set of keys for several gateways.
+type Central struct {
+	PostgresFile string `yaml:"postgres_file"` // holds a connection string; empty: this gateway stands alone
+	Keys         bool   `yaml:"keys"`          // keys live there too
 }
 
 // Store of the limits: memory or redis.

@@ -289,6 +289,7 @@ func TestWarnings(t *testing.T) {
 		"vllm: {auto_start: true, launch_mode: simulated, args: [--host, \"::\"]}": {"--host"},
 		"admin_listen: 0.0.0.0:8081":                                               {"admin key"},
 		"admin_listen: 127.0.0.1:8081":                                             nil,
+		"central: {postgres_file: /dev/null}":                                      {"set store.kind: redis"},
 	} {
 		cfg, err := config.Parse("c", []byte(text))
 		if err != nil {

@@ -14,6 +14,7 @@ func (c *Config) openFiles() []string {
 		{"auth.api_keys_file", c.Auth.APIKeysFile},
 		{"vllm.api_key_file", c.VLLM.APIKeyFile},
 		{"launcher.token_file", c.Launcher.TokenFile},
+		{"central.postgres_file", c.Central.PostgresFile},
 		{"store.redis.password_file", c.Store.Redis.PasswordFile},
 		{"tls.key_file", c.TLS.KeyFile},
 	} {

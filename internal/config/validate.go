@@ -147,6 +147,10 @@ func (d *decoder) requests(c *Config) {
 func (d *decoder) stores(c *Config) {
 	d.oneOf("ledger.sync", c.Ledger.Sync, "process", "power")
 	within(d, "ledger.keep_days", c.Ledger.KeepDays, 1, 36500, "days, as 400")
+	d.file("central.postgres_file", c.Central.PostgresFile)
+	if c.Central.Keys && c.Central.PostgresFile == "" {
+		d.bad("central.keys", "needs central.postgres_file", "name a file that holds a connection string, or write keys: false")
+	}
 	d.oneOf("store.kind", c.Store.Kind, "memory", "redis")
 	r := c.Store.Redis
 	if c.Store.Kind == "redis" && len(r.Addresses) == 0 {

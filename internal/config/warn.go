@@ -38,7 +38,16 @@ func (c *Config) hostWarnings() []string {
 	if c.Store.Kind == "redis" && c.Store.Redis.Timeout >= decisionTimeout {
 		w = append(w, "store.redis.timeout "+c.Store.Redis.Timeout.String()+" is not below the second that Envoy waits for a decision: while Redis is out, nobody passes; use for example 50ms")
 	}
-	return w
+	return append(w, c.centralWarnings()...)
+}
+
+// centralWarnings are about several gateways that count apart.
+func (c *Config) centralWarnings() []string {
+	if c.Store.Kind != "redis" && c.Central.PostgresFile != "" {
+		return []string{"central.postgres_file is set but store.kind is memory: each gateway counts quotas and limits for itself, " +
+			"and several together may let through as many times the rest of a quota; set store.kind: redis"}
+	}
+	return nil
 }
 
 // decisionTimeout is the timeout of ext_authz in envoy.yaml.

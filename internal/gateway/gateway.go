@@ -62,6 +62,7 @@ type Gateway struct {
 	reload  <-chan os.Signal
 	keys    *apikey.Keyring
 	ledger  *sqlitestore.Store
+	central *centralLedger
 	limits  limit.Store
 	engines *fleet.Fleet
 	xds     *xds.Server
@@ -179,12 +180,15 @@ func (g *Gateway) openLedger(ctx context.Context, own prometheus.Registerer) err
 		return fmt.Errorf("name this gateway: %w", err)
 	}
 	store, err := sqlitestore.Open(ctx, sqlitestore.Options{
-		Path: g.cfg.LedgerPath(), Sync: g.cfg.Ledger.Sync, Gateway: host, Log: g.log.Named("ledger"), Metrics: sqlitestore.NewMetrics(own),
+		Path: g.cfg.LedgerPath(), Sync: g.cfg.Ledger.Sync, Gateway: host, Outbox: g.cfg.Central.PostgresFile != "", Log: g.log.Named("ledger"), Metrics: sqlitestore.NewMetrics(own),
 	})
 	if err != nil {
 		return fmt.Errorf("open ledger: %w", err)
 	}
 	g.ledger, g.writes = store, newLedgerWatch(store.Ping)
+	if err := g.openCentral(ctx, host, own); err != nil {
+		return err
+	}
 	open, err := store.Open(ctx)
 	if err != nil {
 		return fmt.Errorf("recover ledger: %w", err)
@@ -222,7 +226,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	g.records = newRecorder(base, o.Records)
 	g.placer = g.newPlacer(own)
 	g.gate = admission.NewGate(admission.Options{
-		Keys: g.keys, Limits: g.limits, Addresses: addresses, Ledger: g.ledger, Catalog: g.engines,
+		Keys: g.keys, Limits: g.limits, Addresses: addresses, Ledger: accounts{g.ledger, g.central}, Catalog: g.engines,
 		Format:    func(endpoint string) usage.Format { return openai.Endpoint(endpoint).Format() },
 		Estimator: limit.NewEstimator(g.cfg.Request.DefaultOutputEstimate),
 		Metrics:   admission.NewMetrics(base, own), Log: log.Named("admission"), Caps: caps,
@@ -258,7 +262,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	hosts := g.hosts()
 	own.MustRegister(admin.NewChildren(hosts, o.LostLines))
 	g.api = admin.New(admin.Options{
-		Gate: g.gate, Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: g.ledger, Recording: g.writes.OK, Engines: g.engines, Aliases: g.names,
+		Gate: g.gate, Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: accounts{g.ledger, g.central}, Central: g.central.view(), Recording: g.writes.OK, Engines: g.engines, Aliases: g.names,
 		Metrics: g.metrics, Hosts: hosts, LogDir: g.cfg.Log.Dir, Log: log.Named("admin"),
 	})
 }
@@ -304,6 +308,7 @@ func (g *Gateway) close() {
 	if g.limits != nil {
 		_ = g.limits.Close()
 	}
+	g.central.close()
 	if g.ledger != nil {
 		_ = g.ledger.Close()
 	}

@@ -57,12 +57,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Add(serve.Loop(ctx, g.engines.Run))
 	group.Add(serve.Loop(ctx, g.retain))
 	group.Add(serve.Loop(ctx, g.writes.Run))
+	group.Add(serve.Loop(ctx, g.central.run))
 	group.Add(serve.Loop(ctx, g.drift.Run))
 	group.Add(serve.HTTP(ctx, g.scrapePage(), g.metricsLis, stopGrace))
 
 	g.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
 	g.log.Info("ready", "socket", g.grpcLis.Addr().String(), "metrics", g.metricsLis.Addr().String(), "keys", g.keys.Current().Len())
 	err := group.Run()
+	g.central.close()
 	if cerr := errors.Join(g.limits.Close(), g.ledger.Close()); cerr != nil {
 		g.log.Error("cannot close", "error", cerr)
 	}

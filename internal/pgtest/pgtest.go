@@ -67,12 +67,43 @@ const nobody = 65534
 // confirmed.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
+	s := start(tb)
+	tb.Cleanup(s.remove)
+	return s
+}
+
+var shared *Server
+
+// Shared is a server that the tests of a package use one after the other, each
+// with databases of its own. [Stop] ends it.
+func Shared(tb testing.TB) *Server {
+	tb.Helper()
+	if shared == nil {
+		shared = start(tb)
+	}
+	shared.tb = tb
+	return shared
+}
+
+// Stop ends the shared server, where there is one.
+func Stop() {
+	if shared != nil {
+		shared.remove()
+	}
+}
+
+func (s *Server) remove() {
+	s.Kill()
+	_ = os.RemoveAll(filepath.Dir(s.dir))
+}
+
+func start(tb testing.TB) *Server {
+	tb.Helper()
 	s := &Server{tb: tb, bin: Binaries(tb)}
 	dir, err := os.MkdirTemp("", "pgtest-")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
 	s.dir = filepath.Join(dir, "data")
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		tb.Fatal(err)
@@ -83,7 +114,6 @@ func Start(tb testing.TB) *Server {
 	}
 	s.run("initdb", "-D", s.dir, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-instructions", "--no-sync")
 	s.port = strconv.Itoa(freePort(tb))
-	tb.Cleanup(s.Kill)
 	s.Start()
 	return s
 }

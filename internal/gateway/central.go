@@ -1,0 +1,156 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tollgate/internal/admin"
+	"tollgate/internal/central"
+	"tollgate/internal/ledger"
+	"tollgate/internal/sqlitestore"
+)
+
+const (
+	// seedWait bounds what a decision waits for the central ledger, once for each
+	// key and quota period. Envoy waits a second for the whole decision.
+	seedWait = 250 * time.Millisecond
+	// reportWait bounds a report of usage.
+	reportWait = 30 * time.Second
+)
+
+// centralLedger is the ledger of all gateways as this one uses it; nil where it
+// stands alone.
+type centralLedger struct {
+	*central.Ledger
+	shipper  *central.Shipper
+	id       string // of this gateway's ledger
+	keepDays int
+	log      hclog.Logger
+}
+
+// openCentral does not wait for PostgreSQL: what is recorded meanwhile is
+// shipped when it answers.
+func (g *Gateway) openCentral(ctx context.Context, name string, own prometheus.Registerer) error {
+	if g.cfg.Central.PostgresFile == "" {
+		return nil
+	}
+	l, err := central.Open(g.cfg.Central.PostgresFile)
+	if err != nil {
+		return err
+	}
+	c := &centralLedger{Ledger: l, keepDays: g.cfg.Ledger.KeepDays, log: g.log.Named("central")}
+	g.central = c
+	if c.id, err = g.ledger.ID(ctx); err != nil {
+		return fmt.Errorf("name the ledger: %w", err)
+	}
+	c.shipper = central.NewShipper(l, g.ledger, name, sqlitestore.MarkShipped, c.log, central.NewMetrics(own))
+	return nil
+}
+
+func (c *centralLedger) close() {
+	if c != nil {
+		c.Close()
+	}
+}
+
+// run ships until ctx ends, and drops what is older than ledger.keep_days.
+func (c *centralLedger) run(ctx context.Context) error {
+	if c == nil {
+		<-ctx.Done()
+		return nil
+	}
+	retained := make(chan struct{})
+	go func() {
+		defer close(retained)
+		c.retain(ctx)
+	}()
+	defer func() { <-retained }()
+	return c.shipper.Run(ctx)
+}
+
+// retain drops old partitions.
+func (c *centralLedger) retain(ctx context.Context) {
+	t := time.NewTicker(retainEvery)
+	defer t.Stop()
+	for {
+		n, err := c.Retain(ctx, time.Now().AddDate(0, 0, -c.keepDays))
+		if n > 0 {
+			c.log.Info("dropped old records of the central ledger", "requests", n)
+		}
+		if err != nil && !errors.Is(err, central.ErrUnavailable) && ctx.Err() == nil {
+			c.log.Warn("cannot drop old records of the central ledger", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// view tells the admin API how far behind the central ledger is; nil where there
+// is none.
+func (c *centralLedger) view() admin.Central {
+	if c == nil {
+		return nil
+	}
+	return c
+}
+
+// Lag implements [admin.Central].
+func (c *centralLedger) Lag(ctx context.Context) (behind time.Duration, gone []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, reportWait)
+	defer cancel()
+	all, err := c.Gateways(ctx)
+	if err != nil {
+		return 0, nil, err
+	}
+	behind, silent := central.Behind(all)
+	for _, g := range silent {
+		gone = append(gone, g.Name)
+	}
+	return behind, gone, nil
+}
+
+// accounts is the ledger that requests are recorded in, with sums over all
+// gateways where there is a central one.
+type accounts struct {
+	*sqlitestore.Store
+	central *centralLedger
+}
+
+var _ ledger.Store = accounts{}
+
+// Used sums what all gateways have shipped and what this one has not. While
+// PostgreSQL is away it is what this gateway knows: a decision does not wait.
+func (a accounts) Used(ctx context.Context, keyID string, since, until time.Time) (int64, error) {
+	if a.central == nil {
+		return a.Store.Used(ctx, keyID, since, until)
+	}
+	if a.central.Away() {
+		return a.Store.Used(ctx, keyID, since, until)
+	}
+	ask, cancel := context.WithTimeout(ctx, seedWait)
+	defer cancel()
+	all, shipped, err := a.central.Used(ask, keyID, since, until, a.central.id)
+	if err != nil {
+		return a.Store.Used(ctx, keyID, since, until)
+	}
+	rest, err := a.UsedAfter(ctx, keyID, since, until, shipped)
+	return all + rest, err
+}
+
+// Usage reports over all gateways.
+func (a accounts) Usage(ctx context.Context, q ledger.Query) ([]ledger.Group, error) {
+	if a.central == nil {
+		return a.Store.Usage(ctx, q)
+	}
+	ctx, cancel := context.WithTimeout(ctx, reportWait)
+	defer cancel()
+	return a.central.Usage(ctx, q)
+}
