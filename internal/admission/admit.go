@@ -133,10 +133,7 @@ func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key, digest [sh
 // acquire asks the limits, loading the quota counter from the ledger when they do
 // not know it yet.
 func (s *Session) acquire(ctx context.Context) (limit.Decision, error) {
-	ask := limit.Ask{
-		LeaseID: s.facts.LeaseID, KeyID: s.key.ID, Caps: s.facts.Caps,
-		Slot: s.facts.Class == Inference || s.facts.Class == Counting, Tokens: s.facts.Class == Inference,
-	}
+	ask := s.ask()
 	d, err := s.limits.Acquire(ctx, ask)
 	if !errors.Is(err, limit.ErrUnseeded) {
 		return d, err
@@ -145,6 +142,14 @@ func (s *Session) acquire(ctx context.Context) (limit.Decision, error) {
 		return d, err
 	}
 	return s.limits.Acquire(ctx, ask)
+}
+
+// ask is what the request takes at its arrival.
+func (s *Session) ask() limit.Ask {
+	return limit.Ask{
+		LeaseID: s.facts.LeaseID, KeyID: s.key.ID, Caps: s.facts.Caps,
+		Slot: s.facts.Class == Inference || s.facts.Class == Counting, Tokens: s.facts.Class == Inference,
+	}
 }
 
 // withdraw gives back what a request took that turned out to be of no use. When the
@@ -160,8 +165,12 @@ func (g *Gate) Claim(ctx context.Context, leaseID string) (*Session, error) {
 	if s == nil || time.Since(s.issued) > limit.ProvisionalLife {
 		return nil, ErrTicket
 	}
-	return g.claim(ctx, s)
+	return g.claim(ctx, s, func() error { return g.limits.Claim(ctx, leaseID) })
 }
+
+// foreignLife is how old the ticket of another gateway may be, and how far its clock
+// may be ahead.
+const foreignLife = time.Minute
 
 // ClaimFacts is [Gate.Claim] for the ticket of another gateway that shares the
 // limits. A ticket of this gateway may be claimed with it too.
@@ -176,29 +185,36 @@ func (g *Gate) ClaimFacts(ctx context.Context, f Facts) (*Session, error) {
 	}
 	// The clocks of two machines differ by a little: a ticket is not from the future,
 	// and the limits know whether it has expired.
-	age := min(max(0, g.wall().Sub(f.Started)), limit.ProvisionalLife)
+	age := g.wall().Sub(f.Started)
+	if age > foreignLife || age < -foreignLife {
+		return nil, ErrTicket
+	}
+	age = min(max(0, age), limit.ProvisionalLife)
 	s := newSession(&g.shared, f, key, time.Now().Add(-age))
 	if !g.sessions.add(s) {
 		return nil, ErrTicket
 	}
-	s, err := g.claim(ctx, s)
+	s, err := g.claim(ctx, s, func() error { return g.limits.ClaimForeign(ctx, s.ask()) })
 	if err == nil && !g.heldBy(s, ring) {
 		s.cut(ledger.Revoked)
 	}
 	return s, err
 }
 
-// claim makes a stream the holder of a session.
-func (g *Gate) claim(ctx context.Context, s *Session) (*Session, error) {
+// claim makes a stream the holder of a session; take claims its lease.
+func (g *Gate) claim(ctx context.Context, s *Session, take func() error) (*Session, error) {
 	if _, err := s.next(request.OnClaimed, func() { s.claimed = true }); err != nil {
 		return nil, ErrTicket
 	}
 	g.metrics.active.Inc() // until the lease goes back, also where the claim fails
 	g.sessions.claimed(s)
-	err := g.limits.Claim(ctx, s.facts.LeaseID)
+	err := take()
 	if err == nil {
 		return s, nil
 	}
+	s.mu.Lock()
+	s.elsewhere = g.replicas && errors.Is(err, limit.ErrLease) // gone, or claimed at another gateway
+	s.mu.Unlock()
 	s.withdraw(ctx)
 	if errors.Is(err, limit.ErrLease) {
 		return nil, ErrTicket

@@ -212,23 +212,46 @@ func (s *Session) giveBack(ctx context.Context) {
 	case s.owed != nil:
 		final.Total = total(s.owed.Counts)
 	}
-	claimed := s.claimed
+	claimed, elsewhere := s.claimed, s.elsewhere
 	s.mu.Unlock()
 	if claimed {
 		s.metrics.active.Dec()
 	}
+	if elsewhere {
+		return
+	}
 	// The stream's context may be dead by now, and the lease must not outlive it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
-	if _, err := s.limits.Release(ctx, s.facts.LeaseID, final); err != nil {
+	var err error
+	if claimed {
+		_, err = s.limits.Release(ctx, s.facts.LeaseID, final)
+	} else {
+		err = s.lapse(ctx, final)
+	}
+	if err != nil {
 		s.log.Warn("cannot release lease, it expires by itself", "lease_id", s.facts.LeaseID, "error", err)
 	}
+}
+
+// lapse gives back the lease of a ticket that nobody has claimed here. A lease that
+// does not lapse was claimed at another gateway.
+func (s *Session) lapse(ctx context.Context, f limit.Final) error {
+	lapsed, err := s.limits.Lapse(ctx, s.facts.LeaseID, f)
+	s.mu.Lock()
+	s.elsewhere = s.replicas && !lapsed && err == nil
+	s.mu.Unlock()
+	return err
 }
 
 // writeRecord writes the access record, and counts an end on which the two
 // witnesses disagree.
 func (s *Session) writeRecord() {
 	s.mu.Lock()
+	if s.elsewhere {
+		s.mu.Unlock()
+		return
+	}
 	w, rec, order, owed := s.witness, s.record, s.order, s.owed
 	if s.state.Ledger == request.LedgerLost {
 		named := s.named(*owed)

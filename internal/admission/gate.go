@@ -88,6 +88,9 @@ type Options struct {
 	// Access receives one record per request that the proxy has logged; nil
 	// drops them. It must not block.
 	Access func(Access)
+	// Shared: other gateways share the limits, and may claim the tickets of this one.
+	// The access record of a lease that is not known here is theirs.
+	Shared bool
 	// Format is the shape of the answers of an endpoint, for requests that are
 	// attached from the ledger; nil: all are chats.
 	Format func(endpoint string) usage.Format
@@ -121,7 +124,7 @@ func NewGate(o Options) *Gate {
 	g := &Gate{
 		shared: shared{
 			limits: o.Limits, ledger: o.Ledger, catalog: o.Catalog, estimate: o.Estimator, metrics: o.Metrics,
-			log: o.Log, unseen: newUnseen(o.Generated), wall: o.Wall, access: o.Access, flush: make(chan struct{}, 1),
+			log: o.Log, unseen: newUnseen(o.Generated), wall: o.Wall, access: o.Access, replicas: o.Shared, flush: make(chan struct{}, 1),
 		},
 		keys: o.Keys, addresses: o.Addresses, caps: o.Caps, format: o.Format, sessions: newSessions(),
 	}

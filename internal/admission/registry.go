@@ -117,6 +117,21 @@ func (r *sessions) logged(w *Witness) (s *Session, late bool) {
 	return nil, false
 }
 
+// holds reports whether the lease was claimed here, or was recorded without its log
+// entry.
+func (r *sessions) holds(leaseID string) bool {
+	r.mu.Lock()
+	s, recorded := r.byLease[leaseID], false
+	_, recorded = r.recorded[leaseID]
+	r.mu.Unlock()
+	if s == nil {
+		return recorded
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.claimed
+}
+
 // leave remembers a request that has ended without a ticket. REQUIRES: mu held.
 func (r *sessions) leave(requestID string) {
 	delete(r.left, r.order[r.oldest])

@@ -68,6 +68,7 @@ type Session struct {
 	cutReason ledger.EndReason
 	until     time.Time // when the secret or its key expires; zero: never
 	refund    bool      // the request did not count against the key
+	elsewhere bool      // another gateway has the request: its lease and its record are not ours
 	closedAt  time.Time
 	witness   *Witness
 	outcome   *Outcome           // what the holder said of the end
@@ -87,6 +88,7 @@ type shared struct {
 	unseen   *unseen
 	wall     func() time.Time
 	access   func(Access)
+	replicas bool // [Options.Shared]
 
 	flush chan struct{}             // a stream has outrun its checkpoint
 	proxy atomic.Pointer[time.Time] // when the proxy was last seen to die

@@ -29,8 +29,15 @@ func (g *Gate) Witness(w Witness) {
 			return // taken, or the second one
 		}
 	}
+	if s == nil && g.replicas && w.LeaseID != "" {
+		return // another gateway has the request, and writes its record
+	}
 	g.access(Access{Witness: w, Counts: usage.None()})
 }
+
+// Holds reports whether a request is, or was until a moment ago, held here: its log
+// entry concerns nobody else. A ticket that nobody has claimed yet is not held.
+func (g *Gate) Holds(leaseID string) bool { return g.sessions.holds(leaseID) }
 
 // ProxyGone tells that the last log stream of the proxy has broken off: it
 // died, or it is about to come back. Streams that ended about that moment, and
