@@ -101,6 +101,18 @@ func (p *peer) find(start string) string {
 	return ""
 }
 
+// last returns the last line that begins with start.
+func (p *peer) last(start string) (last string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.lines {
+		if strings.HasPrefix(l, start) {
+			last = l
+		}
+	}
+	return last
+}
+
 // wait waits for a line that begins with start.
 func (p *peer) wait(start string) string {
 	p.t.Helper()

@@ -253,8 +253,7 @@ impl Stream {
             self.state = State::Cut;
             return host.reset(details);
         }
-        self.state = State::Done; // the refusal passes this filter too
-        host.refuse(503, &[], details);
+        self.refuse(host, 503, details);
     }
 
     /// The stream is over, well or badly.
