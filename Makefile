@@ -60,7 +60,7 @@ ifeq ($(PKG),./...)
 	@python3 scripts/go_test.py -count=1 -timeout 10m ./internal/usage ./internal/sqlitestore
 	@python3 scripts/go_test.py -count=1 -timeout 10m ./internal/limit -rapid.checks=2000 -rapid.steps=100
 	@$(REAL) python3 scripts/go_test.py -count=1 -p 1 -timeout 15m ./e2e/...
-	@$(METER) test --release
+	@$(METER) test
 else
 	@$(REAL) python3 scripts/go_test.py -race -shuffle=on -count=1 -timeout 15m $(PKG)
 endif

@@ -155,6 +155,12 @@ var answers = []answerCase{
 		record: map[string]string{"why": "refused", "status": "429", "prompt": "-1"},
 	},
 	{
+		name: "an error in another shape gets the one that clients read", status: 404,
+		ask:    ask{plan: "1 messages 1 1 a - -", reply: with(reply(404, "application/json", `{"detail":`, `"Not Found"}`), "Content-Length", "22")},
+		body:   `{"type":"error","error":{"type":"not_found_error","message":"The model server answered: Not Found. Its model may not support this route."}}`,
+		record: map[string]string{"why": "refused", "status": "404"},
+	},
+	{
 		name: "a bare 503 of the engine says when to come again", status: 503,
 		ask:    ask{plan: plain, reply: reply(503, "text/plain", "no")},
 		header: map[string]string{"retry-after": "1"},

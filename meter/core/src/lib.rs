@@ -12,6 +12,8 @@
 mod document;
 mod edit;
 mod event;
+mod foreign;
+mod json;
 mod memo;
 mod meter;
 mod number;
@@ -22,5 +24,6 @@ mod sse;
 mod text;
 mod usage;
 
+pub use foreign::reshape;
 pub use meter::Meter;
 pub use usage::{Anomaly, Counts, End, Format, Options, Report, ANOMALIES, UNSAID};

@@ -2,6 +2,10 @@
 //! report: the other half of the test that compares this meter with the one in
 //! Go.
 //!
+//! With the word `errors` it reads error bodies instead, for the shape that clients
+//! read: status, 1 for Anthropic's, and the body; the answer is the body, empty
+//! where it stays.
+//!
 //! A frame is little-endian 32-bit words: flags (format in bits 0 to 2, then sse,
 //! strip_final, strip_running, encoded), choices, prompts, number of chunks; then
 //! each chunk as its length and its bytes. The answer is two of these: the bytes
@@ -9,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use tollgate_meter_core::{Format, Meter, Options};
+use tollgate_meter_core::{reshape, Format, Meter, Options};
 
 const FORMATS: [Format; 6] = [
     Format::Chat,
@@ -23,16 +27,30 @@ const FORMATS: [Format; 6] = [
 fn main() -> io::Result<()> {
     let mut r = BufReader::new(io::stdin().lock());
     let mut w = BufWriter::new(io::stdout().lock());
+    let errors = std::env::args().nth(1).as_deref() == Some("errors");
     loop {
         let flags = match word(&mut r) {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             other => other?,
         };
+        if errors {
+            let ours = error(flags as u16, &mut r)?;
+            blob(&mut w, &ours)?;
+            w.flush()?;
+            continue;
+        }
         let (out, report) = answer(flags, &mut r)?;
         blob(&mut w, &out)?;
         blob(&mut w, report.as_bytes())?;
         w.flush()?;
     }
+}
+
+fn error(status: u16, r: &mut impl Read) -> io::Result<Vec<u8>> {
+    let anthropic = word(r)? == 1;
+    let mut body = vec![0; word(r)? as usize];
+    r.read_exact(&mut body)?;
+    Ok(reshape(anthropic, status, &body).unwrap_or_default())
 }
 
 fn answer(flags: u32, r: &mut impl Read) -> io::Result<(Vec<u8>, String)> {

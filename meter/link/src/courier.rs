@@ -292,7 +292,9 @@ impl Courier {
             }
             return;
         }
+        let start = Instant::now();
         push_standings(out, &self.link.registry, false);
+        self.link.beat_took(start.elapsed());
         if always || out.len() > at {
             out.push_str(".\n");
         }

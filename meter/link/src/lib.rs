@@ -26,7 +26,7 @@ pub use counters::Counters;
 pub use courier::Courier;
 pub use entry::{Entry, Event, Waker};
 pub use line::{escape, valid_lease, Command, Record, Why, MAX_LINE};
-pub use link::{Identity, Link, Settings};
+pub use link::{Beats, Identity, Link, Settings};
 pub use plan::{headers, Plan, Quota, Terms};
 pub use socket::{Dial, Stream, UnixDial};
 pub use spill::{Spill, Sync};

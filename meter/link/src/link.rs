@@ -54,6 +54,16 @@ pub struct Identity {
     pub build: String,
 }
 
+/// What the beats have cost so far: the time from the look at the registry to the
+/// lines that are ready to be sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beats {
+    pub count: u32,
+    pub total: Duration,
+    pub shortest: Duration,
+    pub longest: Duration,
+}
+
 /// What all workers share.
 pub struct Link {
     pub(crate) identity: Identity,
@@ -61,6 +71,7 @@ pub struct Link {
     pub(crate) registry: Registry,
     pub(crate) counters: Counters,
     outbox: Mutex<Outbox>,
+    beats: Mutex<Beats>,
     changed: Condvar,
     /// Records in the outbox.
     waiting: AtomicUsize,
@@ -78,6 +89,7 @@ impl Link {
             registry: Registry::new(),
             counters: Counters::default(),
             outbox: Mutex::default(),
+            beats: Mutex::default(),
             changed: Condvar::new(),
             waiting: AtomicUsize::new(0),
             up: AtomicBool::new(false),
@@ -94,6 +106,22 @@ impl Link {
     /// Does tollgate hear what happens here?
     pub fn is_up(&self) -> bool {
         self.up.load(Relaxed)
+    }
+
+    /// What the beats have cost so far.
+    pub fn beats(&self) -> Beats {
+        *lock(&self.beats)
+    }
+
+    pub(crate) fn beat_took(&self, time: Duration) {
+        let mut beats = lock(&self.beats);
+        if beats.count == 0 {
+            beats.shortest = time;
+        }
+        beats.count += 1;
+        beats.shortest = beats.shortest.min(time);
+        beats.total += time;
+        beats.longest = beats.longest.max(time);
     }
 
     pub fn counters(&self) -> &Counters {

@@ -1,5 +1,9 @@
 //! What an answer is by its headers.
 
+/// The largest error body of an engine that is looked at, in bytes: what a server
+/// around vLLM says is short.
+pub(crate) const LONGEST_ERROR: usize = 4 << 10;
+
 /// What an answer is by its content type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -35,6 +39,14 @@ pub(crate) fn coded(content_encoding: &[u8]) -> bool {
 /// The number of a status header; 0 where it is none.
 pub(crate) fn status_of(status: &[u8]) -> u16 {
     std::str::from_utf8(status)
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The number of a content-length header; 0 where it is none.
+pub(crate) fn size_of(content_length: &[u8]) -> usize {
+    std::str::from_utf8(content_length)
         .ok()
         .and_then(|s| s.parse().ok())
         .unwrap_or(0)

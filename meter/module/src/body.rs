@@ -4,14 +4,15 @@ use crate::host::{self, Host};
 use crate::quota::{first_event, Mark, Stall, Verdict};
 use crate::stream::{Next, State, Stream};
 use std::time::Instant;
-use tollgate_meter_core::Meter;
-use tollgate_meter_link::Why;
+use tollgate_meter_core::{reshape, Meter};
+use tollgate_meter_link::{Plan, Why};
 
 impl Stream {
     /// The next piece of the answer's body.
     pub(crate) fn body(&mut self, host: &impl Host, last: bool) -> Next {
         match self.state {
             State::Waiting | State::Done => return Next::GoOn,
+            State::Collecting => return self.collected(host, last),
             State::Held(false) => return Next::Hold,
             State::Held(true) | State::Cut => {
                 let size = host.with_body(size_of);
@@ -48,6 +49,29 @@ impl Stream {
         if ended {
             return self.end(host);
         }
+        Next::GoOn
+    }
+
+    /// The next piece of an engine's error: it goes on as a whole, in the shape of
+    /// our errors if it has another.
+    fn collected(&mut self, host: &impl Host, last: bool) -> Next {
+        let size = host.with_body(|pieces| {
+            pieces.iter().for_each(|p| self.error.extend_from_slice(p));
+            size_of(pieces)
+        });
+        if !last {
+            host.replace_body(host::Kind::Received, size, &[]);
+            return Next::Drop;
+        }
+        self.state = State::Done;
+        let anthropic = matches!(self.plan, Some(Plan::Meter(t)) if t.anthropic);
+        let error = std::mem::take(&mut self.error);
+        let ours = reshape(anthropic, self.status, &error);
+        host.replace_body(
+            host::Kind::Received,
+            size,
+            ours.as_deref().unwrap_or(&error),
+        );
         Next::GoOn
     }
 

@@ -1,6 +1,6 @@
 //! The states of one stream, from its request to the record of its end.
 
-use crate::answer::{coded, kind_of, status_of, Kind};
+use crate::answer::{coded, kind_of, size_of, status_of, Kind, LONGEST_ERROR};
 use crate::host::Host;
 use crate::quota::{Stall, Watch};
 use std::sync::Arc;
@@ -15,6 +15,8 @@ pub(crate) enum State {
     Waiting,
     /// The answer passes.
     Running,
+    /// An error of the engine is collected: its shape may have to change.
+    Collecting,
     /// Its end waits to be on record. With true it ends by force then.
     Held(bool),
     /// What comes now is nobody's: the stream is being cut.
@@ -53,6 +55,8 @@ pub(crate) struct Stream {
     pub(crate) status: u16,
     pub(crate) engine: Vec<u8>,
     pub(crate) bytes: i64,
+    /// The error that is collected.
+    pub(crate) error: Vec<u8>,
     pub(crate) began: Instant,
     pub(crate) first: Option<Instant>,
 }
@@ -85,6 +89,7 @@ impl Stream {
             status: 0,
             engine: Vec::new(),
             bytes: 0,
+            error: Vec::new(),
             began: Instant::now(),
             first: None,
         }
@@ -154,9 +159,22 @@ impl Stream {
                 host.set_header(b"retry-after", Some(b"1"));
             }
             self.record(host, Why::Refused, false);
+            self.collect(host, last);
             return Next::GoOn;
         }
         self.answer(host, &entry, terms, last)
+    }
+
+    /// A short error in JSON is looked at: what a server around vLLM says of an
+    /// unknown route is not the error that clients read.
+    fn collect(&mut self, host: &impl Host, last: bool) {
+        let kind = host.header("content-type").map(|t| kind_of(&t));
+        let size = host.header("content-length").map_or(0, |n| size_of(&n));
+        if last || kind != Some(Kind::Json) || !(1..=LONGEST_ERROR).contains(&size) {
+            return;
+        }
+        host.set_header(b"content-length", None); // it may change
+        self.state = State::Collecting;
     }
 
     /// The headers of an answer that has to be metered.
@@ -212,7 +230,7 @@ impl Stream {
         match self.state {
             State::Running => self.end(host),
             State::Held(_) | State::Cut => Next::Hold,
-            State::Waiting | State::Done => Next::GoOn,
+            State::Waiting | State::Collecting | State::Done => Next::GoOn,
         }
     }
 
