@@ -3,8 +3,8 @@
 use crate::entry::{Entry, Event};
 use crate::line::{push_number, MAX_LINE};
 use crate::link::Link;
+use crate::list::push_standings;
 use crate::outbox::{Heard, Line};
-use crate::registry::Registry;
 use crate::socket::{Dial, Stream};
 use crate::spill::Spill;
 use crate::Counters;
@@ -346,26 +346,6 @@ impl Courier {
             });
         }
         next
-    }
-}
-
-/// Appends the lines of the live streams: those that have changed, or all.
-fn push_standings(out: &mut String, registry: &Registry, all: bool) {
-    const USUAL: usize = 96; // bytes of such a line
-    let standings = registry.select(|entry| {
-        let at = entry.standing()?;
-        (entry.mark(at) || all).then_some(at)
-    });
-    out.reserve(standings.len() * USUAL);
-    for (lease, at) in standings {
-        out.push_str("s ");
-        out.push_str(&lease);
-        out.push_str(if at.running { " r" } else { " w" });
-        for n in [at.prompt, at.completion, at.bytes] {
-            out.push(' ');
-            push_number(out, n);
-        }
-        out.push('\n');
     }
 }
 

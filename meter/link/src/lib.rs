@@ -16,6 +16,7 @@ mod courier;
 mod entry;
 mod line;
 mod link;
+mod list;
 mod outbox;
 mod plan;
 mod registry;

@@ -60,7 +60,6 @@ pub struct Identity {
 pub struct Beats {
     pub count: u32,
     pub total: Duration,
-    pub shortest: Duration,
     pub longest: Duration,
 }
 
@@ -115,11 +114,7 @@ impl Link {
 
     pub(crate) fn beat_took(&self, time: Duration) {
         let mut beats = lock(&self.beats);
-        if beats.count == 0 {
-            beats.shortest = time;
-        }
         beats.count += 1;
-        beats.shortest = beats.shortest.min(time);
         beats.total += time;
         beats.longest = beats.longest.max(time);
     }
