@@ -14,7 +14,7 @@ const bytesPerToken = 4
 
 // settlement is what the ledger shall write of an end. It asks the engines where
 // nobody saw the tokens, reports [request.OnChargeOpen] where the charge depends on
-// the name of the end, and tells the look at the engines that the answer is over.
+// the name of the end, and tells the attribution that the answer is over.
 func (s *Session) settlement(ctx context.Context, o Outcome) ledger.Settlement {
 	s.mu.Lock()
 	order := s.order
@@ -42,7 +42,7 @@ func (s *Session) settlement(ctx context.Context, o Outcome) ledger.Settlement {
 	if explained == 0 {
 		explained = known(st.Counts, st.Quality)
 	}
-	s.unseen.leave(&s.tally, explained)
+	s.attribution.leave(&s.tally, explained)
 	if unbilled > 0 {
 		// Who ended the request decides whether it is charged: the lease stays until
 		// the proxy's log says so.
@@ -115,7 +115,7 @@ func (s *Session) made(ctx context.Context, o Outcome, order Order) int64 {
 		most = min(each, endless) * order.choices()
 	}
 	guess := s.estimate.Estimate(order.sample(s.key.ID, 0)).Output
-	return s.unseen.tokens(ctx, &s.tally, most, guess)
+	return s.attribution.tokens(ctx, &s.tally, most, guess)
 }
 
 // chargeable: an end after which the client pays for what the engine made. A

@@ -42,7 +42,7 @@
 // # Locks
 //
 // There are four: of the sessions of a gate (sessions.mu), of one session
-// (Session.mu), of the debts (debts.mu), and of the look at the engines (unseen.mu).
+// (Session.mu), of the debts (debts.mu), and of the attribution (attribution.mu).
 // None is held while another one is taken, and none during I/O. A comment REQUIRES
 // names the lock that a function needs; all others take theirs themselves.
 //
@@ -51,7 +51,7 @@
 // Each file uses only those above it.
 //
 //	class, denial, cause, order, model, metrics, plausible, outcome  values and counters
-//	share, tally, unseen                                             running counts, and tokens that nobody saw
+//	share, tally, attribution                                        running counts, and tokens that nobody saw
 //	session, registry, account, effects                              one session, where it is found, what an event makes it do
 //	quota, reserve, holder                                           what the holder of a request calls
 //	gate, cut, admit, witness, meter, live, loop                     what the rest of the process calls

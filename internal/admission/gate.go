@@ -124,7 +124,7 @@ func NewGate(o Options) *Gate {
 	g := &Gate{
 		shared: shared{
 			limits: o.Limits, ledger: o.Ledger, catalog: o.Catalog, estimate: o.Estimator, metrics: o.Metrics,
-			log: o.Log, unseen: newUnseen(o.Generated), wall: o.Wall, access: o.Access, replicas: o.Shared, flush: make(chan struct{}, 1),
+			log: o.Log, attribution: newAttribution(o.Generated), wall: o.Wall, access: o.Access, replicas: o.Shared, flush: make(chan struct{}, 1),
 		},
 		keys: o.Keys, addresses: o.Addresses, caps: o.Caps, format: o.Format, sessions: newSessions(),
 	}

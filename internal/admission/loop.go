@@ -40,8 +40,8 @@ func (g *Gate) Run(ctx context.Context) error {
 			g.retry(ctx)
 			g.sweep(ctx)
 			g.sessions.expire()
-			if g.unseen.busy() {
-				go g.unseen.look(ctx) // an engine that hangs must not hold up the rest
+			if g.attribution.due() {
+				go g.attribution.read(ctx) // an engine that hangs must not hold up the rest
 			}
 		}
 	}

@@ -64,7 +64,7 @@ func (g *Gate) attach(ctx context.Context, row ledger.Record) *Session {
 	}
 	g.metrics.active.Inc()
 	if s.order.generates() {
-		g.unseen.join(ctx, &s.tally, s.order)
+		g.attribution.join(ctx, &s.tally, s.order)
 	}
 	if !g.heldBy(s, ring) {
 		s.cut(ledger.Revoked)

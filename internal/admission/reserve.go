@@ -92,7 +92,7 @@ func (s *Session) begin(ctx context.Context, o Order, tokens int64) error {
 	err := s.ledger.Begin(ctx, s.intent(o, tokens))
 	if err == nil {
 		if o.generates() {
-			s.unseen.join(ctx, &s.tally, o)
+			s.attribution.join(ctx, &s.tally, o)
 		}
 		return s.happen(ctx, request.OnBegun, nil)
 	}

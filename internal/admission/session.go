@@ -79,16 +79,16 @@ type Session struct {
 
 // shared is what sessions use of their gate.
 type shared struct {
-	limits   limit.Store
-	ledger   ledger.Store
-	catalog  Catalog
-	estimate *limit.Estimator
-	metrics  *Metrics
-	log      hclog.Logger
-	unseen   *unseen
-	wall     func() time.Time
-	access   func(Access)
-	replicas bool // [Options.Shared]
+	limits      limit.Store
+	ledger      ledger.Store
+	catalog     Catalog
+	estimate    *limit.Estimator
+	metrics     *Metrics
+	log         hclog.Logger
+	attribution *attribution
+	wall        func() time.Time
+	access      func(Access)
+	replicas    bool // [Options.Shared]
 
 	flush chan struct{}             // a stream has outrun its checkpoint
 	proxy atomic.Pointer[time.Time] // when the proxy was last seen to die

@@ -2,125 +2,130 @@ package admission
 
 import "time"
 
-// maker is an answer whose tokens are not seen while they are made.
-type maker struct {
+// wholeAnswer is an answer whose tokens are told at its end only.
+type wholeAnswer struct {
 	model        string
 	choices      int64
 	begun, ended time.Time // ended is zero while it runs
-	gone         time.Time // from the engine; zero while it is there
+	gone         time.Time // when the engine had no more to do with it; zero before
 	tokens       int64     // below 0: not known
 }
 
-// span is the time between two looks.
-type span struct {
+// interval is the time between two readings of the engines' counters.
+type interval struct {
 	from, to time.Time
-	grown    int64 // tokens that no stream explains
-	running  int64 // sequences that ran and whose tokens no stream tells; below 0: not said
-	foreign  int64 // sequences of another gateway
+	grown    int64 // tokens that no stream accounts for
+	running  int64 // running sequences that no stream accounts for; below 0: not known
+	foreign  int64 // running sequences of another gateway
 }
 
-// noticed is how much later the engine begins to count a request, and ceases to.
-const noticed = 100 * time.Millisecond
+// engineLag is how much later than the gate the engine begins to count an answer, and
+// ceases to.
+const engineLag = 100 * time.Millisecond
 
-// nearby is a copy of what bears on one maker's share, so that it is reckoned
-// without the lock that every request takes.
-type nearby struct {
-	spans  []span
-	makers []maker // oldest first
-	own    int     // which of them it is
+// neighbours are the intervals that a whole answer ran in and the answers that ran
+// beside it: copies, so that its share is computed without the lock that every
+// request takes.
+type neighbours struct {
+	intervals []interval
+	whole     []wholeAnswer // oldest first
+	own       int           // the index of the answer itself in whole
 }
 
-// nearbyOf finds it for a maker that ends then. The lock that guards the spans and the
-// makers must be held.
-func nearbyOf(spans []span, makers []*maker, m *maker, end time.Time) nearby {
-	n := nearby{own: -1}
-	for i := range spans {
-		if sp := &spans[i]; overlap(m.begun, end, sp) > 0 {
-			n.spans = append(n.spans, *sp)
+// neighboursOf copies them for an answer that ends then. The lock that guards the
+// intervals and the answers must be held.
+func neighboursOf(intervals []interval, whole []*wholeAnswer, of *wholeAnswer, end time.Time) neighbours {
+	n := neighbours{own: -1}
+	for i := range intervals {
+		if overlap(of.begun, end, &intervals[i]) > 0 {
+			n.intervals = append(n.intervals, intervals[i])
 		}
 	}
-	if len(n.spans) == 0 {
+	if len(n.intervals) == 0 {
 		return n
 	}
-	all := span{from: n.spans[0].from, to: n.spans[len(n.spans)-1].to}
-	for _, o := range makers {
-		if overlap(o.begun, o.end(all.to), &all) <= 0 {
+	all := interval{from: n.intervals[0].from, to: n.intervals[len(n.intervals)-1].to}
+	for _, w := range whole {
+		if overlap(w.begun, w.end(all.to), &all) <= 0 {
 			continue
 		}
-		if o == m {
-			n.own = len(n.makers)
+		if w == of {
+			n.own = len(n.whole)
 		}
-		n.makers = append(n.makers, *o)
+		n.whole = append(n.whole, *w)
 	}
 	return n
 }
 
-// shareOf is the maker's part of a span: what others explain is theirs, and the
-// rest is divided by the time that each was running. Engines serve who came
-// first, so that what is not running yet are the youngest; what runs there and is
-// not known here has its part too.
-func (n *nearby) shareOf(sp *span) float64 {
-	rest, weights, own := float64(sp.grown), 0.0, 0.0
+// shareOf is the answer's share of the tokens of an interval. Answers with known
+// tokens take theirs first. The rest is divided by the time that each was running,
+// foreign sequences included. Engines serve in the order of arrival: when fewer
+// sequences run than there are answers, the youngest answers wait in the queue.
+func (n *neighbours) shareOf(in *interval) float64 {
+	rest, weights, own := float64(in.grown), 0.0, 0.0
 	place := int64(0)
-	for i := range n.makers {
-		o := &n.makers[i]
-		during := overlap(o.begun, o.end(sp.to), sp)
+	for i := range n.whole {
+		w := &n.whole[i]
+		during := overlap(w.begun, w.end(in.to), in)
 		if during <= 0 {
 			continue
 		}
-		if o.tokens >= 0 {
-			if life := o.ended.Sub(o.begun).Seconds(); life > 0 {
-				rest -= float64(o.tokens) * during / life
+		if w.tokens >= 0 {
+			if life := w.ended.Sub(w.begun).Seconds(); life > 0 {
+				rest -= float64(w.tokens) * during / life
 			}
 			continue
 		}
-		// Who came and went between two looks was in no sight of the engine.
-		if sp.running >= 0 && (o.there(sp.from) || o.there(sp.to)) {
-			place += o.choices
-			if place-o.choices >= sp.running {
+		// An answer that began and ended between two readings is in neither's count of
+		// running sequences.
+		if in.running >= 0 && (w.counted(in.from) || w.counted(in.to)) {
+			place += w.choices
+			if place-w.choices >= in.running {
 				continue // it waits
 			}
 		}
-		weights += during * float64(o.choices)
+		weights += during * float64(w.choices)
 		if i == n.own {
-			own = during * float64(o.choices)
+			own = during * float64(w.choices)
 		}
 	}
-	weights += float64(sp.foreign) * sp.to.Sub(sp.from).Seconds()
+	weights += float64(in.foreign) * in.to.Sub(in.from).Seconds()
 	if weights <= 0 || rest <= 0 {
 		return 0
 	}
 	return rest * own / weights
 }
 
-// there tells that the engine knew of it, running or in its queue.
-func (m *maker) there(at time.Time) bool {
-	exit := m.exit()
-	return at.Sub(m.begun) >= noticed && (exit.IsZero() || exit.After(at))
+// counted reports whether the engine counted the answer then, running or in its
+// queue.
+func (w *wholeAnswer) counted(at time.Time) bool {
+	exit := w.exit()
+	return at.Sub(w.begun) >= engineLag && (exit.IsZero() || exit.After(at))
 }
 
 // exit is when the engine had no more to do with it; zero before.
-func (m *maker) exit() time.Time {
-	if m.gone.IsZero() {
-		return m.ended
+func (w *wholeAnswer) exit() time.Time {
+	if w.gone.IsZero() {
+		return w.ended
 	}
-	return m.gone
+	return w.gone
 }
 
-func (m *maker) end(otherwise time.Time) time.Time {
-	if m.ended.IsZero() {
+// end is when the answer ended, or otherwise while it runs.
+func (w *wholeAnswer) end(otherwise time.Time) time.Time {
+	if w.ended.IsZero() {
 		return otherwise
 	}
-	return m.ended
+	return w.ended
 }
 
-// overlap is for how many seconds a life lay in a span.
-func overlap(begun, ended time.Time, sp *span) float64 {
-	if begun.Before(sp.from) {
-		begun = sp.from
+// overlap is for how many seconds a life lay in an interval.
+func overlap(begun, ended time.Time, in *interval) float64 {
+	if begun.Before(in.from) {
+		begun = in.from
 	}
-	if ended.After(sp.to) {
-		ended = sp.to
+	if ended.After(in.to) {
+		ended = in.to
 	}
 	return ended.Sub(begun).Seconds()
 }

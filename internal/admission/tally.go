@@ -7,7 +7,7 @@ import (
 )
 
 // tally holds the running counts of one answer. The holder of the answer writes
-// them for each chunk; the checkpoints and the look at the engines read them. The
+// them for each chunk; the checkpoints and the attribution read them. The
 // zero value has counted nothing.
 type tally struct {
 	prompt, completion atomic.Int64
@@ -15,8 +15,8 @@ type tally struct {
 	written            atomic.Int64 // prompt + completion at the last checkpoint
 	firstByte          atomic.Int64 // monotonic ns after the start; 0 = none yet
 
-	most  bounds // set before the answer begins
-	maker *maker // of an answer whose tokens show at its end; set before the answer begins
+	most  bounds       // set before the answer begins
+	whole *wholeAnswer // of an answer that tells its tokens at its end; set before it begins
 }
 
 // checkpointTokens is how many tokens a stream may run ahead of its

@@ -30,7 +30,7 @@ func (m *machine) run() {
 	took := time.Since(m.at).Seconds()
 	for s, speed := range m.speeds {
 		m.made[s] += speed * took
-		if s.maker == nil { // a stream: it tells its tokens as they come
+		if s.whole == nil { // a stream: it tells its tokens as they come
 			s.completion.Store(int64(m.made[s]))
 		}
 	}
@@ -52,7 +52,7 @@ func (m *machine) count(context.Context) (Generation, error) {
 	return g, nil
 }
 
-func (m *machine) start(u *unseen, o Order, speed float64) *tally {
+func (m *machine) start(u *attribution, o Order, speed float64) *tally {
 	s := &tally{}
 	m.run()
 	u.join(context.Background(), s, o)
@@ -63,17 +63,17 @@ func (m *machine) start(u *unseen, o Order, speed float64) *tally {
 }
 
 // end ends an answer whose usage was seen.
-func (m *machine) end(u *unseen, s *tally) {
+func (m *machine) end(u *attribution, s *tally) {
 	m.run()
 	u.leave(s, int64(m.made[s]))
 	delete(m.speeds, s)
 }
 
-func pass(u *unseen, seconds int) {
+func pass(u *attribution, seconds int) {
 	for range seconds {
 		time.Sleep(time.Second)
-		if u.busy() {
-			u.look(context.Background())
+		if u.due() {
+			u.read(context.Background())
 		}
 	}
 }
@@ -92,22 +92,22 @@ func near(t *testing.T, what string, got int64, want, within float64) {
 }
 
 func TestWhatNobodySawIsReadFromTheEngine(t *testing.T) {
-	for name, neighbours := range map[string]func(m *machine, u *unseen) (after func()){
-		"alone": func(*machine, *unseen) func() { return func() {} },
-		"beside streams": func(m *machine, u *unseen) func() {
+	for name, neighbours := range map[string]func(m *machine, u *attribution) (after func()){
+		"alone": func(*machine, *attribution) func() { return func() {} },
+		"beside streams": func(m *machine, u *attribution) func() {
 			for range 5 {
 				m.start(u, streamOrder, 200)
 			}
 			return func() {}
 		},
-		"beside another gateway's answers": func(m *machine, _ *unseen) func() {
+		"beside another gateway's answers": func(m *machine, _ *attribution) func() {
 			for range 3 {
-				s := &tally{maker: &maker{}}
+				s := &tally{whole: &wholeAnswer{}}
 				m.speeds[s], m.made[s] = 50, 0
 			}
 			return func() {}
 		},
-		"beside an answer that ends": func(m *machine, u *unseen) func() {
+		"beside an answer that ends": func(m *machine, u *attribution) func() {
 			s := m.start(u, wholeOrder, 400)
 			return func() { m.end(u, s) }
 		},
@@ -115,7 +115,7 @@ func TestWhatNobodySawIsReadFromTheEngine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMachine()
-				u := newUnseen(m.count)
+				u := newAttribution(m.count)
 				after := neighbours(m, u)
 				pass(u, 2)
 				mine := m.start(u, wholeOrder, 50)
@@ -133,7 +133,7 @@ func TestWhatNobodySawIsReadFromTheEngine(t *testing.T) {
 func TestStreamsThatComeAndGoAreNoOtherGateway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
-		u := newUnseen(m.count)
+		u := newAttribution(m.count)
 		mine := m.start(u, wholeOrder, 50)
 		for range 4 {
 			stream := m.start(u, streamOrder, 200)
@@ -149,7 +149,7 @@ func TestStreamsThatComeAndGoAreNoOtherGateway(t *testing.T) {
 func TestAStreamOfSeveralChoicesIsNoOtherGateway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
-		u := newUnseen(func(ctx context.Context) (Generation, error) {
+		u := newAttribution(func(ctx context.Context) (Generation, error) {
 			g, err := m.count(ctx)
 			g.Running += 15
 			return g, err
@@ -168,7 +168,7 @@ func TestWhoCameAndWentBetweenTwoLooksPays(t *testing.T) {
 	for _, beside := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			m := newMachine()
-			u := newUnseen(m.count)
+			u := newAttribution(m.count)
 			if beside {
 				m.start(u, wholeOrder, 100)
 				pass(u, 2)
@@ -191,7 +191,7 @@ func TestWhoCameAndWentBetweenTwoLooksPays(t *testing.T) {
 func TestWhoWaitsInTheQueueIsNotChargedForTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
-		u := newUnseen(m.count)
+		u := newAttribution(m.count)
 		first := m.start(u, wholeOrder, 100)
 		waits := m.start(u, wholeOrder, 0)
 		pass(u, 5)
@@ -207,7 +207,7 @@ func TestWhoWaitsInTheQueueIsNotChargedForTheOthers(t *testing.T) {
 func TestStreamsInTheQueueDoNotHideWhoRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
-		u := newUnseen(m.count)
+		u := newAttribution(m.count)
 		mine := m.start(u, wholeOrder, 100)
 		for range 3 {
 			m.start(u, streamOrder, 0)
@@ -220,7 +220,7 @@ func TestStreamsInTheQueueDoNotHideWhoRuns(t *testing.T) {
 func TestSeveralUnexplainedShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
-		u := newUnseen(m.count)
+		u := newAttribution(m.count)
 		a, b := m.start(u, wholeOrder, 100), m.start(u, wholeOrder, 100)
 		pass(u, 4)
 		c := m.start(u, Order{Model: "m", Format: usage.Completions, N: 2, Prompts: 1}, 200)
@@ -238,7 +238,7 @@ func TestSeveralUnexplainedShare(t *testing.T) {
 func TestAHungEngineCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
-		u := newUnseen(m.count)
+		u := newAttribution(m.count)
 		mine := m.start(u, wholeOrder, 100)
 		pass(u, 3)
 		m.run()
@@ -251,7 +251,7 @@ func TestAHungEngineCostsNothing(t *testing.T) {
 func TestNeverMoreThanWasAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
-		u := newUnseen(m.count)
+		u := newAttribution(m.count)
 		mine := m.start(u, wholeOrder, 100)
 		pass(u, 5)
 		if got := u.tokens(t.Context(), mine, 70, 0); got != 70 {
@@ -264,7 +264,7 @@ func TestWithoutACounterTheUsualSpeedCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
 		m.broken = true
-		u := newUnseen(m.count)
+		u := newAttribution(m.count)
 		mine := m.start(u, wholeOrder, 80)
 		pass(u, 5)
 		if got := u.tokens(t.Context(), mine, 1<<30, 256); got != 256 {
@@ -281,15 +281,15 @@ func TestWithoutACounterTheUsualSpeedCounts(t *testing.T) {
 // TestEndsDoNotPileUpWithoutACounter: an engine whose counter cannot be read must
 // not cost memory with each answer, also while a long one is never over.
 func TestEndsDoNotPileUpWithoutACounter(t *testing.T) {
-	for name, fail := range map[string]func(m *machine, u *unseen){
-		"none":          func(_ *machine, u *unseen) { u.count = nil },
-		"never one":     func(m *machine, _ *unseen) { m.broken = true },
-		"none any more": func(m *machine, u *unseen) { pass(u, 3); m.broken = true },
+	for name, fail := range map[string]func(m *machine, u *attribution){
+		"none":          func(_ *machine, u *attribution) { u.count = nil },
+		"never one":     func(m *machine, _ *attribution) { m.broken = true },
+		"none any more": func(m *machine, u *attribution) { pass(u, 3); m.broken = true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMachine()
-				u := newUnseen(m.count)
+				u := newAttribution(m.count)
 				m.start(u, wholeOrder, 10) // it runs on
 				fail(m, u)
 				for range 200 {
@@ -297,7 +297,7 @@ func TestEndsDoNotPileUpWithoutACounter(t *testing.T) {
 					pass(u, 1)
 					m.end(u, s)
 				}
-				if got := len(u.makers); got > 10 {
+				if got := len(u.whole); got > 10 {
 					t.Errorf("%d ends are remembered", got)
 				}
 			})
@@ -310,7 +310,7 @@ func TestEndsDoNotPileUpWithoutACounter(t *testing.T) {
 func TestASlowCounterIsAskedOnceForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int64
-		u := newUnseen(func(ctx context.Context) (Generation, error) {
+		u := newAttribution(func(ctx context.Context) (Generation, error) {
 			asked.Add(1)
 			<-ctx.Done()
 			return Generation{}, ctx.Err()
@@ -318,10 +318,10 @@ func TestASlowCounterIsAskedOnceForAll(t *testing.T) {
 		begun := time.Now()
 		var all sync.WaitGroup
 		for range 100 {
-			all.Go(func() { u.look(t.Context()) })
+			all.Go(func() { u.read(t.Context()) })
 		}
 		all.Wait()
-		if got, took := asked.Load(), time.Since(begun); got > 2 || took > 2*lookWait {
+		if got, took := asked.Load(), time.Since(begun); got > 2 || took > 2*readTimeout {
 			t.Errorf("asked %d times in %v", got, took)
 		}
 	})
@@ -330,24 +330,24 @@ func TestASlowCounterIsAskedOnceForAll(t *testing.T) {
 // TestOnlyWhatOverlapsAnAnswerIsReckoned: who ends holds up the requests that begin
 // for no more than a copy of what bears on its share.
 func TestOnlyWhatOverlapsAnAnswerIsReckoned(t *testing.T) {
-	u := newUnseen(func(context.Context) (Generation, error) { return Generation{}, nil })
+	u := newAttribution(func(context.Context) (Generation, error) { return Generation{}, nil })
 	start := time.Now()
 	at := func(second int) time.Time { return start.Add(time.Duration(second) * time.Second) }
-	for i := range spansKept {
-		u.spans = append(u.spans, span{from: at(i), to: at(i + 1), grown: 10, running: -1})
-		u.makers = append(u.makers, &maker{choices: 1, begun: at(i), ended: at(i + 1), tokens: 10})
+	for i := range mostIntervals {
+		u.intervals = append(u.intervals, interval{from: at(i), to: at(i + 1), grown: 10, running: -1})
+		u.whole = append(u.whole, &wholeAnswer{choices: 1, begun: at(i), ended: at(i + 1), tokens: 10})
 	}
-	m := &maker{choices: 1, begun: at(300), tokens: -1}
-	u.makers = append(u.makers, m)
-	n := nearbyOf(u.spans, u.makers, m, at(303))
-	if len(n.spans) != 3 || len(n.makers) != 4 || n.own != 3 {
-		t.Fatalf("%d spans and %d answers bear on it, itself the one at %d; want 3, 4 and 3", len(n.spans), len(n.makers), n.own)
+	m := &wholeAnswer{choices: 1, begun: at(300), tokens: -1}
+	u.whole = append(u.whole, m)
+	n := neighboursOf(u.intervals, u.whole, m, at(303))
+	if len(n.intervals) != 3 || len(n.whole) != 4 || n.own != 3 {
+		t.Fatalf("%d spans and %d answers bear on it, itself the one at %d; want 3, 4 and 3", len(n.intervals), len(n.whole), n.own)
 	}
-	if got := n.shareOf(&n.spans[0]); got != 0 {
+	if got := n.shareOf(&n.intervals[0]); got != 0 {
 		t.Errorf("its share of what another explains is %v", got)
 	}
-	n.spans[0].grown = 16
-	if got := n.shareOf(&n.spans[0]); got != 6 {
+	n.intervals[0].grown = 16
+	if got := n.shareOf(&n.intervals[0]); got != 6 {
 		t.Errorf("its share of what nobody else explains is %v, want 6", got)
 	}
 }
