@@ -1,7 +1,3 @@
-// Package extproc is the adapter for Envoy's external processing: one state
-// machine per stream turns its messages into the life of a session. The rules
-// of docs/metering.md stand behind the [Claimer] and in internal/usage; here is only
-// what Envoy forces.
 package extproc
 
 import (

@@ -1,10 +1,3 @@
-// Package usage reads token counts out of vLLM's answers while they pass.
-//
-// Bytes in; counts, and the bytes to forward, out. The package knows the
-// shapes of the answers (SSE event streams and JSON bodies of the OpenAI and
-// Anthropic routes) and nothing of who sends or receives them. A [Meter] looks
-// at one answer, holds a bounded amount of it, and allocates nothing on an
-// ordinary chunk.
 package usage
 
 // Unsaid is the value of a count that the engine did not report. Zero is a
