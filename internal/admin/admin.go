@@ -1,6 +1,7 @@
-// Package admin is what people ask the gateway itself: /health, /metrics and
-// the JSON API under /admin. Envoy has authorized who comes here (internal/route);
-// this package listens on a socket that only Envoy reaches.
+// Package admin serves the gateway's own pages: /health, /metrics, the JSON API under
+// /admin, and the pages on which a key sees itself. Envoy has authorized every request
+// that arrives here (internal/route): the package listens on a socket that only Envoy
+// reaches.
 package admin
 
 import (
@@ -44,7 +45,7 @@ type Central interface {
 
 // Host is one launcher: this host's or another's.
 type Host interface {
-	// Name is what the host is called in answers.
+	// Name names the host in answers.
 	Name() string
 	// Call asks the control API and returns its status and JSON body.
 	Call(ctx context.Context, method, path string, body []byte) (status int, answer []byte, err error)
@@ -144,7 +145,8 @@ func unknown(w http.ResponseWriter, _ *http.Request) {
 // maxBody bounds the body of an administrator's request, in bytes.
 const maxBody = 1 << 20
 
-// statusProbe hears which error the mux would give; its text is replaced.
+// statusProbe records the error status that the mux would give; our own text replaces
+// its text.
 type statusProbe struct {
 	header http.Header
 	status int
@@ -154,8 +156,8 @@ func (p *statusProbe) Header() http.Header         { return p.header }
 func (p *statusProbe) Write(b []byte) (int, error) { return len(b), nil }
 func (p *statusProbe) WriteHeader(code int)        { p.status = code }
 
-// Healthz answers 200 while the process can serve: for the scrape port, which
-// has no key.
+// Healthz answers 200 while the process can serve. It is for the scrape port, which
+// asks for no key.
 func Healthz(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
@@ -172,10 +174,11 @@ type engineHealth struct {
 	Ready  bool   `json:"ready"`
 }
 
-// health is degraded while something is wrong but requests pass, unavailable
-// when none can: no engine, no ledger, no keys (docs/operations.md). It is answered from
-// memory, so that asking costs and changes nothing. Addresses of engines and the
-// default key are nobody's business but an insider's.
+// health is degraded while something is wrong but requests pass, unavailable when none
+// can: no engine, no ledger, no keys (docs/operations.md). It is answered from memory,
+// so that asking costs and changes nothing. Only insiders (an administrator's key, or a
+// client on this machine) see the addresses of engines and the state of the default
+// key.
 func (a *API) health(w http.ResponseWriter, r *http.Request) {
 	ring := a.o.Keys.Current()
 	insider := r.Header.Get(route.InsiderHeader) == "yes"
@@ -210,7 +213,7 @@ func (a *API) requests(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"requests": a.o.Gate.Live()})
 }
 
-// cancel cuts a live request; what it used is settled.
+// cancel cuts a live request, which is settled with the tokens that it used.
 func (a *API) cancel(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	if !a.recorded(w, r, "request.cancel", id, nil) {
@@ -225,7 +228,7 @@ func (a *API) cancel(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"request_id": id, "cancelled": n})
 }
 
-// keyLimits is a key's limits and what is used of them.
+// keyLimits answers with the limits of a key and how much of each is used.
 type keyLimits struct {
 	KeyID  string     `json:"key_id"`
 	User   string     `json:"user"`
@@ -283,7 +286,7 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) {
 	case format == ledger.CSV:
 		// The same bytes as those of "tollgate usage --format csv".
 		w.Header().Set("Content-Type", "text/csv; charset=utf-8")
-		_ = ledger.WriteUsage(w, format, query, groups) // a client that has gone needs no answer
+		_ = ledger.WriteUsage(w, format, query, groups) // the client may have left
 	default:
 		writeJSON(w, http.StatusOK, groups)
 	}
@@ -293,7 +296,8 @@ func (a *API) engine(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"engines": a.o.Engines.States()})
 }
 
-// broken answers a failure of ours and logs it: here an error ends.
+// broken answers 500 and logs the error. It is the one place where an unexpected error
+// of this package ends.
 func (a *API) broken(w http.ResponseWriter, what string, err error) {
 	a.o.Log.Error(what, "error", err)
 	w.Header().Set("Retry-After", "2")

@@ -15,11 +15,11 @@ import (
 // childrenTimeout bounds what a scrape waits for the launchers.
 const childrenTimeout = time.Second
 
-// Children is a metric of what launchers say of their processes. It asks them
-// at every scrape. It is a [prometheus.Collector].
+// Children collects metrics of the processes that launchers run. It asks the launchers
+// at every scrape.
 //
-// Its counters do not fall when a launcher is started anew, and stay where they
-// are while one does not answer.
+// Its counters do not fall when a launcher restarts, and they keep their values while a
+// launcher does not answer.
 type Children struct {
 	hosts    []Host
 	own      func() int64 // lost lines of our own log; nil where a launcher writes it
@@ -33,16 +33,16 @@ type Children struct {
 // series is one counter of one launcher.
 type series struct{ child, host, reason string }
 
-// Reasons of the series that count lost lines: as a launcher says, and as we do.
+// The reasons under which lost lines of a log are counted.
 const (
 	lostLines = "lost lines"
 	ownLines  = "own lost lines"
 )
 
-// NewChildren is the metric for those launchers. What they run is known
-// beforehand, so that every series is there, at 0, before the first restart. Own
-// is how many lines of this process's log were lost, nil where a launcher writes
-// it.
+// NewChildren returns a collector for these launchers. The children of each are known
+// beforehand, so that every series exists with the value 0 before the first restart.
+// own returns how many lines of this process's log were lost; it is nil where a
+// launcher writes that log.
 func NewChildren(hosts []Host, own func() int64) *Children {
 	c := &Children{
 		hosts: hosts, own: own, seen: map[series]int{},
@@ -92,8 +92,8 @@ func (c *Children) Collect(ch chan<- prometheus.Metric) {
 	c.lost.Collect(ch)
 }
 
-// ask adds what has happened on a host since the last time. A host without a
-// launcher has no children.
+// ask adds the events on one host since the last scrape. A host without a launcher has
+// no children.
 func (c *Children) ask(ctx context.Context, h Host) {
 	status, body, err := h.Call(ctx, http.MethodGet, "/state", nil)
 	var state struct {
@@ -116,7 +116,7 @@ func (c *Children) ask(ctx context.Context, h Host) {
 	}
 }
 
-// grow brings a counter to what its launcher says, n. mu is held.
+// grow raises a counter to n, the launcher's value. REQUIRES: mu held.
 func (c *Children) grow(to prometheus.Counter, s series, n int) {
 	more := n - c.seen[s]
 	if more < 0 {

@@ -25,7 +25,7 @@ const hostTimeout = 25 * time.Second
 // localHost is the name of this host's launcher.
 const localHost = "local"
 
-// launcherHost is a launcher by its control address.
+// launcherHost calls a launcher at its control address.
 type launcherHost struct {
 	name, base, tokenFile string
 	client                *http.Client
@@ -103,7 +103,8 @@ func (a *API) cleanLogs(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, done)
 }
 
-// relay answers with what this host's launcher says; false when there is none.
+// relay answers with the answer of this host's launcher; it returns false when there is
+// no launcher.
 func (a *API) relay(w http.ResponseWriter, r *http.Request, method, path string) bool {
 	if len(a.o.Hosts) == 0 {
 		return false
@@ -175,7 +176,7 @@ func (a *API) fanOut(ctx context.Context, path string, body []byte) []hostResult
 	return results
 }
 
-// said is the message in a launcher's answer.
+// said returns the message in a launcher's answer.
 func said(answer []byte) string {
 	var v struct {
 		Message string `json:"message"`
@@ -192,7 +193,7 @@ func said(answer []byte) string {
 	return v.Message
 }
 
-// worst is 200 only when every host did it.
+// worst returns the highest status; it is 200 only when every host succeeded.
 func worst(results []hostResult) int {
 	status := http.StatusOK
 	for _, r := range results {

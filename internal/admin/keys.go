@@ -87,7 +87,7 @@ func (a *API) removeKey(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// rotateGrace is how long the old secret works where nothing is said.
+// rotateGrace is how long the old secret works by default.
 const rotateGrace = 24 * time.Hour
 
 // rotateKey gives a key a new secret and keeps its identity.
@@ -113,7 +113,7 @@ func (a *API) rotateKey(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// edited answers an edit that failed; true when it did not.
+// edited answers where an edit failed; it returns true where it succeeded.
 func (a *API) edited(w http.ResponseWriter, err error) bool {
 	var invalid *apikey.InvalidError
 	switch {

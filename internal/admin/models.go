@@ -68,7 +68,7 @@ func (a *API) offer(r *http.Request) (*offer, bool) {
 	return o, true
 }
 
-// named is the model of a name that an engine lists or an alias answers to.
+// named returns the model of a name that an engine lists or that is an alias.
 func (o *offer) named(name string) openai.Model {
 	a, ok := o.api.o.Aliases.Find(name, o.serves)
 	if !ok {
@@ -168,8 +168,8 @@ func (a *API) model(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// handed answers what the check has refused and handed over, because Envoy would
-// have sent it with another status.
+// handed sends a refusal that the check has handed over, because Envoy would have sent
+// it with another status.
 func handed(w http.ResponseWriter, r *http.Request, reason string) {
 	// Or the answer would wait for a body that is not read, until its client has sent all of it.
 	w.Header().Set("Connection", "close")

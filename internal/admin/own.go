@@ -37,7 +37,7 @@ func (a *API) own(page func(http.ResponseWriter, *http.Request, *apikey.Key)) ht
 // Own is the answer of /v1/key.
 type Own struct {
 	apikey.Info
-	Effective limitsView `json:"effective_limits"` // the key's own, where it has none the gateway's
+	Effective limitsView `json:"effective_limits"` // the key's own limit, or the gateway's where the key has none
 	Now       limit.View `json:"now"`
 	QuotaLeft *int64     `json:"quota_remaining"` // null = unlimited
 	// ResetsAt is when the quota begins again; null where it never does.
@@ -93,7 +93,7 @@ func (a *API) ownKey(w http.ResponseWriter, r *http.Request, key *apikey.Key) {
 		a.broken(w, "cannot read limits", err)
 		return
 	}
-	own.Note = "" // what administrators write is theirs
+	own.Note = "" // only administrators see notes
 	writeJSON(w, http.StatusOK, own)
 }
 
@@ -155,7 +155,7 @@ func (a *API) ownRequests(w http.ResponseWriter, r *http.Request, key *apikey.Ke
 	a.writePage(w, r, page, false, map[string]any{"live": live})
 }
 
-// wrongQuery answers a parameter that makes no sense.
+// wrongQuery refuses a query parameter.
 func wrongQuery(w http.ResponseWriter, err error) {
 	var bad *queryError
 	if errors.As(err, &bad) {
@@ -165,10 +165,10 @@ func wrongQuery(w http.ResponseWriter, err error) {
 	fail(w, http.StatusBadRequest, "invalid_request", "", err.Error())
 }
 
-// editor is who asks for a change, for the audit.
+// editor returns who asks for a change, for the audit.
 func editor(r *http.Request) audit.Editor {
 	by := audit.Editor{Who: r.Header.Get(route.KeyHeader), From: r.Header.Get(route.ClientHeader)}
-	if by.Who == "" { // it came by the socket that only this host's people reach
+	if by.Who == "" { // the request came over the socket that only users of this host reach
 		by = audit.Editor{Who: "local", From: "local"}
 	}
 	return by

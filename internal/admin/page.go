@@ -9,7 +9,7 @@ import (
 	"tollgate/internal/ledger"
 )
 
-// pageLimit is how many rows a page has where nothing is said.
+// pageLimit is the number of rows of a page by default.
 const pageLimit = 50
 
 // readTimes reads since and until as [ledger.ParseTime] does.
@@ -26,7 +26,7 @@ func readTimes(q url.Values, since, until *time.Time) error {
 	return nil
 }
 
-// readPage reads what of a page of rows the route lets its caller choose.
+// readPage reads the query parameters that choose a page of rows.
 func readPage(q url.Values, known ...string) (ledger.Page, error) {
 	p := ledger.Page{Limit: pageLimit}
 	if err := onlyKnown(q, known...); err != nil {
@@ -64,8 +64,8 @@ func (a *API) rows(w http.ResponseWriter, r *http.Request) {
 	a.writePage(w, r, page, true, map[string]any{})
 }
 
-// writePage answers with a page of rows beside what answer holds already. Where
-// engines stand is for administrators: inside tells whether they are shown.
+// writePage adds a page of rows to answer and sends it. inside tells whether the caller
+// is an administrator, who also sees the addresses of engines.
 func (a *API) writePage(w http.ResponseWriter, r *http.Request, page ledger.Page, inside bool, answer map[string]any) {
 	rows, next, err := a.o.Ledger.Newest(r.Context(), page)
 	if err != nil {

@@ -11,13 +11,13 @@ import (
 	"tollgate/internal/ledger"
 )
 
-// queryError is a query parameter that makes no sense.
+// queryError names a query parameter with a wrong value.
 type queryError struct{ param, message string }
 
 func (e *queryError) Error() string { return e.param + ": " + e.message }
 
-// onlyKnown refuses parameters that the route does not have: a typo must not
-// answer another question than the one that was asked.
+// onlyKnown refuses parameters that the route does not have: with a typo the answer
+// would be to another question than the one that was asked.
 func onlyKnown(q url.Values, known ...string) error {
 	for name := range q {
 		if !slices.Contains(known, name) {
@@ -61,7 +61,7 @@ func (a *API) report(r *http.Request) (groups []ledger.Group, query ledger.Query
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
-	if err != nil { // only a type of ours that cannot be JSON
+	if err != nil { // cannot happen: the type always encodes
 		http.Error(w, "internal error", http.StatusInternalServerError)
 		return
 	}

@@ -1,6 +1,6 @@
-// Package envoycode reads what Envoy says of a request's end: its response
-// code details (RESPONSE_CODE_DETAILS) and response flags. Both adapters that
-// hear them, ext_proc and the access log, must understand the same.
+// Package envoycode explains how a request ended, from Envoy's response code details
+// (RESPONSE_CODE_DETAILS) and response flags. ext_proc and the access log both receive
+// them and must read them in the same way.
 //
 // The strings are Envoy 1.40's (StreamInfo::ResponseCodeDetails), as seen on
 // the real program.
@@ -18,11 +18,11 @@ const ViaUpstream = "via_upstream"
 // Details prefixes that say who wrote an answer.
 const (
 	authzDenied = "ext_authz_denied"
-	// ours begins the details of every ImmediateResponse of ext_proc.
+	// ours is the prefix of the details of every ImmediateResponse of ext_proc.
 	ours = "tollgate_"
-	// meters begins what the meter inside Envoy says where it refuses or cuts.
+	// meters is the prefix of the details where the meter inside Envoy refuses or cuts.
 	meters = "meter_"
-	// meterUnreadable is its refusal of an answer that nobody could have counted.
+	// meterUnreadable follows where the meter refuses an answer that cannot be counted.
 	meterUnreadable = meters + "unreadable"
 )
 
@@ -41,9 +41,9 @@ func Reason(details string) admission.Reason {
 	return ""
 }
 
-// Cause reads the details of a finished request. clientGone and status come
-// from the log entry: Envoy's flags for a client that went, and the status
-// that was sent (0 = none).
+// Cause reads the details of a finished request. clientGone and status come from the
+// log entry: whether Envoy's flags say that the client left, and the status that was
+// sent (0 = none).
 func Cause(details string, clientGone bool, status int) admission.Cause {
 	switch {
 	case strings.HasPrefix(details, ours), details == authzDenied, details == meterUnreadable:
@@ -70,7 +70,7 @@ func Cause(details string, clientGone bool, status int) admission.Cause {
 	return admission.CauseNone
 }
 
-// unreached: no engine has seen the request.
+// unreached reports that no engine has seen the request.
 func unreached(details string) bool {
 	if details == "no_healthy_upstream" || details == "cluster_not_found" || details == "maintenance_mode" {
 		return true
@@ -86,8 +86,8 @@ func unreached(details string) bool {
 	return false
 }
 
-// timedOut: silence for too long after the request was read. The time to read
-// the request itself (request_overall_timeout) is the client's.
+// timedOut reports that the engine was silent for too long. A client that takes too
+// long to send its request (request_overall_timeout) is not meant.
 func timedOut(details string) bool {
 	switch details {
 	case "stream_idle_timeout", "upstream_response_timeout", "upstream_per_try_timeout",

@@ -1,5 +1,5 @@
-// Package machine says what this process may use of its machine: memory and
-// file descriptors. It reads /proc and cgroups; what cannot be read is 0.
+// Package machine reads how much memory and how many file descriptors this process may
+// use. It reads /proc and cgroups; what cannot be read is 0.
 package machine
 
 import (
@@ -15,8 +15,8 @@ import (
 	"syscall"
 )
 
-// Memory is the memory in bytes that this process may use: the machine's, or
-// less where a cgroup of it has less.
+// Memory returns the bytes of memory that this process may use: the limit of the
+// smallest cgroup that it is in, at most the memory of the machine.
 func Memory() int64 { return memory("/") }
 
 func memory(root string) int64 {
@@ -38,8 +38,8 @@ func memory(root string) int64 {
 		case parts[1] != "":
 			continue
 		}
-		// A limit of any group above holds too. In a container the path may be that
-		// of the host and missing here; its own group is then the topmost one.
+		// A limit of any group above holds too. In a container the path may be the one on
+		// the host, which does not exist here; the topmost group is then our own.
 		for path := filepath.Clean("/" + parts[2]); ; path = filepath.Dir(path) {
 			if n := number(filepath.Join(root, base, path, file)); n > 0 && (total == 0 || n < total) {
 				total = n
@@ -71,7 +71,7 @@ func memTotal(path string) int64 {
 	return 0
 }
 
-// number reads a file that holds one number; "max" and what is no number is 0.
+// number reads a file that holds one number; "max" and a text that is no number give 0.
 func number(path string) int64 {
 	b, err := os.ReadFile(path) //nolint:gosec // of /sys
 	if err != nil {
@@ -84,8 +84,8 @@ func number(path string) int64 {
 	return n
 }
 
-// Files is how many file descriptors this process, or a child of it, may have
-// open: the hard limit, to which [RaiseFiles] raises the soft one.
+// Files returns how many file descriptors this process or a child may open: the hard
+// limit, to which [RaiseFiles] raises the soft one.
 func Files() int64 {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// isNumber: a host whose last label is one is an address, see WHATWG's URL
-// standard, "ends in a number".
+// isNumber reports whether a label is a number. A host whose last label is a number is
+// an address, by the rule "ends in a number" of WHATWG's URL standard.
 func isNumber(label string) bool {
 	if strings.Trim(label, "0123456789") == "" {
 		return label != ""
@@ -16,8 +16,8 @@ func isNumber(label string) bool {
 	return ok && strings.Trim(hex, "0123456789abcdef") == ""
 }
 
-// looseIPv4 reads an address as inet_aton does: one to four numbers, decimal,
-// octal or hexadecimal, the last of which fills what is left.
+// looseIPv4 reads an address as inet_aton does: one to four numbers, decimal, octal or
+// hexadecimal, the last number fills the remaining bytes.
 func looseIPv4(s string) (addr netip.Addr, ok bool) {
 	labels := strings.Split(s, ".")
 	const bytes = 4
@@ -63,9 +63,9 @@ func looseNumber(s string) (uint64, bool) {
 	return n, err == nil
 }
 
-// inward are the addresses that lead nowhere on the public internet: this host,
-// this network, this link, carriers' own, and what nobody has. The ranges for
-// examples are left out: they hurt nobody.
+// inward are the addresses outside the public internet: this host, this network, this
+// link, networks of carriers, and ranges that are not assigned. The ranges for examples
+// are left out, because no host has them.
 var inward = prefixes(
 	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
 	"192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
@@ -79,14 +79,15 @@ func prefixes(list ...string) (p []netip.Prefix) {
 	return p
 }
 
-// wrapping are IPv6 prefixes that carry an IPv4 address, and where it begins.
+// wrapping lists IPv6 prefixes that contain an IPv4 address, and the byte at which it
+// begins.
 var wrapping = []struct {
 	prefix netip.Prefix
 	at     int
 	flip   byte
 }{
 	{netip.MustParsePrefix("64:ff9b::/96"), 12, 0},   // NAT64
-	{netip.MustParsePrefix("64:ff9b:1::/48"), 12, 0}, // NAT64 of a network's own
+	{netip.MustParsePrefix("64:ff9b:1::/48"), 12, 0}, // NAT64 with a local prefix
 	{netip.MustParsePrefix("::ffff:0:0:0/96"), 12, 0},
 	{netip.MustParsePrefix("2002::/16"), 2, 0},     // 6to4
 	{netip.MustParsePrefix("2001::/32"), 12, 0xff}, // Teredo
@@ -107,13 +108,14 @@ func publicAddress(addr netip.Addr) bool {
 	return true
 }
 
-// innerDomains are top-level domains that no public name has.
+// innerDomains are top-level domains without public names.
 var innerDomains = map[string]bool{
 	"localhost": true, "localdomain": true, "local": true, "internal": true, "intranet": true, "lan": true,
 	"home": true, "corp": true, "private": true,
 }
 
-// publicName: a name with a dot whose top-level domain may be public.
+// publicName reports whether a name has a dot and a top-level domain that may be
+// public.
 func publicName(name string) bool {
 	i := strings.LastIndexByte(name, '.')
 	return i > 0 && !innerDomains[name[i+1:]] && !strings.HasSuffix("."+name, ".home.arpa")

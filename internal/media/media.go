@@ -1,6 +1,5 @@
-// Package media decides which URLs of pictures, sounds and films an engine may
-// be told to fetch. It looks at what is written only: where a name leads is the
-// engine's to find out.
+// Package media decides which URLs of pictures, sounds and films an engine may be told
+// to fetch. It checks the text of a URL only; it does not resolve names.
 package media
 
 import (
@@ -51,8 +50,8 @@ func (e *EntryError) Error() string {
 	return fmt.Sprintf("entry %d is no host name, address or prefix", e.Index+1)
 }
 
-// Names are the entries that vLLM's --allowed-media-domains can say. ok is false
-// where one cannot be said: vLLM knows no prefixes.
+// Names returns the entries in the form of vLLM's --allowed-media-domains. ok is false
+// where an entry has no such form: vLLM takes no prefixes.
 func (p *Policy) Names() (names []string, ok bool) {
 	names = slices.Clone(p.names)
 	for _, prefix := range p.prefixes {
@@ -64,7 +63,7 @@ func (p *Policy) Names() (names []string, ok bool) {
 	return names, true
 }
 
-// The reasons why a URL may not be fetched. None of them has a word of the URL.
+// The reasons why a URL may not be fetched. Their text contains nothing of the URL.
 var (
 	ErrScheme  = errors.New("only https:, http: and data: may be used")
 	ErrForm    = errors.New("it is not a plain URL with a host name")
@@ -72,9 +71,9 @@ var (
 	ErrList    = errors.New("its host is not among those that may be used")
 )
 
-// Check returns nil for a URL that may be fetched, otherwise one of the errors
-// above. It is strict where programs read a URL in different ways: what one takes
-// for a user name another takes for the host.
+// Check returns nil for a URL that may be fetched, otherwise one of the errors above.
+// It is strict, because programs read URLs in different ways: one takes for a user name
+// what another takes for the host.
 func (p *Policy) Check(url string) error {
 	const data = "data:"
 	if len(url) >= len(data) && strings.EqualFold(url[:len(data)], data) {
@@ -116,7 +115,7 @@ func (p *Policy) allows(name string, addr netip.Addr) error {
 	return nil
 }
 
-// withoutPort cuts a port of digits off; everything odd is left to be refused.
+// withoutPort removes a port of digits; host refuses anything else.
 func withoutPort(authority string) string {
 	i := strings.LastIndexByte(authority, ':')
 	if i < 0 || strings.HasSuffix(authority, "]") || strings.Trim(authority[i+1:], "0123456789") != "" {
@@ -125,8 +124,7 @@ func withoutPort(authority string) string {
 	return authority[:i]
 }
 
-// host reads the host of a URL: a name in lower case as DNS has it, or an
-// address, whichever way it is written.
+// host reads the host of a URL: a name in lower case, or an address in any spelling.
 func host(s string) (name string, addr netip.Addr, err error) {
 	if inside, ok := strings.CutPrefix(s, "["); ok {
 		inside, ok = strings.CutSuffix(inside, "]")
@@ -164,7 +162,8 @@ func oddInName(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_'
 }
 
-// plainName: labels of letters, digits, hyphens and underscores.
+// plainName reports whether a name consists of labels of letters, digits, hyphens and
+// underscores.
 func plainName(name string) bool {
 	const longest = 253
 	if name == "" || len(name) > longest || name[0] == '-' {

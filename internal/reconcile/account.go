@@ -1,10 +1,9 @@
 // Package reconcile compares the ledger with vLLM's own token counters.
 //
-// What vLLM counts and what the ledger records are two accounts of the same
-// work, kept by two programs. Over any time in which neither restarted, the
-// engine's growth equals the ledger's for finished requests; for requests that
-// were cut the engine may be ahead by what it made after the gateway stopped
-// reading, never behind.
+// vLLM and the ledger count the same work in two programs. While neither of them
+// restarts, both grow by the same number of tokens for finished requests. For a request
+// that was cut, the engine may be ahead by the tokens that it made after the gateway
+// stopped reading; it is never behind.
 package reconcile
 
 import (
@@ -26,7 +25,7 @@ func (c Counters) minus(d Counters) Counters {
 	return Counters{Prompt: c.Prompt - d.Prompt, Generation: c.Generation - d.Generation}
 }
 
-// Reading is what an engine says at one moment.
+// Reading holds the counters of an engine at one moment.
 type Reading struct {
 	Counters
 	// Started is when the engine's process began, in seconds since 1970; 0
@@ -34,13 +33,13 @@ type Reading struct {
 	Started float64 `json:"started,omitempty"`
 }
 
-// anew reports that the engine has restarted since an earlier reading: it says
-// so, or a counter has gone back.
+// anew reports that the engine has restarted since an earlier reading: its start time
+// differs, or a counter has gone back.
 func (r Reading) anew(earlier Reading) bool {
 	return r.Started != earlier.Started || r.Prompt < earlier.Prompt || r.Generation < earlier.Generation
 }
 
-// Account is what the ledger says of some requests, as the engine counts it.
+// Account sums up some rows of the ledger in the way in which the engine counts.
 type Account struct {
 	Counters
 	Finished int // complete, or refused before the engine did anything
@@ -80,18 +79,19 @@ type Comparison struct {
 	Since, Until time.Time
 	Growth       Counters // of the engine
 	Ledger       Account  // of the requests that started in the window
-	// Straddling requests had started before the window and ended in it: the
-	// engine's growth has a part of them, the ledger's has nothing.
+	// Straddling is the number of requests that started before the window and ended in
+	// it. The engine's growth contains a part of them, the ledger's contains nothing.
 	Straddling int
 }
 
-// Drift is how far the engine is ahead of the ledger; negative: behind.
+// Drift returns the tokens by which the engine is ahead of the ledger; below 0 it is
+// behind.
 func (c Comparison) Drift() Counters { return c.Growth.minus(c.Ledger.Counters) }
 
-// Judge says what the comparison means and whether it is as it should be:
-// the ledger at most allowed tokens above the engine, and the engine at most
-// allowed tokens above the ledger, unless requests that were cut, guessed, are
-// live or began before the window explain it.
+// Judge explains the comparison in words and reports whether it is in order. The ledger
+// may be at most allowed tokens above the engine. The engine may be at most allowed
+// tokens above the ledger, or more where requests explain it: cut, estimated, live or
+// straddling ones.
 func (c Comparison) Judge(allowed int64) (verdict string, ok bool) {
 	d := c.Drift()
 	low, high := min(d.Prompt, d.Generation), max(d.Prompt, d.Generation)
@@ -109,7 +109,7 @@ func (c Comparison) Judge(allowed int64) (verdict string, ok bool) {
 	return fmt.Sprintf("within %d tokens", allowed), true
 }
 
-// unsure lists the requests of which the engine may have made more.
+// unsure lists the kinds of requests for which the engine may have made more tokens.
 func (c Comparison) unsure() string {
 	var out []string
 	for _, p := range []struct {

@@ -18,7 +18,7 @@ type Book interface {
 	Each(ctx context.Context, f ledger.Filter, fn func(ledger.Record) error) error
 }
 
-// Baseline is where a window begins: what an engine had counted at a moment.
+// Baseline is the beginning of a window: the counters of an engine at one moment.
 type Baseline struct {
 	Engine string    `json:"engine"`
 	At     time.Time `json:"at"`
@@ -31,9 +31,8 @@ func Take(ctx context.Context, client *vllm.Client) (Baseline, error) {
 	if err != nil {
 		return Baseline{}, err
 	}
-	// The time is taken behind the counters: what was made between the two is
-	// then missing in the ledger's growth and not in the engine's, and the
-	// ledger cannot seem to be above the engine.
+	// The clock is read after the counters. Tokens made in between count for the engine
+	// and not for the ledger, so the ledger cannot seem to be above the engine.
 	return Baseline{Engine: client.Address(), At: time.Now().UTC(), Reading: c}, nil
 }
 
@@ -69,13 +68,14 @@ func save(path string, list []Baseline) error {
 	return nil
 }
 
-// straddleLook is how far before a window a request may have begun that ends in it.
+// straddleLook bounds how long before a window a request may have begun that ends in
+// it.
 const straddleLook = 24 * time.Hour
 
-// Compare reads the ledger since a baseline, then the engine: in this order
-// the engine cannot seem to be behind. alone says that there is no other
-// engine, so that every record is its. restarted is true when the engine
-// has begun anew since; then there is nothing to compare.
+// Compare reads the ledger since a baseline, then the engine: in this order the engine
+// cannot seem to be behind. alone means that there is no other engine, so that every
+// record belongs to this one. restarted means that the engine has restarted since the
+// baseline; then there is nothing to compare.
 func Compare(ctx context.Context, client *vllm.Client, book Book, base Baseline, alone bool) (c Comparison, restarted bool, err error) {
 	c = Comparison{Engine: base.Engine, Since: base.At}
 	mine := owner(ctx, base.Engine, alone)
@@ -104,7 +104,7 @@ func Compare(ctx context.Context, client *vllm.Client, book Book, base Baseline,
 	return c, false, nil
 }
 
-// owner tells whose a record is.
+// owner returns a function that reports whether a record belongs to the engine.
 func owner(ctx context.Context, engine string, alone bool) func(*ledger.Record) bool {
 	if alone {
 		return func(*ledger.Record) bool { return true }

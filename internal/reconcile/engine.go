@@ -27,16 +27,16 @@ func scrape(ctx context.Context, client *vllm.Client) (Reading, error) {
 	return Reading{Counters: Counters{Prompt: m.Prompt, Generation: m.Generation}, Started: m.Started}, nil
 }
 
-// names are the addresses by which records call an engine: as configured, and
-// as the proxy resolved it.
+// names returns the addresses under which records name an engine: the configured one,
+// and those to which the proxy may have resolved it.
 func names(ctx context.Context, engine string) map[string]bool {
 	out := map[string]bool{engine: true}
 	host, port, err := net.SplitHostPort(engine)
 	if err != nil {
 		return out
 	}
-	// Where the name does not resolve now, records of it cannot be told; the
-	// configured one still counts.
+	// Where the name does not resolve now, only records with the configured name are
+	// found.
 	addresses, _ := net.DefaultResolver.LookupHost(ctx, host)
 	for _, a := range addresses {
 		out[net.JoinHostPort(a, port)] = true

@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// defaultInterval is between two comparisons.
+	// defaultInterval is the time between two comparisons.
 	defaultInterval = 15 * time.Second
-	// foldAfter is when a row is taken not to change any more, nor to get
-	// neighbours that started before it: a body may take a minute to arrive.
+	// foldAfter is the age at which a row is taken as final. No row that started earlier
+	// can appear after that either: a body may take a minute to arrive.
 	foldAfter = 2 * time.Minute
 )
 
-// Options are what a [Watcher] compares.
+// Options say which engines and ledger a [Watcher] compares.
 type Options struct {
 	Engines []string // host:port, at least one
 	Book    Book
@@ -37,15 +37,15 @@ type Options struct {
 type Watcher struct {
 	o     Options
 	drift *prometheus.GaugeVec
-	// missing and excess are the two directions of drift: of the sum, one engine's
-	// would hide another's.
+	// missing and excess are the two directions of drift. In their sum the drift of one
+	// engine could hide the drift of another.
 	missing, excess *prometheus.GaugeVec
 	spans           []*span // by engine, touched by Run only
 }
 
-// span is the running window of one engine. It begins with the service or with
-// the engine, whichever started last: a counter that begins anew has lost what
-// it had counted since the last look.
+// span is the running window of one engine. It begins when the service or the engine
+// starts, whichever is later: a counter that begins anew has lost its tokens since the
+// last look.
 type span struct {
 	client *vllm.Client
 	mine   func(*ledger.Record) bool
@@ -155,7 +155,7 @@ func (w *Watcher) baselines() []Baseline {
 	return list
 }
 
-// compare moves one window on; began says that it is a new one.
+// compare extends one window to now; began means that a new window has begun.
 func (w *Watcher) compare(ctx context.Context, s *span) (began bool, err error) {
 	if s.mine == nil {
 		s.mine = owner(ctx, s.client.Address(), len(w.spans) == 1)
@@ -190,8 +190,8 @@ func (w *Watcher) begin(ctx context.Context, s *span) (bool, error) {
 	return true, nil
 }
 
-// read sums the rows since the cursor, and moves it over those that will not
-// change any more, up to the first that may.
+// read sums the rows since the cursor and moves the cursor over the final ones, up to
+// the first row that may still change.
 func (s *span) read(ctx context.Context, book Book) error {
 	now := time.Now()
 	s.live = Account{}

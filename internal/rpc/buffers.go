@@ -7,10 +7,9 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// Buffers gives the memory of messages. gRPC's own pools clear a buffer whole
-// each time it is taken, which for a prompt of 220 KiB costs as much as copying
-// it; here a buffer holds what its last owner left, so whoever takes one must
-// write all that is read of it.
+// Buffers is the pool of memory for messages. Get does not zero a buffer: callers must
+// overwrite every byte that they later read. gRPC's own pools zero the whole buffer
+// each time, which costs as much as copying it: noticeable for a prompt of 220 KiB.
 var Buffers mem.BufferPool = &buffers{}
 
 // A tier has buffers of one capacity: powers of two and, above 32 KiB, the
@@ -59,8 +58,8 @@ func (b *buffers) Get(n int) *[]byte {
 	return &buf
 }
 
-// Put implements [mem.BufferPool]. What is not of Get is left to the garbage
-// collector.
+// Put implements [mem.BufferPool]. A buffer that did not come from Get is left to the
+// garbage collector.
 func (b *buffers) Put(buf *[]byte) {
 	if tier, capacity := tierOf(cap(*buf)); tier < tierCount && cap(*buf) == capacity {
 		b.tiers[tier].Put(buf)

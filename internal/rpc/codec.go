@@ -6,8 +6,8 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// Decoder is a message that reads itself. What it keeps of data it must hold
-// with Ref, or copy.
+// Decoder is a message that reads itself. It must copy the parts of data that it keeps,
+// or hold them with Ref.
 type Decoder interface {
 	Decode(data mem.BufferSlice) error
 }
@@ -17,8 +17,8 @@ type Encoder interface {
 	Encode() (mem.BufferSlice, error)
 }
 
-// codec lets messages of ours read and write themselves; all others are
-// ordinary protobuf.
+// codec lets a [Decoder] and an [Encoder] read and write themselves; all other messages
+// are ordinary protobuf.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() encoding.CodecV2 { return codec{encoding.GetCodecV2(encproto.Name)} }

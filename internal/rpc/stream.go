@@ -12,14 +12,14 @@ import (
 // fail. Returning from the handler is gRPC's only other way, and it would need a
 // second goroutine for each stream.
 //
-// WriteStatus is safe from any goroutine, again and after the stream's end; what
-// comes first counts. It must not be called before the handler's first SendMsg has
-// returned: gRPC could then write that message before the headers.
+// WriteStatus may be called from any goroutine, more than once, and after the stream's
+// end; the first end counts. It must not be called before the handler's first SendMsg
+// has returned: gRPC could then write that message before the headers.
 type Stream interface {
 	WriteStatus(st *status.Status) error
 }
 
-// errNoStream: gRPC has changed.
+// errNoStream means that this version of gRPC keeps its stream elsewhere.
 var errNoStream = errors.New("gRPC's streams cannot be ended from outside")
 
 // StreamOf returns the stream of a handler's context. It is gRPC's own (1.85:

@@ -15,10 +15,10 @@ import (
 	"google.golang.org/grpc"
 )
 
-// GRPC returns the two halves for a gRPC server. The second one first calls
-// drain, which lets streams end by themselves and cuts what does not; then it
-// stops the server: connections are closed after grace, and handlers that are
-// still at work are waited for, each of which bounds its own work (a settlement).
+// GRPC returns the two halves for a gRPC server. The second one first calls drain,
+// which lets streams end by themselves and cuts what does not; then it stops the
+// server: it closes connections after grace and waits for the handlers that still work.
+// Each handler bounds its own work (a settlement).
 func GRPC(s *grpc.Server, lis net.Listener, drain func(), grace time.Duration) (execute func() error, interrupt func(error)) {
 	execute = func() error {
 		if err := s.Serve(lis); err != nil {
@@ -67,11 +67,11 @@ func Loop(ctx context.Context, run func(context.Context) error) (execute func() 
 	return func() error { return run(ctx) }, func(error) { cancel() }
 }
 
-// SameHost refuses (403) requests under a name that is none of this machine's,
-// while the listener's address is a loopback one. A page of somebody else's that
-// a browser here has open can point its own name to this machine (DNS rebinding)
-// and read what needs no key; it cannot choose the Host that the browser sends.
-// On any other address every name passes: whose it is cannot be known.
+// SameHost refuses (403) requests whose Host is not a name of this machine, where the
+// listener has a loopback address. Otherwise a foreign web page in a browser on this
+// machine could point its own name here (DNS rebinding) and read pages that need no
+// key; it cannot choose the Host that the browser sends. Where the listener has another
+// address every name passes, because the names of that address are not known.
 func SameHost(h http.Handler, lis net.Addr) http.Handler {
 	tcp, ok := lis.(*net.TCPAddr)
 	if !ok || !tcp.IP.IsLoopback() {

@@ -1,5 +1,5 @@
-// Package spelling says how far a word is from another one, for the "did you
-// mean" of an error.
+// Package spelling measures how far one word is from another, so that an error can
+// suggest what was meant.
 package spelling
 
 // Distance is how many bytes must be inserted, removed or replaced to make b

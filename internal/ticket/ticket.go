@@ -1,8 +1,8 @@
-// Package ticket is how a lease travels inside Envoy: in the dynamic metadata
-// that ext_authz sets, ext_proc gets with every message and the access log
-// carries. It holds the lease id and the key id in clear, which are no secrets, and
-// for other replicas one sealed field with the facts that a claim needs (see
-// [Sealer]).
+// Package ticket reads and writes a ticket: the dynamic metadata in which a lease
+// travels inside Envoy. ext_authz sets it, ext_proc receives it with every message, and
+// the access log carries it. It holds the lease id and the key id in clear, which are
+// no secrets, and for other replicas one sealed field with the facts that a claim needs
+// (see [Sealer]).
 package ticket
 
 import "tollgate/internal/wire"
@@ -21,15 +21,15 @@ const (
 	facts  = "facts"
 )
 
-// Ticket is what the metadata says; fields are empty where it says nothing.
+// Ticket is the content of the metadata. A field that the metadata lacks is empty.
 type Ticket struct {
 	LeaseID, KeyID, Reason string
 	Issuer                 string // names the process that issued it
 	Facts                  string // sealed; "" where there are no other replicas
 }
 
-// Append appends the metadata of a ticket, an encoded google.protobuf.Struct;
-// nothing when there is nothing to say.
+// Append appends the metadata of a ticket, an encoded google.protobuf.Struct; it
+// appends nothing for an empty ticket.
 func (t Ticket) Append(b []byte) []byte {
 	for _, f := range []struct{ name, value string }{{lease, t.LeaseID}, {key, t.KeyID}, {reason, t.Reason}, {issuer, t.Issuer}, {facts, t.Facts}} {
 		if f.value != "" {
@@ -54,7 +54,7 @@ func Decode(metadata []byte) (Ticket, error) {
 		if err != nil || string(name) != Namespace {
 			return err
 		}
-		t = Ticket{} // of two entries with one name the last counts
+		t = Ticket{} // where a name stands twice, the last entry counts
 		return wire.Strings(fields, t.set)
 	})
 	return t, err

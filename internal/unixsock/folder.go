@@ -10,12 +10,11 @@ import (
 // ErrOpenFolder means that other users could reach into the folder.
 var ErrOpenFolder = errors.New("other users can reach into it")
 
-// Folder makes a folder for sockets, for its owner only (0700). One that is there
-// must be so already, and belong to who runs this: whoever else can write there
-// puts a socket of his own in the place of one of ours and answers for it, and an
-// existing folder of another mode was made by somebody who did not know that. It
-// is not mended: what lies in it may be somebody's already. Otherwise
-// [ErrOpenFolder], with what to do.
+// Folder makes a folder for sockets that only its owner can enter (0700). A folder that
+// exists must have this mode and belong to the user of this process, otherwise Folder
+// fails with [ErrOpenFolder] and says what to do: another user who can write there
+// could replace a socket and answer in our place. Folder does not change the mode,
+// because a foreign socket may lie there already.
 func Folder(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return fmt.Errorf("make folder of sockets: %w", err)

@@ -22,7 +22,7 @@ import (
 // maxPath is what fits into sockaddr_un.sun_path beside its final NUL.
 const maxPath = 107
 
-// probeTimeout bounds the question whether anybody answers on an old socket.
+// probeTimeout bounds the wait for an answer on an old socket.
 const probeTimeout = 2 * time.Second
 
 var (
@@ -32,11 +32,11 @@ var (
 	ErrNotSocket = errors.New("path exists and is not a socket")
 )
 
-// Listen listens on path with the given permissions, which hold from the first
-// moment that the name exists. A missing parent folder is created for its owner
-// only (0700). A socket that nobody answers on is replaced; one that is answered
-// is [ErrInUse]; anything else with that name is [ErrNotSocket]. Closing the
-// listener removes the name, unless another socket has taken it meanwhile.
+// Listen listens on path with the given permissions, which hold from the first moment
+// that the name exists. A missing parent folder is created for its owner only (0700). A
+// socket on which no process answers is replaced. A socket on which one answers is
+// [ErrInUse]; a file of another kind is [ErrNotSocket]. Closing the listener removes
+// the name, unless another socket has taken it meanwhile.
 func Listen(path string, mode os.FileMode) (net.Listener, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -119,12 +119,12 @@ func probe(path string) error {
 		return errors.Join(ErrInUse, conn.Close())
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		return nil
-	default: // a full backlog, no permission: somebody is there
+	default: // a full backlog or a missing permission: a process listens
 		return fmt.Errorf("%w (%w)", ErrInUse, err)
 	}
 }
 
-// through names a file of the folder in a few bytes. It is valid while folder
+// through returns a short path for a file in the folder. The path is valid while folder
 // is open.
 func through(folder *os.File, name string) string {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), name)

@@ -8,9 +8,9 @@ import (
 	"strconv"
 )
 
-// Number reads a number that is well-formed JSON. ok is false for one with
-// something behind the point that is not zero. A value of 10^18 and more comes as
-// the largest int64, or its negative.
+// Number reads a number that is well-formed JSON. ok is false for a number with a
+// fraction other than zero. A value of 10^18 and more comes as the largest int64, or
+// its negative.
 func Number(number []byte) (v int64, ok bool) {
 	digits, negative := bytes.CutPrefix(number, []byte("-"))
 	exponent := 0
@@ -29,7 +29,7 @@ func Number(number []byte) (v int64, ok bool) {
 	if len(all) == 0 {
 		return 0, true
 	}
-	// The point stands behind so many of all digits.
+	// point is the number of digits before the decimal point.
 	point := len(all) - len(behind) + exponent
 	kept := bytes.TrimRight(all, "0")
 	switch {

@@ -2,7 +2,7 @@ package wire
 
 import "google.golang.org/protobuf/encoding/protowire"
 
-// number is a field's number: a constant of ours.
+// number is the number of a field, always a constant of this program.
 func number(num int) protowire.Number { return protowire.Number(num) } //nolint:gosec // up to 2²⁹
 
 // SizeBytes is the size of a length-delimited field whose value has n bytes, tag

@@ -1,6 +1,6 @@
 package wire
 
-// Messages that several of Envoy's services have in common.
+// This file reads messages that several of Envoy's services share.
 
 // Field numbers of envoy.config.core.v3.
 const (
@@ -60,7 +60,7 @@ func SocketAddress(message []byte) (host []byte, err error) {
 				}
 				return nil
 			})
-		case f.Num <= addressLast: // of the kinds the last counts
+		case f.Num <= addressLast: // an Address may repeat its kind; the last one counts
 			host = nil
 		}
 		return nil

@@ -1,5 +1,5 @@
-// Package wire reads and writes protobuf messages without building them: Envoy
-// repeats much that nobody here wants, and a generated decoder allocates all of it.
+// Package wire reads and writes protobuf messages without building them: Envoy sends
+// much that we do not need, and a generated decoder allocates all of it.
 package wire
 
 import (
@@ -41,8 +41,8 @@ func next(message []byte) (f Field, rest []byte, err error) {
 	return f, rest[n:], nil
 }
 
-// Each calls do for every field of a message, in their order, until do fails.
-// Fields of other wire types have neither Bytes nor Varint. Error: do's, or
+// Each calls do for every field of a message, in their order, until do fails. Fields of
+// other wire types have neither Bytes nor Varint. Errors: the error of do;
 // [ErrMalformed].
 func Each(message []byte, do func(Field) error) error {
 	for len(message) > 0 {
