@@ -23,9 +23,9 @@ func (f *File) hasAdmin(now time.Time) bool {
 	})
 }
 
-// badUser says what is wrong with the name of a user; "" when nothing is. A name
-// that reads like "admin" and is another one would be taken for it in reports,
-// and whoever writes it means it: its keys would not open /admin.
+// badUser says what is wrong with the name of a user; "" when nothing is. It refuses a
+// name that looks like "admin" and is not: readers of a report would take it for the
+// administrator, and its author would expect that it opens /admin.
 func badUser(name string) string {
 	switch {
 	case strings.TrimSpace(name) != name:

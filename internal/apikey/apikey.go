@@ -1,7 +1,8 @@
-// Package apikey knows who a caller is: it parses a credential, looks it up by
-// digest, and keeps the key file of the design (§3) loaded, watched and edited.
+// Package apikey identifies callers: it parses a credential, finds its key by the
+// digest, and loads, watches and edits the key file (docs/keys.md).
 //
-// A secret never leaves this package: what goes out is a [Key], named by its id.
+// No secret leaves this package, except the new one that [File.Add] and [File.Rotate]
+// return. Other packages see a [Key] and its id.
 package apikey
 
 import (
@@ -70,7 +71,7 @@ const DefaultSecret = "sk-default-key-change-me" //nolint:gosec // public on pur
 // DefaultWarning is said at every start while the default key is honoured.
 const DefaultWarning = "It works from this machine only, until a key of your own exists. Behind a proxy on this machine that only passes requests on, the whole world is this machine: disable it first, with tollgate keys disable default"
 
-// Key is what is known of one identity. It is immutable.
+// Key describes one identity. It must not be changed.
 type Key struct {
 	ID          string
 	User        string
@@ -84,7 +85,7 @@ type Key struct {
 	NotBefore, ExpiresAt                           time.Time // zero = no bound
 	// Default marks the public default key.
 	Default bool
-	// Drain: when the key was disabled, its live streams were to finish.
+	// Drain means that live streams of the disabled key may finish.
 	Drain bool
 	Note  string // for people; never interpreted
 }
@@ -92,8 +93,8 @@ type Key struct {
 // Admin reports whether the key opens /admin.
 func (k *Key) Admin() bool { return k.User == AdminUser }
 
-// Allows reports whether the key may use one of the names. With an alias it may use
-// what stands behind it, through the alias.
+// Allows reports whether the key may use one of the names. A key that may use an alias
+// may use the models behind it, under the alias only.
 func (k *Key) Allows(names ...string) bool {
 	return k.Models == nil || slices.ContainsFunc(names, func(n string) bool { return slices.Contains(k.Models, n) })
 }

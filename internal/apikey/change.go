@@ -124,8 +124,8 @@ func (f *File) Remove(id string) error {
 	return nil
 }
 
-// MaxGrace is how long an old secret may outlive its rotation: longer ones are
-// two keys in fact, of which one is forgotten.
+// MaxGrace bounds how long an old secret may work after a rotation. With a longer time
+// there would in fact be two keys, of which one is forgotten.
 const MaxGrace = 30 * 24 * time.Hour
 
 // Rotate gives the key a new secret under the same id. The old one stays valid
@@ -200,7 +200,7 @@ func (f *File) change(id string, fn func(*entry)) error {
 		return fmt.Errorf("change key: %w", err)
 	}
 	if e.record.equal(&f.entries[i].record) {
-		return nil // says the same in other words
+		return nil // only the spelling differs
 	}
 	f.entries[i] = e
 	f.edited++
@@ -223,7 +223,7 @@ func (e *entry) check(n int) error {
 func (e *entry) set(name string, v any) {
 	value, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
-		// Text that is not UTF-8; check refuses what stands in its place.
+		// The text is not UTF-8. check refuses the value false.
 		value = jsontext.Value("false")
 	}
 	if m := e.member(name); m != nil {
@@ -263,7 +263,7 @@ func (e *entry) merge(fields Fields) {
 		}
 	}
 	if v := fields["enabled"]; v.Kind() == 't' || v.Kind() == 'f' {
-		// A key that is disabled anew drains only if that is asked for.
+		// A key that changes its state drains only if the fields ask for it.
 		if now := v.Kind() == 'f'; now != disabled && fields["drain"] == nil {
 			e.remove("drain")
 		}

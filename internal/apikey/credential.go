@@ -45,8 +45,8 @@ func ParseCredential(authorization, xAPIKey []string) (string, error) {
 	return cmp.Or(bearer, key), nil
 }
 
-// bearerValue is what stands for the secret in a value of Authorization. For
-// another scheme it is a space, which no secret has.
+// bearerValue returns the part of a value of Authorization that holds the secret. For
+// another scheme it returns a space, which no secret contains.
 func bearerValue(value string) string {
 	value = trim(value)
 	scheme, rest, _ := strings.Cut(value, " ")
@@ -97,5 +97,5 @@ func tokenByte(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~+/=", c) >= 0
 }
 
-// Digest is what is stored and compared in place of a secret.
+// Digest is stored and compared in place of a secret.
 func Digest(secret string) [32]byte { return sha256.Sum256([]byte(secret)) }

@@ -112,8 +112,8 @@ func (f *fields) user(m *member, key *Key) {
 	key.User = name
 }
 
-// minSecret is the length in bytes below which a secret is warned of: it can be
-// guessed, or found from its digest.
+// minSecret is the length in bytes below which we warn of a secret: it can be guessed,
+// or found from its digest.
 const minSecret = 16
 
 // secret reads a secret and returns its length.

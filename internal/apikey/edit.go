@@ -39,9 +39,9 @@ var (
 // not written. Permissions are kept; a file that others may read is not made
 // private by an edit. A symbolic link is followed, not replaced.
 //
-// Beside the file .NAME.edit says which content the last edit wrote and who made
-// it, so that a service that watches the file takes it without asking whether too
-// many keys are gone, and .NAME.lock is what edits lock.
+// Two files lie beside it. .NAME.edit holds the digest of the content that the last
+// edit wrote, and its author: a service that watches the file accepts this content even
+// where many keys are gone. Edits lock .NAME.lock.
 //
 // Errors: [*FileError] for a file that is wrong or missing, what fn returned,
 // [ErrLastAdmin], [ErrBusy].
@@ -121,7 +121,7 @@ type mark struct {
 	From   string `json:"from"`
 }
 
-// editor is who wrote this content; false when it was no edit of ours.
+// editor returns the author of this content; false when [Edit] did not write it.
 func editor(path string, data []byte) (audit.Editor, bool) {
 	target, err := strictfile.Resolve(path)
 	if err != nil {

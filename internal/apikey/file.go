@@ -150,8 +150,8 @@ func readMembers(dec *jsontext.Decoder) (members []member, offset int, err error
 	return members, offset, err
 }
 
-// syntax reports broken JSON. What the parser says is kept only where it quotes
-// no text of the file.
+// syntax reports broken JSON. It keeps the parser's message only where that quotes
+// nothing of the file.
 func (r *report) syntax(err error, n int) {
 	offset, message := len(r.data), "is not valid JSON"
 	var se *jsontext.SyntacticError

@@ -17,8 +17,8 @@ import (
 // half of them is not believed.
 const shrinkFrom = 10
 
-// ErrShrunk says that the file drops more than half of its keys, and that
-// neither force nor an edit of ours vouches for it.
+// ErrShrunk says that the file drops more than half of its keys. Only force, or [Edit],
+// may do that.
 var ErrShrunk = errors.New("key file drops more than half of its keys; reload with force to take it")
 
 // Summary is the outcome of a reload.
@@ -28,8 +28,8 @@ type Summary struct {
 	Changed int `json:"changed"` // added, removed or altered
 }
 
-// Changed is told of a reload that changed a key, and who had changed the file:
-// [audit.ByFile] where it was no edit of ours.
+// Changed is called after a reload that changed a key. The editor is the author of the
+// file; it is [audit.ByFile] where [Edit] did not write it.
 type Changed func(old, next *Ring, by audit.Editor)
 
 // Keyring keeps a key file loaded. All methods are safe for concurrent use.

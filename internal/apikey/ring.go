@@ -40,8 +40,8 @@ type grant struct {
 	expiresAt time.Time // of the secret; zero = with the key
 }
 
-// nobody stands for every unknown secret, so that a look-up that finds nothing
-// does what one that finds a disabled key does.
+// nobody is the key of every unknown secret: a look-up that finds nothing then takes as
+// long as one that finds a disabled key.
 var nobody = grant{key: &Key{}}
 
 // newRing takes entries that are known to be unique by id and digest.
@@ -98,8 +98,8 @@ func (r *Ring) LookupDigest(digest [sha256.Size]byte, now time.Time) (*Key, bool
 	return k, true
 }
 
-// hasOrdinary reports whether another key than that of id is good now and belongs
-// to an ordinary user. From then on the public default key has done its work.
+// hasOrdinary reports whether another key than that of id is good now and belongs to an
+// ordinary user. From then on the public default key opens nothing.
 func (r *Ring) hasOrdinary(id string, now time.Time) bool {
 	return slices.ContainsFunc(r.keys, func(k *Key) bool {
 		return k.ID != id && !k.Admin() && !k.Default && k.Enabled && !now.Before(k.NotBefore) && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
@@ -143,8 +143,8 @@ func (r *Ring) HasDefault() bool {
 	return ok
 }
 
-// Warnings are what is allowed in a key file and probably not meant, one sentence
-// each, for every start to repeat. None carries a secret.
+// Warnings returns one sentence for each setting of the file that is allowed and
+// probably a mistake. Every start repeats them. None contains a secret.
 func (r *Ring) Warnings() []string {
 	var w []string
 	for _, id := range r.short {

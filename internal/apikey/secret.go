@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// SecretID is the beginning of a secret's digest: it tells the two secrets of a
-// key that is being rotated apart, and opens nothing. The zero value is no
-// secret's: rows of an older program do not say which secret opened them.
+// SecretID is the beginning of the digest of a secret. It distinguishes the two secrets
+// of a key during a rotation, and opens nothing. The zero value belongs to no secret:
+// rows of older programs do not record the secret.
 type SecretID [4]byte
 
 // SecretIDOf is the id of the secret with that digest.
@@ -31,11 +31,10 @@ func (id SecretID) String() string {
 	return hex.EncodeToString(id[:])
 }
 
-// Holds reports whether requests of the key with that id, opened by that secret,
-// may go on at now, and until when as things stand: zero is without end. They may
-// while the secret opens the key; where the key is disabled they may when it says
-// so ([Key.Drain]). With the zero secret they may while any secret of the key would
-// let them.
+// Holds reports whether requests of the key with that id, opened by that secret, may go
+// on at now, and until when as things stand: zero is without end. They may go on while
+// the secret opens the key, and after the key was disabled if it drains ([Key.Drain]).
+// With the zero secret they may go on while any secret of the key opens it.
 func (r *Ring) Holds(id string, secret SecretID, now time.Time) (until time.Time, ok bool) {
 	rec, known := r.byID[id]
 	if !known {
@@ -48,8 +47,8 @@ func (r *Ring) Holds(id string, secret SecretID, now time.Time) (until time.Time
 	return until, ok
 }
 
-// holds is [Ring.Holds] for one of the key's digests; false where it is not the
-// secret's.
+// holds is [Ring.Holds] for one digest of the key; it is false for a digest of another
+// secret.
 func (r *Ring) holds(digest [sha256.Size]byte, secret SecretID, now time.Time) (until time.Time, ok bool) {
 	g := r.byDigest[digest]
 	if secret != (SecretID{}) && SecretIDOf(digest) != secret || !g.key.Enabled && !g.key.Drain {

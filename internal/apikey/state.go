@@ -7,7 +7,7 @@ import (
 )
 
 // secretDigits is how many hex digits of its digest name a secret in the audit: enough
-// to tell two secrets of one key apart, and of no use to whoever looks for one.
+// to distinguish two secrets of one key, too few to find a secret.
 const secretDigits = 8
 
 // state is a key as the audit tells it.
@@ -23,8 +23,8 @@ type oldSecret struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// States are all keys by id, as JSON objects for the audit: what the file says of
-// each, and of its secrets the first digits of their digests.
+// States returns all keys by id as JSON objects for the audit: the fields of each key,
+// and the first digits of the digests of its secrets.
 func (r *Ring) States() map[string]json.RawMessage {
 	out := make(map[string]json.RawMessage, len(r.byID))
 	for id, rec := range r.byID {
@@ -33,7 +33,7 @@ func (r *Ring) States() map[string]json.RawMessage {
 			s.Previous = append(s.Previous, oldSecret{Secret: digits(p.digest[:]), ExpiresAt: p.expiresAt.UTC()})
 		}
 		raw, err := json.Marshal(s)
-		if err != nil { // only a type of ours that cannot be JSON
+		if err != nil { // cannot happen: the type always encodes
 			raw = json.RawMessage(`{}`)
 		}
 		out[id] = raw

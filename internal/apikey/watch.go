@@ -11,13 +11,13 @@ import (
 )
 
 const (
-	// settle is how long the folder must be quiet before the file is read, so
-	// that a writer who does not rename is seldom met in the middle.
+	// settle is how long the folder must be quiet before the file is read: a writer that
+	// does not rename has then most likely finished.
 	settle = 100 * time.Millisecond
 	// settleAtMost bounds the wait in a folder that is never quiet.
 	settleAtMost = time.Second
-	// poll is how often the file is looked at without any event: a folder that
-	// was replaced, a network or mounted file system tells nothing.
+	// poll is how often the file is checked without an event: a replaced folder and
+	// network file systems send none.
 	poll = 2 * time.Second
 )
 
@@ -49,7 +49,7 @@ func (s signature) equal(o signature) bool {
 func (k *Keyring) Run(ctx context.Context) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		// Out of inotify instances, for one: the polling does it alone.
+		// For example there are no inotify instances left. Polling is enough.
 		k.log.Warn("cannot watch the key file, polling it", "error", err)
 		w = &fsnotify.Watcher{} // nil channels, never ready
 	} else {
@@ -57,7 +57,7 @@ func (k *Keyring) Run(ctx context.Context) error {
 	}
 	l := &watch{k: k, w: w, active: err == nil}
 	l.subscribe()
-	// Whatever happened between Open and now.
+	// The file may have changed since Open.
 	l.check(false)
 	return l.run(ctx)
 }

@@ -254,10 +254,10 @@ func (c *Config) VLLMPIDFile() string {
 	return filepath.Join(c.StateDir, "vllm.pid")
 }
 
-// BaselinePath is the file with which reconciliation begins: what the engines
-// had counted when the service or they last started.
+// BaselinePath is the file of the baselines of reconciliation: the counters of the
+// engines at the last start of the service or of the engine.
 func (c *Config) BaselinePath() string { return filepath.Join(c.StateDir, "reconcile.json") }
 
-// EngineKeyEnv is the environment variable in which the launcher tells tollgate
-// of the key that it made for an engine: the path of a file.
+// EngineKeyEnv is the environment variable by which the launcher tells tollgate the
+// path of the file with the engine's key, where the launcher made that key.
 const EngineKeyEnv = "TOLLGATE_ENGINE_KEY_FILE"

@@ -12,8 +12,8 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// decoder walks the tree beside the struct and goes on after a mistake, which
-// the YAML library's own decoder does not.
+// decoder walks the YAML tree and the struct together. It goes on after a mistake; the
+// decoder of the YAML library stops.
 type decoder struct {
 	name      string
 	problems  []Problem
@@ -147,7 +147,7 @@ func (d *decoder) list(n ast.Node, to reflect.Value, key string) {
 	}
 }
 
-// table decodes names to texts, which is what an environment is.
+// table decodes a mapping of names to texts, as an environment is.
 func (d *decoder) table(n ast.Node, to reflect.Value, key string) {
 	values := mappings(n)
 	if values == nil {
@@ -177,8 +177,8 @@ func (d *decoder) table(n ast.Node, to reflect.Value, key string) {
 	}
 }
 
-// string takes text. Where a program gets the text (arguments, environment) a
-// number is text as well, spelt as the file spells it.
+// string takes text. For arguments and the environment of a program it takes a number
+// too, in the spelling of the file.
 func (d *decoder) string(n ast.Node, to reflect.Value, key string) {
 	switch n := n.(type) {
 	case *ast.StringNode:
@@ -204,7 +204,7 @@ func (d *decoder) string(n ast.Node, to reflect.Value, key string) {
 	}
 }
 
-// isAddress reports whether a text is HOST:PORT, of which people write the port
+// isAddress reports whether the key takes HOST:PORT, where people often write the port
 // alone.
 func isAddress(key string) bool {
 	return key == "listen" || strings.HasSuffix(key, "_listen") || strings.HasSuffix(key, ".listen") ||

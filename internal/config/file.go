@@ -7,7 +7,7 @@ import (
 	"tollgate/internal/strictfile"
 )
 
-// DefaultPath is where the file lies when nothing else is said.
+// DefaultPath is the path of the file by default.
 const DefaultPath = "config/config.yaml"
 
 // Path is the file to use: the flag, then CONFIG_FILE, then [DefaultPath].

@@ -46,8 +46,9 @@ func mappings(n ast.Node) []*ast.MappingValueNode {
 	return nil
 }
 
-// glued is the text of an entry "a:b" without a space after its colon, which
-// YAML takes for text and the parser, in a list inside of braces, for a mapping.
+// glued returns the text of an entry "a:b" without a space after its colon. YAML takes
+// it for text, but the parser takes it for a mapping where it stands in a list inside
+// braces.
 func glued(n ast.Node) (string, bool) {
 	values := mappings(n)
 	if len(values) != 1 || values[0].Start == nil || values[0].Value == nil || values[0].Value.GetToken() == nil {
@@ -64,7 +65,7 @@ func glued(n ast.Node) (string, bool) {
 	return keyText(v.Key) + ":" + source(v.Value), true
 }
 
-// kindOf names what a node is to somebody who does not know YAML's words.
+// kindOf names the kind of a node in words for people who do not know YAML's terms.
 func kindOf(n ast.Node) string {
 	switch n := n.(type) {
 	case *ast.StringNode, *ast.LiteralNode:
@@ -94,8 +95,8 @@ func quoted(n ast.Node) bool {
 	return false
 }
 
-// source is the text of a scalar as the file has it; for others it means
-// nothing.
+// source returns the text of a scalar in the spelling of the file. The result has no
+// meaning for other nodes.
 func source(n ast.Node) string {
 	if n.GetToken() == nil {
 		return ""
@@ -111,8 +112,9 @@ func keyText(k ast.MapKeyNode) string {
 	return k.GetToken().Value
 }
 
-// safeName is a key for a message: a name that cannot be one of ours is not
-// repeated as it is, because whole lines end up here when a colon is misplaced.
+// safeName returns a key for use in a message. It hides a name that cannot be a key of
+// the configuration: a misplaced colon can turn a whole line, with a secret in it, into
+// a key.
 func safeName(name string) string {
 	if name == "" || looksSecret(name) || len(name) > 40 || strings.ContainsFunc(name, func(r rune) bool {
 		return r <= ' ' || r == 0x7f

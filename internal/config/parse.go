@@ -60,7 +60,7 @@ func Parse(name string, data []byte) (*Config, error) {
 // err is every problem found so far.
 func (d *decoder) err() error { return strictfile.NewError(d.problems) }
 
-// text refuses what is no text before a parser sees it.
+// text checks that the data is text before the parser reads it.
 func (d *decoder) text(data []byte) (string, bool) {
 	text, problem := strictfile.Text(data, MaxSize)
 	if problem != nil {
@@ -73,7 +73,7 @@ func (d *decoder) text(data []byte) (string, bool) {
 // parse makes the tree of the only document; nil for an empty one.
 func (d *decoder) parse(text string) (root ast.Node, ok bool) {
 	defer func() {
-		// The parser is fed by people; a mistake of its own must not end us.
+		// A panic of the parser on odd input must not end the process.
 		if recover() != nil {
 			d.add(position{Line: 1, Column: 1}, "", "cannot be parsed as YAML", "look for an unclosed bracket or quote")
 			root, ok = nil, false
@@ -101,8 +101,8 @@ func (d *decoder) parse(text string) (root ast.Node, ok bool) {
 	return root, true
 }
 
-// tokens refuses the parts of YAML that a configuration does not need and a
-// parser can be attacked with: anchors, aliases, tags, merges, deep nesting.
+// tokens refuses the parts of YAML that a configuration does not need and that can be
+// used to attack a parser: anchors, aliases, tags, merges, deep nesting.
 func (d *decoder) tokens(tokens token.Tokens) bool {
 	if len(tokens) > maxTokens {
 		tk := tokens[maxTokens]
@@ -146,8 +146,8 @@ func (d *decoder) tokens(tokens token.Tokens) bool {
 	return true
 }
 
-// syntax adds the parser's complaint, without the excerpt of the source that it
-// likes to print: that may hold a secret.
+// syntax reports the parser's error without its excerpt of the source, which may
+// contain a secret.
 func (d *decoder) syntax(err error) {
 	p, message := position{Line: 1, Column: 1}, "cannot be parsed as YAML"
 	var ye yaml.Error

@@ -17,8 +17,8 @@ type (
 	position = strictfile.Position
 )
 
-// show quotes a value of the file for a message. What might be a secret is not
-// shown, and long or unprintable text is cut and escaped.
+// show quotes a value of the file for a message. It hides a value that may be a secret,
+// cuts long text and escapes unprintable text.
 func show(key, value string) string {
 	const longest = 40
 	if hidden(key) || looksSecret(value) {
@@ -37,7 +37,7 @@ func hidden(key string) bool {
 			return true
 		}
 	}
-	// Somebody may put the secret itself where its file belongs.
+	// A user may write the secret itself in place of its file.
 	return strings.HasSuffix(key, "_file")
 }
 

@@ -11,8 +11,8 @@ var sample string
 //go:embed sample_engine.txt
 var sampleEngine string
 
-// What the head of the sample says of its values, and what it says where two of
-// them are not the default.
+// The note at the top of the sample, and its form for the sample in which two values
+// differ from the default.
 const (
 	everyDefault = "Every value below is the default, so each line may be removed."
 	mostDefaults = "Every value below but vllm.auto_start and vllm.launch_mode is the\n# default, so each other line may be removed."

@@ -5,9 +5,9 @@ import (
 	"os"
 )
 
-// openFiles says which files that hold a secret can be read by users who have no
-// business with them. A file that is not there, or cannot be looked at, is
-// reported by whoever needs it.
+// openFiles warns of files with a secret that other users can read or change. It is
+// silent about a file that is missing or cannot be inspected: the code that needs the
+// file reports that.
 func (c *Config) openFiles() []string {
 	var w []string
 	for _, f := range []struct{ key, path string }{
@@ -25,7 +25,8 @@ func (c *Config) openFiles() []string {
 		if err != nil || !info.Mode().IsRegular() {
 			continue
 		}
-		// A group may be meant to read it; nobody else, and only the owner writes.
+		// A group may be allowed to read it. Nobody else may, and only the owner may
+		// write.
 		if mode := info.Mode().Perm(); mode&0o027 != 0 {
 			w = append(w, fmt.Sprintf("%s: %s has mode %04o, so that other users can read or change it: chmod 600 it", f.key, f.path, mode))
 		}

@@ -8,11 +8,11 @@ import (
 	"tollgate/internal/spelling"
 )
 
-// longestWord is the bytes of a word that is compared: words far longer than any
-// key are far from everything.
+// longestWord is the length in bytes above which a word is not compared: it is far from
+// every key.
 const longestWord = 64
 
-// nearest is the candidate that a typing mistake away from word, "" when none
+// nearest returns the candidate that is a typing mistake away from word, "" when none
 // is close.
 func nearest(word string, candidates []string) string {
 	if len(word) > longestWord {
@@ -27,8 +27,8 @@ func nearest(word string, candidates []string) string {
 	return best
 }
 
-// suggestKey says what an unknown key of the struct type may have meant: a
-// neighbour, the same name in another section, or the list of what exists.
+// suggestKey suggests a known key in place of an unknown one: one with a similar name,
+// the same name in another section, or the list of all keys of the section.
 func suggestKey(word string, t reflect.Type, prefix string) string {
 	names := fieldNames(t)
 	if n := nearest(word, names); n != "" {

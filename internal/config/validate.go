@@ -19,8 +19,8 @@ import (
 // LoRARanks are the values of max_lora_rank that vLLM accepts.
 func LoRARanks() []int { return []int{1, 8, 16, 32, 64, 128, 256, 320, 512} }
 
-// validate checks the values, also those that were not in the file. It runs
-// after type mistakes too: what was wrong there kept its default.
+// validate checks the values, also those that were not in the file. It runs after type
+// mistakes too: a value of the wrong type has kept its default.
 func (d *decoder) validate(c *Config) {
 	d.edge(c)
 	d.logs(c)
@@ -47,7 +47,7 @@ func (d *decoder) listeners(c *Config) {
 		for _, first := range all[:i] {
 			good, bad := first, second
 			if _, written := d.positions[bad.key]; !written && d.positions[good.key].Line > 0 {
-				good, bad = bad, good // what the file does not say is not what is wrong in it
+				good, bad = bad, good // report the value that the file sets, not a default
 			}
 			switch {
 			case good.address == bad.address:
@@ -199,11 +199,11 @@ func (d *decoder) engine(v *VLLM) {
 	d.supervision(v)
 }
 
-// joined is a flag and its value in one text, which the engine would take for
-// the name of a flag.
+// joined matches a flag and its value in one text, which the engine would take for the
+// name of a flag.
 var joined = regexp.MustCompile(`^(--?[A-Za-z][A-Za-z0-9_.-]*)\s+\S`)
 
-// arguments checks what is handed to the engine's process.
+// arguments checks the arguments and the environment of the engine's process.
 func (d *decoder) arguments(v *VLLM) {
 	for i, a := range v.Args {
 		key := fmt.Sprintf("vllm.args[%d]", i)
@@ -217,7 +217,7 @@ func (d *decoder) arguments(v *VLLM) {
 		if flag == nil {
 			flag = []string{a, a}
 		}
-		if flagNamed(flag[1:], "--api-key", "--api-ke", "--api-k") { // vLLM takes a beginning, too
+		if flagNamed(flag[1:], "--api-key", "--api-ke", "--api-k") { // vLLM accepts the beginning of a flag
 			d.replace(key, "--api-key would show the key in the process list and in the log", "put it into a file and name that in vllm.api_key_file")
 		}
 	}
@@ -283,7 +283,8 @@ func (d *decoder) processes(c *Config) {
 	}
 }
 
-// leastHeapMB is the smallest heap for Envoy that leaves it room to work: idle it takes about 75 MiB.
+// leastHeapMB is the smallest heap with which Envoy can work; an idle Envoy takes about
+// 75 MiB.
 const leastHeapMB = 128
 
 // loopback reports whether HOST:PORT is reached from this machine only.

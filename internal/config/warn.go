@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Warnings are what is allowed and probably not meant, one sentence each, for
-// every start to repeat. None carries a secret.
+// Warnings returns one sentence for each setting that is allowed and probably a
+// mistake. Every start repeats them. None contains a secret.
 func (c *Config) Warnings() []string {
 	var w []string
 	if !loopback(c.Listen) && c.TLS.CertFile == "" {
@@ -71,8 +71,8 @@ func (c *Config) engineWarnings() []string {
 	return w
 }
 
-// Exposed warns of an engine of ours that is open to others than this machine
-// and has no key; at most one sentence.
+// Exposed warns, in at most one sentence, where the engine that the launcher starts can
+// be reached from other machines and has no key.
 func (v *VLLM) Exposed() []string {
 	switch {
 	case v.APIKeyFile != "":
@@ -85,9 +85,9 @@ func (v *VLLM) Exposed() []string {
 	return nil
 }
 
-// GetsKey reports whether launcher up makes a key for the engine that it starts:
-// where it is reached from this machine only, has none, and no other engine
-// would be sent it.
+// GetsKey reports whether launcher up makes a key for the engine that it starts. It
+// does so where the engine listens on loopback, has no key, and no other engine would
+// receive the key.
 func (c *Config) GetsKey() bool {
 	v := &c.VLLM
 	own := net.JoinHostPort(v.Host, strconv.Itoa(v.Port))

@@ -20,9 +20,9 @@ func (p *parser) bound(field int, into *int64) error {
 	return err
 }
 
-// Bound returns a body that [Parse] has let pass with n as the bound of each
-// choice, in place of the client's own or beside it. The body lies in memory of
-// lim.Buffer; nil: allocated. body is not changed.
+// Bound returns a copy of a body that [Parse] has accepted, in which n bounds each
+// choice: it replaces the client's bound or is added. The copy lies in memory of
+// lim.Buffer, or is allocated where that is nil.
 func Bound(ep Endpoint, body []byte, n int64, lim Limits) ([]byte, error) {
 	p := newParser(ep, body, lim)
 	if err := p.document(); err != nil {

@@ -29,13 +29,13 @@ func (ep Endpoint) Format() usage.Format {
 	return usage.Free
 }
 
-// Free is true for routes that take no slot and cost no tokens.
+// Free reports whether requests to the route take no slot and cost no tokens.
 func (ep Endpoint) Free() bool { return ep.Format() == usage.Free }
 
-// Anthropic is true for routes whose errors have Anthropic's shape.
+// Anthropic reports whether errors of the route have Anthropic's shape.
 func (ep Endpoint) Anthropic() bool { return ep == Messages || ep == CountTokens }
 
-// streams is true for routes that can answer with an event stream.
+// streams reports whether the route can answer with an event stream.
 func (ep Endpoint) streams() bool {
 	switch ep.Format() {
 	case usage.Chat, usage.Completions, usage.Responses, usage.Messages:
@@ -45,5 +45,5 @@ func (ep Endpoint) streams() bool {
 	return false
 }
 
-// choices is true for routes with n, stream_options and [DONE].
+// choices reports whether the route has n, stream_options and [DONE].
 func (ep Endpoint) choices() bool { return ep == ChatCompletions || ep == Completions }

@@ -9,8 +9,8 @@ import (
 	"tollgate/internal/admission"
 )
 
-// BadRequestError says what is wrong with a request body. Message is for the
-// client, is bounded and quotes nothing but names of known fields.
+// BadRequestError says what is wrong with a request body. Message is a bounded sentence
+// for the client; it quotes only names of known fields.
 type BadRequestError struct {
 	Message string
 	Param   string // the field at fault, "" where there is none
@@ -19,7 +19,7 @@ type BadRequestError struct {
 // Error is the message.
 func (e *BadRequestError) Error() string { return e.Message }
 
-// Refusal is the HTTP side of a reason.
+// Refusal is a reason in terms of HTTP.
 type Refusal struct {
 	Status     int
 	Type, Code string
@@ -27,10 +27,10 @@ type Refusal struct {
 	Param string
 	// Message is the sentence for a denial that brings none.
 	Message string
-	// RetryAfterSeconds: retry-after and retry-after-ms are sent; one second
-	// when the denial does not say how long.
+	// RetryAfterSeconds adds retry-after and retry-after-ms, with one second where the
+	// denial names no time.
 	RetryAfterSeconds bool
-	// NoRetry: x-should-retry: false is sent, or the SDKs would try again.
+	// NoRetry adds x-should-retry: false, so that SDKs do not try again.
 	NoRetry bool
 }
 
@@ -106,8 +106,8 @@ func Denied(r admission.Reason) Refusal {
 	return serverRefusal(r)
 }
 
-// shapeRefusal is for requests that are refused by their first lines. The same
-// request can never pass.
+// shapeRefusal refuses a request for its method, path or headers. Sent again it would
+// be refused again.
 func shapeRefusal(r admission.Reason) Refusal {
 	d := Refusal{Type: typeInvalid, NoRetry: true}
 	switch r { //nolint:exhaustive // the others are not for here
@@ -127,7 +127,7 @@ func shapeRefusal(r admission.Reason) Refusal {
 	return d
 }
 
-// serverRefusal is for what is not the client's fault.
+// serverRefusal refuses a request for a reason on our side.
 func serverRefusal(r admission.Reason) Refusal {
 	switch r { //nolint:exhaustive // the others are not for here
 	case admission.EngineUnavailable:
@@ -141,7 +141,7 @@ func serverRefusal(r admission.Reason) Refusal {
 	return unavailable(codeService, "The gateway cannot take this request now; try again shortly.")
 }
 
-// bodyRefusal is for a body that was refused while it arrived.
+// bodyRefusal refuses a request while its body arrives.
 func bodyRefusal(r admission.Reason) Refusal {
 	if r == admission.KeyBodies {
 		return rateRefusal("The request bodies of this key that are being read fill its share of memory; send fewer large ones at once, and try again shortly.")
@@ -152,8 +152,8 @@ func bodyRefusal(r admission.Reason) Refusal {
 	}
 }
 
-// keyRefusal tells no key from a wrong one. An unknown, a disabled and an expired
-// key are one body: nobody learns which keys exist.
+// keyRefusal distinguishes a missing key from a wrong one. An unknown, a disabled and
+// an expired key get the same body, so that an answer does not tell which keys exist.
 func keyRefusal(r admission.Reason) Refusal {
 	switch r { //nolint:exhaustive // the others are not for here
 	case admission.MalformedKey:
@@ -178,7 +178,7 @@ func keyRefusal(r admission.Reason) Refusal {
 	}
 }
 
-// unreadable refuses what is in a form that is not read: a request, or an answer.
+// unreadable refuses a request or an answer in a form that we cannot read.
 func unreadable(r admission.Reason) Refusal {
 	if r == admission.UnsupportedMedia {
 		return Refusal{
@@ -187,7 +187,7 @@ func unreadable(r admission.Reason) Refusal {
 		}
 	}
 	return Refusal{
-		// Sent again it would be run again, with the same end.
+		// The engine would run a second attempt too, and it would end here again.
 		Status: http.StatusBadGateway, Type: typeServer, Code: codeAnswer, NoRetry: true,
 		Message: "The model server answered with neither JSON nor an event stream; its answer was not passed on. Tell your administrator: something between the gateway and the model server may have changed it.",
 	}

@@ -10,16 +10,16 @@ type rule func(*parser) error
 // spelling of one of these that another JSON reader would take for it.
 var fields = buildFields()
 
-// removed are the fields by which a client could steer what is the gateway's
-// or another client's: its place in the queue, its identity in the engine, the
-// cache that it shares, transfers between engines, adapters by path.
+// removed are the fields with which a client could change what belongs to the gateway
+// or to other clients: places in the queue, the identity of a request in the engine,
+// the shared cache, transfers between engines, adapters by path.
 var removed = []string{
 	"priority", "request_id", "session_id", "cache_salt", "kv_transfer_params", "ec_transfer_params",
 	"vllm_xargs", "data_parallel_rank", "data_parallel_rank_local", "lora_path", "lora_local_path",
 	"lora_request", "lora_name", "lora_int_id", "lora_modules",
 }
 
-// passed are known and none of our business.
+// passed are known fields that need no check.
 var passed = []string{
 	"add_generation_prompt", "add_special_tokens", "allowed_token_ids", "audio", "bad_words",
 	"chat_template", "chat_template_kwargs", "container", "context_management", "continue_final_message",
@@ -39,8 +39,8 @@ var passed = []string{
 	"web_search_options",
 }
 
-// fetched are the fields in which vLLM looks for pictures, sounds and films. In
-// others, tools and metadata say, a URL is only text.
+// fetched are the fields in which vLLM looks for pictures, sounds and films. In other
+// fields, such as tools and metadata, a URL is only text.
 var fetched = map[string]bool{
 	"messages": true, "system": true, "instructions": true, "query": true, "prompt": true, "input": true, "documents": true,
 	"text_1": true, "text_2": true, "data_1": true, "data_2": true, "queries": true, "items": true, "previous_input_messages": true,
@@ -86,9 +86,9 @@ func buildFields() map[string]rule {
 	return m
 }
 
-// fold writes a name as case-insensitive readers see it. Besides the ASCII
-// capitals only four runes become an ASCII letter in some folding: long s, the
-// Kelvin sign, and Turkish i with and without its dot.
+// fold returns a name in the form in which case-insensitive readers compare it. Besides
+// the ASCII capitals only four runes become an ASCII letter in some folding: long s,
+// the Kelvin sign, and Turkish i with and without its dot.
 func fold(key []byte) string {
 	return strings.Map(func(r rune) rune {
 		switch {

@@ -8,10 +8,10 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Reshape gives an engine's error body the shape that clients read. False where it
-// has one already ({"error": {"message": …}}), and for anything that is no JSON
-// object. What a server around vLLM says is such a body: {"detail": "Not Found"}
-// for a route that its model does not have, {"error": "Unauthorized"}.
+// Reshape gives an engine's error body the shape that clients read. It returns false
+// for a body that has this shape already ({"error": {"message": …}}) and for one that
+// is no JSON object. The web server around vLLM writes such bodies: {"detail": "Not
+// Found"} for a route that its model does not have, {"error": "Unauthorized"}.
 func Reshape(ep Endpoint, status int, body []byte) ([]byte, bool) {
 	var said map[string]jsontext.Value
 	if json.Unmarshal(body, &said) != nil || said == nil || said["error"].Kind() == '{' {

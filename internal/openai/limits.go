@@ -10,8 +10,8 @@ import (
 	"tollgate/internal/limit"
 )
 
-// sentence is the message of a denial that brings numbers or names, in OpenAI's
-// manner; "" where the reason's own sentence says all there is.
+// sentence is the message of a denial that brings numbers or names, in OpenAI's manner;
+// it is empty where the sentence of the reason is enough.
 func sentence(d *admission.DenialError) string {
 	switch d.Reason {
 	case admission.InvalidKey:
@@ -63,8 +63,8 @@ func unknownModel(model, nearest string) string {
 	return "The model '" + model + "' does not exist or this key may not use it." + hint + " GET /v1/models lists the names."
 }
 
-// windowFull tells a limit per minute with its numbers: what is used includes
-// what running requests have reserved.
+// windowFull explains a full limit per minute with its numbers. The used amount
+// includes the reservations of running requests.
 func windowFull(what string, r limit.Rate, requested int64, wait time.Duration) string {
 	if r.Limit <= 0 {
 		return ""
@@ -76,8 +76,7 @@ func windowFull(what string, r limit.Rate, requested int64, wait time.Duration) 
 	return text + "." + tryAgain(wait)
 }
 
-// slotsNeeded tells how many slots a request of several sequences needs: n times
-// its prompts.
+// slotsNeeded says how many slots a request needs: n times the number of its prompts.
 func slotsNeeded(d *admission.DenialError) string {
 	if d.Need <= 1 {
 		return ""
@@ -85,8 +84,8 @@ func slotsNeeded(d *admission.DenialError) string {
 	return fmt.Sprintf(": this request needs %d more, one for each choice of each prompt, and %d are free", d.Need, d.Free)
 }
 
-// tokensFull tells a debt, and a request that is larger than the whole limit,
-// from a minute that is used up.
+// tokensFull explains why tokens are refused: the key has a debt, the request is larger
+// than the whole limit, or the minute is used up.
 func tokensFull(d *admission.DenialError) string {
 	r := d.Tokens
 	if r.Limit <= 0 {
@@ -123,9 +122,9 @@ func tryAgain(wait time.Duration) string {
 	return " Please try again in " + resetTime(wait) + "."
 }
 
-// said returns the limits that a denial knows. Whoever was refused before its
-// key was known has none; a zero Rate counts as a limit of zero only where that
-// limit refused, elsewhere nobody filled it in.
+// said returns the limits that a denial knows. A denial that came before the key was
+// known has none. A zero Rate is a limit of zero only where that limit refused;
+// elsewhere it was not filled in.
 func said(d *admission.DenialError) admission.Standing {
 	none := limit.Rate{Limit: limit.Unlimited}
 	st := d.Standing
@@ -161,7 +160,7 @@ func LimitHeaders(st admission.Standing) []Header {
 		Header{"x-quota-limit", strconv.FormatInt(q.Limit, 10)},
 		Header{"x-quota-remaining", strconv.FormatInt(max(0, q.Remaining), 10)})
 	if q.Reset > 0 {
-		// By the second: a period is a day at least.
+		// In whole seconds: a period is at least a day.
 		h = append(h, Header{"x-quota-reset", resetTime(time.Duration(ceil(q.Reset, time.Second)) * time.Second)})
 	}
 	return h
@@ -195,9 +194,9 @@ func ceil(d, unit time.Duration) int64 {
 	return n
 }
 
-// QuotaEvent is the last event of a stream whose key has used up its quota: an
-// error as the engine itself writes one, and the end. unheld tells that the bytes
-// before it may end within an event, which it ends first.
+// QuotaEvent returns the last bytes of a stream whose key has used up its quota: an
+// error event in the engine's form, and the end of the stream. unheld means that the
+// bytes before may stop inside an event; QuotaEvent then closes that event first.
 func QuotaEvent(ep Endpoint, unheld bool) []byte {
 	r := Denied(admission.QuotaSpent)
 	var b []byte

@@ -11,12 +11,12 @@ import (
 	"tollgate/internal/media"
 )
 
-// memberValue reads the value of an object's member. inMedia says that the
-// object is one that has a URL under "url".
+// memberValue reads the value of an object's member. inMedia means that the object has
+// a URL under "url".
 //
-// An engine fetches what stands under image_url, audio_url, video_url and
-// file_url, as a string or as {"url": …}, and what an Anthropic source says under
-// "url": in whatever depth of a message, a tool's result or a document they are.
+// An engine fetches the URLs under image_url, audio_url, video_url and file_url (a
+// string, or {"url": …}) and under "url" of an Anthropic source, at any depth of a
+// message, of a tool's result or of a document.
 func (s *scanner) memberValue(key []byte, inMedia bool) error {
 	s.inMedia = false
 	if s.media != nil {
@@ -51,9 +51,9 @@ func (s *scanner) url() error {
 	s.textBytes += int64(min(size, mediaBytes))
 	const data = "data:"
 	if len(raw) == 0 || len(raw) >= len(data) && strings.EqualFold(string(raw[:len(data)]), data) {
-		return nil // a picture that is named by its uuid, or one that is here
+		return nil // a picture named by its uuid, or one inside the body
 	}
-	const longest = 64 << 10 // bytes; what is longer is not read any further
+	const longest = 64 << 10 // bytes; a longer URL is read only up to there
 	raw = raw[:cutEscape(raw, longest)]
 	if escaped {
 		raw = unescape(raw)
@@ -81,7 +81,7 @@ func cutEscape(raw []byte, n int) int {
 	}
 }
 
-// refusedURL is for the client; it has no word of the URL.
+// refusedURL is an error for the client; it contains nothing of the URL.
 func refusedURL(err error) string {
 	why := err.Error()
 	if errors.Is(err, media.ErrPrivate) {
@@ -105,7 +105,7 @@ func paramAt(document []byte, place int) string {
 		case err == nil:
 			token = "[" + token + "]"
 		case strings.Trim(strings.ToLower(token), "abcdefghijklmnopqrstuvwxyz0123456789_") != "":
-			token = ".?" // a client's own name may say anything
+			token = ".?" // a client chose this name; it is not repeated
 		case b.Len() > 0:
 			token = "." + token
 		}

@@ -23,9 +23,9 @@ type Model struct {
 	ID     string
 	Parent string // the base of a LoRA adapter, "" for a base model
 	MaxLen int64  // context in tokens, 0 where vLLM does not say
-	// Created is when the engine says that the model was made, in Unix seconds.
+	// Created is the time that the engine gives for the model, in Unix seconds.
 	Created int64
-	// Card is the entry as clients may see it, without the server's paths.
+	// Card is the entry for clients, without paths of the server.
 	Card jsontext.Value
 }
 
@@ -65,8 +65,8 @@ func readModels(body []byte) (modelList, error) {
 	return list, nil
 }
 
-// hidden is the entry without the places of files on the server: a root that is a
-// path, and every root of an adapter, becomes the id.
+// hidden returns the entry without paths of the server: the id replaces a root that is
+// a path, and every root of an adapter.
 func (m modelCard) hidden() modelCard {
 	if m.Root != nil && (m.Parent != nil || isPath(*m.Root)) {
 		m.Root = &m.ID
@@ -77,8 +77,8 @@ func (m modelCard) hidden() modelCard {
 	return m
 }
 
-// isPath tells a place from a name: a hub's name has at most one slash, in its
-// middle.
+// isPath reports whether a root is a path. The name of a model on a hub has at most one
+// slash, in its middle.
 func isPath(s string) bool {
 	return strings.HasPrefix(s, "/") || strings.HasPrefix(s, ".") || strings.HasPrefix(s, "~") ||
 		strings.HasSuffix(s, "/") || strings.ContainsAny(s, `\:`) || strings.Count(s, "/") > 1
@@ -111,8 +111,8 @@ func ModelNames(body []byte) ([]Model, error) {
 	return models, nil
 }
 
-// AliasModel is a name that leads to other models, of which those that are known
-// are given: its context is that of the smallest.
+// AliasModel returns the entry of a name that leads to other models. Its context is the
+// smallest of the known ones.
 func AliasModel(name string, behind []Model) Model {
 	m := Model{ID: name}
 	for _, b := range behind {
@@ -155,8 +155,8 @@ func AnthropicModel(m Model) []byte {
 	return append(b, `"}`...)
 }
 
-// AnthropicModelList is a page of the list in Anthropic's shape; more says that it
-// goes on behind it.
+// AnthropicModelList is a page of the list in Anthropic's shape; more means that the
+// list goes on after this page.
 func AnthropicModelList(models []Model, more bool) []byte {
 	b := []byte(`{"data":[`)
 	first, last := "", ""

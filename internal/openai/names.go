@@ -14,7 +14,7 @@ const (
 	fewNames = 8
 )
 
-// nameResult says what became of a name.
+// nameResult is the result of adding a name.
 type nameResult uint8
 
 const (
@@ -32,9 +32,9 @@ type name struct {
 	hash uint64 // set once the object has a table
 }
 
-// names holds the names of all open objects, the innermost last. Small objects
-// are searched one by one, larger ones through an open-addressing table a
-// depth, which keeps its memory for the next object of that depth.
+// names holds the names of all open objects, the innermost last. The names of a small
+// object are compared one by one. A larger object has an open-addressing table; each
+// depth keeps the memory of its table for the next object.
 type names struct {
 	live   []name
 	tables [maxDepth + 1][]uint32 // index into live, plus 1; 0 is free
@@ -95,8 +95,8 @@ func (n *names) build(base, depth, size int) {
 	}
 }
 
-// find returns the slot of a key, or the free slot where it belongs. A nil key
-// is equal to none.
+// find returns the slot of a key, or the free slot for it. A nil key equals no other
+// key.
 func (n *names) find(depth int, hash uint64, key []byte) (slot uint64, twice bool) {
 	t := n.tables[depth]
 	mask := uint64(len(t) - 1) //nolint:gosec // a table is never empty

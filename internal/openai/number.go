@@ -10,8 +10,8 @@ func (s *scanner) digits() int {
 	return s.pos - start
 }
 
-// number reads a number. One that a float64 cannot hold is refused: Python
-// reads 1e999 as infinity and fails on very long integers.
+// number reads a number. It refuses a number that a float64 cannot hold: Python reads
+// 1e999 as infinity and fails on very long integers.
 func (s *scanner) number() (kind, error) {
 	start, k, exponent := s.pos, integer, false
 	if s.buf[s.pos] == '-' {

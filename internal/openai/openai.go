@@ -1,8 +1,9 @@
-// Package openai is the wire: it checks and rewrites a request body, writes
-// error bodies, and turns a refusal into HTTP. It decides nothing.
+// Package openai knows the format of the APIs of OpenAI and Anthropic: it checks and
+// rewrites the body of a request, writes the body of an error, and turns a refusal into
+// HTTP. It makes no decisions.
 //
-// Requests are parsed strictly (RFC 8259 with the refusals of docs/metering.md) and
-// what vLLM receives is what was checked: [Parse] returns the rewritten body.
+// It parses requests strictly (RFC 8259 with the refusals of docs/metering.md). vLLM
+// receives exactly the bytes that were checked: [Parse] returns the rewritten body.
 package openai
 
 import (
@@ -30,7 +31,7 @@ const (
 	Detokenize      Endpoint = "/detokenize"
 )
 
-// Limits bound what one request may ask for. A bound below 1 counts as 1.
+// Limits bound one request. A bound below 1 counts as 1.
 type Limits struct {
 	MaxN       int // choices per prompt
 	MaxPrompts int // prompts in one completions request; inputs to embed, score or rank are not prompts
@@ -48,13 +49,13 @@ type Limits struct {
 	Buffer func(size int) []byte
 }
 
-// Request is what a body asks for, after the checks.
+// Request holds the wishes of a checked body.
 type Request struct {
 	Endpoint Endpoint
-	// Body is what vLLM gets: the client's own bytes where nothing had to be
-	// rewritten, memory of Limits.Buffer otherwise.
+	// Body goes to vLLM. It is the client's own slice where nothing had to be rewritten,
+	// and memory of Limits.Buffer otherwise.
 	Body []byte
-	// Model is what the client asked for; Body may have another name, see
+	// Model is the name that the client sent; Body may have another one, see
 	// [Limits.Served].
 	Model string
 	// Stream is true when the answer will be an event stream.
@@ -72,10 +73,10 @@ type Request struct {
 	MinTokens int64
 	// WantsUsage: the client set stream_options.include_usage.
 	WantsUsage bool
-	// WantsRunning: and continuous_usage_stats.
+	// WantsRunning: the client set stream_options.continuous_usage_stats too.
 	WantsRunning bool
-	// Binary: the answer is to be bytes, not JSON (encoding_format "bytes", whose
-	// usage is in a header, or "bytes_only", which has none).
+	// Binary: the client wants bytes, not JSON: encoding_format "bytes" (usage in a
+	// header) or "bytes_only" (no usage).
 	Binary bool
 	// Format is the shape of the answer.
 	Format usage.Format

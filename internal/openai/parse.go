@@ -13,16 +13,15 @@ import (
 const (
 	// maxCount bounds every token bound; vLLM's own is far below it.
 	maxCount = math.MaxInt32
-	// maxInputs bounds the inputs of an embeddings, score or rerank request.
-	// MaxPrompts is not for them: they generate nothing, and batches of
-	// thousands are usual.
+	// maxInputs bounds the inputs of an embeddings, score or rerank request. MaxPrompts
+	// does not apply to them: they generate nothing, and batches of thousands are usual.
 	maxInputs = 1 << 16
 )
 
 // unset is a count that the client did not give.
 const unset = -1
 
-// parser reads one body. Its fields are what was read so far.
+// parser reads one body. Its fields hold the values read so far.
 type parser struct {
 	scanner
 	ep  Endpoint
@@ -45,14 +44,13 @@ type parser struct {
 	modelAt                             span
 }
 
-// Parse checks a request body and rewrites it. The rewritten body differs from
-// the client's only in what docs/metering.md takes out and puts in; every other byte
-// is the client's, and where nothing changes it is body itself, not a copy:
-// the caller must not modify body afterwards.
+// Parse checks a request body and rewrites it. The rewritten body differs from the
+// client's only by the fields that docs/metering.md names; all other bytes are the
+// same. Where nothing changes the result is body itself, not a copy, so the caller must
+// not modify body afterwards.
 //
-// Parse never modifies body, holds no more than a bounded amount of memory
-// beside the new body, and returns a [*BadRequestError] for everything that it
-// refuses. It does not know which models exist.
+// Parse does not modify body. Its memory beside the new body is bounded. Every refusal
+// is a [*BadRequestError]. Parse does not know which models exist.
 //
 // Decisions on single fields: null is the same as absent everywhere. Unknown
 // keys in stream_options vanish with it (vLLM ignores them). store is let
@@ -120,8 +118,9 @@ func (p *parser) document() error {
 	return nil
 }
 
-// members reads the top-level members and marks what goes: in front of the
-// first kept member with the comma behind it, elsewhere with the one before it.
+// members reads the top-level members and marks those to remove: before the first kept
+// member together with the comma after them, elsewhere together with the comma before
+// them.
 func (p *parser) members(more bool) error {
 	comma, kept := p.brace, false
 	for more {
@@ -189,7 +188,7 @@ func invalidAt(b []byte) int {
 	return len(b)
 }
 
-// verdict checks what needs the whole document, and fills the request.
+// verdict makes the checks that need the whole document, and fills the request.
 func (p *parser) verdict() error {
 	if p.out.Model == "" {
 		return badParam("model", "You must provide a model: set 'model' to one of the names in /v1/models.")
@@ -243,7 +242,7 @@ func (p *parser) checkPrompts() error {
 	return nil
 }
 
-// outputBound is the bound that vLLM obeys on this route.
+// outputBound returns the bound of the answer that vLLM obeys on this route.
 func (p *parser) outputBound() int64 {
 	switch p.ep {
 	case ChatCompletions:

@@ -8,7 +8,7 @@ type PromptWriter interface {
 	Text(b []byte)
 	// End marks the end of a message.
 	End()
-	// Full says that no more is wanted.
+	// Full reports that the writer wants no more text.
 	Full() bool
 }
 
@@ -24,19 +24,18 @@ const (
 	promptParts
 )
 
-// billing begins a system text of Claude Code that says which of its versions asks,
-// and a checksum of the first message: it differs from one conversation to the next
-// in front of all that they share, and means nothing to a model.
+// billing is the beginning of a system text in which Claude Code names its version and
+// a checksum of the first message. The text differs between conversations, stands
+// before everything that they share, and means nothing to a model.
 var billing = []byte("x-anthropic-billing-header:")
 
-// WritePrompt writes the text that the engine makes its prompt of to w: what two
-// requests have in common from the beginning, their prompts have in common. The
-// text is as JSON has it, escapes included; names of fields, the marks of
-// Anthropic's caching and the billing line of Claude Code are left out, so that a
-// message is the same in every request that repeats it. Routes that generate
-// nothing have no prompt.
+// WritePrompt writes to w the text from which the engine makes its prompt. Two requests
+// whose texts begin alike have prompts that begin alike. The text keeps JSON's escapes.
+// Names of fields, Anthropic's cache marks and the billing line of Claude Code are left
+// out, so that a repeated message has the same text in every request. Routes that
+// generate nothing have no prompt.
 //
-// The body that was parsed must not have changed.
+// The caller must not have changed the parsed body.
 func (r *Request) WritePrompt(w PromptWriter) {
 	for part, at := range r.parts {
 		if at.end == 0 || w.Full() {
@@ -56,7 +55,7 @@ func (r *Request) WritePrompt(w PromptWriter) {
 // span is a part of a body; end is 0 where there is none.
 type span struct{ start, end int }
 
-// part is a rule that remembers where a part of the prompt stands.
+// part wraps a rule and records where this part of the prompt stands.
 func part(number int, read rule) rule {
 	return func(p *parser) error {
 		start := p.pos
@@ -77,7 +76,7 @@ type promptWalk struct {
 	done   bool // the writer is full: nothing is read any more
 }
 
-// value writes the texts of a value. Those of a list, on its first level, are
+// value writes the texts of a value. The elements of a list at the first level are
 // messages.
 func (p *promptWalk) value(level int) {
 	switch p.skip(); p.b[p.i] {
@@ -118,7 +117,7 @@ func (p *promptWalk) member(level int) {
 	}
 }
 
-// nowhere takes what is left out.
+// nowhere discards text.
 type nowhere struct{}
 
 func (nowhere) Text([]byte) {}
@@ -141,7 +140,8 @@ func (p *promptWalk) elements(each func()) {
 	p.i++
 }
 
-// skip steps over white space, of which there is always an end.
+// skip steps over white space. The body is valid JSON, so there is always a byte after
+// it.
 func (p *promptWalk) skip() {
 	for p.b[p.i] == ' ' || p.b[p.i] == '\n' || p.b[p.i] == '\r' || p.b[p.i] == '\t' {
 		p.i++
@@ -158,7 +158,7 @@ func (p *promptWalk) str() []byte {
 			p.i++
 			return p.b[start : p.i-1]
 		}
-		p.i += 2 // an escape: what is behind its backslash is no end
+		p.i += 2 // an escaped quote does not end the string
 	}
 }
 

@@ -14,9 +14,9 @@ type edit struct {
 // fullUsage makes vLLM report usage in every chunk and at the end.
 const fullUsage = `{"include_usage":true,"continuous_usage_stats":true}`
 
-// rewritten is the body with all edits applied, in one buffer; without any
-// it is the client's body itself. New members go first: a document that got
-// this far has a model, so there is always another one behind them.
+// rewritten returns the body with all edits applied, in one buffer; without edits it
+// returns the client's body itself. New members go first: a document that has passed
+// the checks has a model, so another member always follows them.
 func (p *parser) rewritten() []byte {
 	added := ""
 	if p.out.Stream && p.ep.choices() {
@@ -46,7 +46,7 @@ func (p *parser) rewritten() []byte {
 
 // edited is the body with all edits applied.
 func (p *parser) edited() []byte {
-	// At the same place the insertion, which ends there, comes before a cut.
+	// At the same position an insertion comes before a cut.
 	slices.SortFunc(p.edits, func(a, b edit) int {
 		if a.start != b.start {
 			return a.start - b.start

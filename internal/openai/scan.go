@@ -12,8 +12,8 @@ import (
 // maxDepth is how deep objects and arrays may nest; the document itself is 1.
 const maxDepth = 64
 
-// mediaBytes is what one picture, sound or file inside a message counts as
-// text at most: its base64 is not tokenized, but it is not free either.
+// mediaBytes bounds how many bytes of text one picture, sound or file in a message
+// counts for: its base64 is not tokenized, but the engine still makes tokens of it.
 const mediaBytes = 4096
 
 // kind is the kind of a JSON value, numbers split in two.
@@ -42,16 +42,16 @@ type scanner struct {
 	// capped; numbers counts the numbers.
 	textBytes int64
 	numbers   int64
-	// twice is the name that an object has twice, after that error.
+	// twice is the repeated name, after the error for a repeated name.
 	twice []byte
-	// media checks the URLs of pictures and the like where it is set; inMedia says
-	// that the object being read has such a URL under "url".
+	// media, where it is set, checks the URLs of pictures, sounds and films. inMedia
+	// means that the current object has such a URL under "url".
 	media   *media.Policy
 	inMedia bool
 }
 
-// fail is a syntax error at the current position. Messages are constants: no
-// byte of the document gets into them.
+// fail returns a syntax error at the current position. Its message is a constant and
+// contains nothing of the document.
 func (s *scanner) fail(what string) error {
 	return &BadRequestError{Message: "The request body is not valid JSON: " + what + " at byte " + strconv.Itoa(s.pos) + "."}
 }
@@ -75,7 +75,7 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// value reads one value. media caps what a string counts as text.
+// value reads one value. media caps how many bytes a string counts for.
 func (s *scanner) value(media bool) (kind, error) {
 	switch s.peek() {
 	case '"':
@@ -175,8 +175,8 @@ func (s *scanner) object() error {
 	return nil
 }
 
-// isMedia: the strings under these names are pictures, sounds, files or where
-// they are.
+// isMedia reports whether strings under this name are pictures, sounds or files, or
+// their URLs.
 func isMedia(key []byte) bool {
 	switch string(key) {
 	case "url", "data", "image_url", "audio_url", "video_url", "file_data":
@@ -269,8 +269,9 @@ func plain(b []byte, i int) int {
 	return i
 }
 
-// marks sets the highest bit of the first byte of w that is a control character,
-// a quote or a backslash, and perhaps some after it; none when there is no such byte.
+// marks sets the highest bit of the first byte of w that is a control character, a
+// quote or a backslash. It may also mark later bytes. It returns 0 where w has no such
+// byte.
 func marks(w uint64) uint64 {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	quote, slash := w^ones*'"', w^ones*'\\'
@@ -278,9 +279,9 @@ func marks(w uint64) uint64 {
 	return ((w-ones*' ')&^w | (quote-ones)&^quote | (slash-ones)&^slash) & highs
 }
 
-// escape decodes the escape at the start of b and returns how long it is, 0
-// when it is none. Half a surrogate pair is none: Python would keep it, and
-// what follows is not text.
+// escape decodes the escape at the start of b and returns how long it is, 0 when it is
+// none. Half a surrogate pair is not an escape: Python would keep it and fail later,
+// because it is not text.
 func escape(b []byte) (r rune, n int) {
 	if len(b) < 2 {
 		return 0, 0

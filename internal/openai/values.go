@@ -77,8 +77,8 @@ func (p *parser) count(name string, into *int64) error {
 	return nil
 }
 
-// streamOptions reads stream_options; on routes without it only its form is
-// checked, because OpenAI's Responses have options of their own under it.
+// streamOptions reads stream_options; on routes without usage in streams it checks only
+// the form, because OpenAI's Responses API has other options under this name.
 func (p *parser) streamOptions() error {
 	start := p.pos
 	if p.peek() != '{' {
@@ -125,7 +125,7 @@ func (p *parser) streamOption(base int) error {
 	return err
 }
 
-// encodingFormat notes the forms whose answer is no JSON.
+// encodingFormat records the formats whose answer is not JSON.
 func (p *parser) encodingFormat() error {
 	if p.peek() != '"' {
 		k, err := p.value(false)
@@ -150,7 +150,7 @@ func (p *parser) encodingFormat() error {
 	return nil
 }
 
-// shape is what a value holds at its first level.
+// shape describes the first level of a value.
 type shape struct {
 	kind                            kind
 	items, strings, integers, lists int64
@@ -197,9 +197,8 @@ func (p *parser) list() (sh shape, err error) {
 	return sh, err
 }
 
-// prompt reads the prompts of a completions request: a string, a list of
-// strings, token ids (one prompt), or a list of lists of token ids. Elsewhere
-// it is just text.
+// prompt reads the prompts of a completions request: a string, a list of strings, token
+// ids (one prompt), or a list of lists of token ids. On other routes it is plain text.
 func (p *parser) prompt() error {
 	sh, err := p.shaped()
 	switch {
@@ -221,8 +220,8 @@ func (p *parser) prompt() error {
 	return nil
 }
 
-// promptEmbeds counts prompts that come as embeddings; vLLM adds them to those
-// of prompt. Their size says nothing about tokens: each counts as media.
+// promptEmbeds counts prompts that come as embeddings; vLLM adds them to those of
+// prompt. Their size does not depend on the number of tokens, so each counts as media.
 func (p *parser) promptEmbeds() error {
 	var sh shape
 	var err error
@@ -248,7 +247,7 @@ func (p *parser) inputs() error {
 	return err
 }
 
-// words reads text in whatever structure it comes.
+// words reads the texts in a value of any structure.
 func (p *parser) words() error {
 	before := p.textBytes
 	_, err := p.value(false)
@@ -256,7 +255,7 @@ func (p *parser) words() error {
 	return err
 }
 
-// raw reads what a chat template writes out as JSON.
+// raw reads a value that a chat template writes out as JSON.
 func (p *parser) raw() error {
 	start := p.pos
 	k, err := p.value(false)
