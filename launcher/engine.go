@@ -20,12 +20,13 @@ import (
 // simulatedModel is what the simulated engine serves when no model is named.
 const simulatedModel = "simulated"
 
-// errKeyInArgs: vLLM logs its arguments, and every user can list them.
+// errKeyInArgs refuses a key among the arguments: vLLM logs its arguments, and every
+// user can list them.
 var errKeyInArgs = errors.New("vllm.args: --api-key would show the key in the process list and in the log; put it into a file and name that in vllm.api_key_file")
 
-// engineCommand is how the engine is started: self is this binary, key what
-// vllm.api_key_file holds, environ our own environment. It reads nothing else.
-// domains are what media URLs may name, none for everything.
+// engineCommand returns the command of the engine. self is this binary, key the content
+// of vllm.api_key_file, environ our own environment, domains the hosts of media URLs
+// (none: all). It reads nothing else.
 func engineCommand(v *config.VLLM, self, key string, environ []string, domains ...string) (supervisor.Command, error) {
 	if named(v.Args, "--api-key") {
 		return supervisor.Command{}, errKeyInArgs
@@ -55,13 +56,13 @@ func engineCommand(v *config.VLLM, self, key string, environ []string, domains .
 		c.Args = append([]string{"run", "--no-capture-output", by, env, c.Path}, c.Args...)
 		c.Path = "conda"
 	} else {
-		c.Main = "" // no wrapper: the process started is the one
+		c.Main = "" // there is no wrapper
 	}
 	return c, nil
 }
 
-// besidePython is the vllm of the environment whose Python is named by its path;
-// else the one in PATH.
+// besidePython returns the vllm beside the Python that the configuration names by its
+// path, else the vllm in PATH.
 func besidePython(v *config.VLLM) string {
 	if python := v.PythonLauncher.Python; strings.Contains(python, "/") && v.PythonLauncher.CondaEnv == "" {
 		return filepath.Join(filepath.Dir(python), "vllm")
@@ -69,8 +70,9 @@ func besidePython(v *config.VLLM) string {
 	return "vllm"
 }
 
-// engineCommand is how the engine is started here: with a program that exists,
-// and in its virtual environment, where compilers and tools are that it calls.
+// engineCommand returns the command of the engine on this host, with an existing
+// program and in its virtual environment, which has the compilers and tools that it
+// calls.
 func (h *host) engineCommand(key string) (supervisor.Command, error) {
 	v := &h.cfg.VLLM
 	cmd, err := engineCommand(v, h.self, key, h.environ, mediaDomains(h.cfg.Request.MediaDomains)...)
@@ -93,8 +95,8 @@ func (h *host) engineCommand(key string) (supervisor.Command, error) {
 	return cmd, nil
 }
 
-// activated is the environment after the virtual environment with that bin
-// folder was activated. What the user set himself stays.
+// activated is the environment after the virtual environment with that bin folder was
+// activated. Variables that the user has set stay.
 func activated(env []string, bin string, own map[string]string) []string {
 	bin, err := filepath.Abs(bin)
 	if err != nil {
@@ -110,16 +112,16 @@ func activated(env []string, bin string, own map[string]string) []string {
 	return list(all)
 }
 
-// forceUsage is a second belt: the gateway asks for usage in every request.
+// forceUsage is a second safeguard: the gateway asks for usage in every request anyway.
 const forceUsage = "--enable-force-include-usage"
 
-// meteringFlags are what metering needs of the engine.
+// meteringFlags are the flags of the engine that metering needs.
 var meteringFlags = []string{"--enable-prompt-tokens-details", forceUsage}
 
-// meteringArgs are the flags of metering, unless the user says otherwise. env is
-// the engine's.
+// meteringArgs are the flags of metering, unless the user says otherwise. env is the
+// environment of the engine.
 func meteringArgs(v *config.VLLM, env []string) (args []string) {
-	rust := slices.Contains(env, "VLLM_USE_RUST_FRONTEND=1") // has no such flag, though its help does
+	rust := slices.Contains(env, "VLLM_USE_RUST_FRONTEND=1") // it has no such flag, though its help names it
 	for _, flag := range meteringFlags {
 		if !named(v.Args, flag) && (!rust || flag != forceUsage) {
 			args = append(args, flag)
@@ -128,8 +130,8 @@ func meteringArgs(v *config.VLLM, env []string) (args []string) {
 	return args
 }
 
-// vllmArgs are the arguments after model and address: what metering needs,
-// what the lora section says, what media URLs may name, and then the user's own.
+// vllmArgs returns the arguments after model and address: the flags of metering, of the
+// lora section and of media URLs, then the user's own.
 func vllmArgs(v *config.VLLM, env, domains []string) []string {
 	args := meteringArgs(v, env)
 	if len(domains) > 0 && !named(v.Args, mediaFlag) {
@@ -150,12 +152,12 @@ func vllmArgs(v *config.VLLM, env, domains []string) []string {
 // mediaFlag is vLLM's own list of hosts, which it compares with what it fetches.
 const mediaFlag = "--allowed-media-domains"
 
-// mediaDomains are the entries of request.media_domains for vLLM; none where it
-// cannot be told all of them: it knows no prefixes, and would refuse what is in one.
+// mediaDomains are the entries of request.media_domains for vLLM; none where one of
+// them is a prefix: vLLM takes no prefixes and would refuse the hosts in it.
 func mediaDomains(list []string) []string {
 	policy, err := media.New(list)
 	if err != nil {
-		return nil // said when the configuration was read
+		return nil // a warning has said so
 	}
 	names, ok := policy.Names()
 	if !ok {
@@ -182,8 +184,8 @@ func simulatedLoRA(v *config.VLLM) []string {
 	return args
 }
 
-// named says whether the user's arguments hold a flag, in any of the spellings
-// that vLLM takes: with underscores, with "=", or negated.
+// named reports whether the user's arguments hold a flag, in any spelling that vLLM
+// takes: with underscores, with "=", or negated.
 func named(args []string, flag string) bool {
 	return slices.ContainsFunc(args, func(arg string) bool {
 		name, _, _ := strings.Cut(arg, "=")
@@ -192,8 +194,8 @@ func named(args []string, flag string) bool {
 	})
 }
 
-// servedNames are the names under which the engine will list its model; nil
-// when they stand in a file of vLLM's own.
+// servedNames are the names under which the engine will list its model; nil when they
+// are in vLLM's own configuration file.
 func servedNames(v *config.VLLM) []string {
 	for i, arg := range v.Args {
 		name, value, inline := strings.Cut(arg, "=")
@@ -220,20 +222,21 @@ func servedNames(v *config.VLLM) []string {
 	return []string{v.Model}
 }
 
-// passed are the variables that a child may see of ours; those that end in an
-// asterisk are prefixes. Everything else stays here.
+// passed are the variables of our environment that a child gets; an asterisk at the end
+// makes a prefix.
 var passed = []string{
 	"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "XDG_*", "SSL_CERT_FILE", "SSL_CERT_DIR",
 }
 
-// passedToEngine are those that an engine and its libraries read besides.
+// passedToEngine are further variables for an engine and its libraries.
 var passedToEngine = []string{
 	"LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA*", "_CONDA*", "CUDA*", "NVIDIA_*", "NCCL_*", "GLOO_*", "UCX_*",
 	"ROCM*", "ROCR_*", "HIP*", "HSA_*", "AMD_*", "HF_*", "HUGGINGFACE_*", "TRANSFORMERS_*", "TORCH*", "PYTORCH*", "TRITON*", "OMP_*", "KMP_*", "MKL_*",
 	"RAY_*", "VLLM_*", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 }
 
-// notPassed would change what the engine lets in; vllm.extra_env can still say so.
+// notPassed would change which requests the engine accepts; vllm.extra_env can still
+// set them.
 var notPassed = []string{"VLLM_API_KEY", "VLLM_SERVER_DEV_MODE", "VLLM_SKIP_MODEL_NAME_VALIDATION", "VLLM_PLUGINS", "VLLM_ALLOW_RUNTIME_LORA_UPDATING"}
 
 func filterEnv(environ []string, allow ...string) map[string]string {
@@ -289,8 +292,8 @@ func serviceEnv(environ []string) []string {
 	return list(filterEnv(environ, append([]string{"GOMAXPROCS", "GOMEMLIMIT", "GOGC", "GODEBUG", "GOTRACEBACK", "GOCOVERDIR", "CONFIG_FILE"}, passed...)...))
 }
 
-// findProgram looks a name without a slash up in the PATH of env. What is not
-// found is returned as it is, for the start to fail with its name.
+// findProgram looks a name without a slash up in the PATH of env. It returns a name
+// that it does not find unchanged, so that the start fails with this name.
 func findProgram(name string, env []string) string {
 	if strings.Contains(name, "/") {
 		return name

@@ -7,15 +7,15 @@ import (
 	"tollgate/internal/machine"
 )
 
-// Limits of open files: below the first nothing works, below the second the
-// owner should know how few clients there can be.
+// Limits of open files: below the first nothing works, below the second the user should
+// know how few clients fit.
 const (
 	leastFiles = 256
 	fewFiles   = 8192
 )
 
-// allowFiles raises the limit of open files as far as this process may, for
-// itself and its children, and says what it means where it is low.
+// allowFiles raises the limit of open files as far as this process may, for itself and
+// its children, and explains the effect of a low limit.
 func (h *host) allowFiles() error {
 	if err := machine.RaiseFiles(); err != nil {
 		h.log.Warn("the limit of open files stays as it is", "error", err)

@@ -24,18 +24,18 @@ import (
 )
 
 const (
-	// helpTimeout bounds the question for the flags, which imports all of vLLM:
-	// ten seconds on an idle machine, forty on a busy one.
+	// helpTimeout bounds a call of the engine's --help, which imports all of vLLM: ten
+	// seconds on an idle machine, forty on a busy one.
 	helpTimeout = 2 * time.Minute
-	// askTimeout bounds the question to what may not be vLLM's own program, and
-	// may begin to serve instead of answering.
+	// askTimeout bounds a call of a program that may not be vLLM and may start to serve
+	// instead of answering.
 	askTimeout = 10 * time.Second
 	// maxHelp is how much of the answer is read, in bytes; vLLM's is 200 KB.
 	maxHelp = 4 << 20
 )
 
-// flagSet is what an engine takes, without duplicates, sorted. An empty one is
-// not known.
+// flagSet holds the flags of an engine, sorted, without duplicates. An empty set means
+// that they are not known.
 type flagSet []string
 
 // flagCache is the file that remembers a flagSet.
@@ -64,19 +64,19 @@ func plainFlag(arg string) string {
 	return strings.ReplaceAll(name, "_", "-")
 }
 
-// takes says whether the engine takes a flag; a beginning of one is enough.
+// takes reports whether the engine has a flag; the beginning of its name is enough.
 func (f flagSet) takes(arg string) bool {
 	name := plainFlag(arg)
 	return len(f) == 0 || slices.ContainsFunc(f, func(known string) bool { return strings.HasPrefix(known, name) })
 }
 
-// check reports the arguments that are flags and that the engine does not take,
-// each with what may have been meant.
+// check returns an error for each flag among the arguments that the engine does not
+// have, with a suggestion.
 func (f flagSet) check(args []string) error {
 	var errs []error
 	for _, arg := range args {
 		if arg == "--" {
-			break // what follows is no flag
+			break // no flags after this
 		}
 		if !strings.HasPrefix(arg, "--") || f.takes(arg) {
 			continue
@@ -93,8 +93,8 @@ func (f flagSet) check(args []string) error {
 	return errors.Join(errs...)
 }
 
-// nearest is the flag that fewest changes of a character lead to, "" when that
-// is more than a third of them.
+// nearest returns the flag with the smallest distance, "" when more than a third of the
+// characters differ.
 func (f flagSet) nearest(name string) string {
 	best, at := "", len(name)/3+1
 	for _, known := range f {
@@ -105,8 +105,8 @@ func (f flagSet) nearest(name string) string {
 	return best
 }
 
-// withoutUnknown leaves out the flags of metering that the engine does not take:
-// older ones lack a flag that is a second belt only. What the user wrote was
+// withoutUnknown leaves out the flags of metering that the engine does not take: older
+// versions lack a flag that is only a second safeguard. The user's own flags were
 // checked before.
 func (f flagSet) withoutUnknown(args []string) []string {
 	args = slices.DeleteFunc(args, func(arg string) bool { return slices.Contains(meteringFlags, arg) && !f.takes(arg) })
@@ -133,9 +133,9 @@ func (h *host) checkArgs(cmd supervisor.Command) (flagSet, error) {
 	return flags, nil
 }
 
-// engineFlags asks the engine for its flags, once for every installed version:
-// it takes as long as half a start. An engine that does not answer that
-// question is not checked: its own message will have to do.
+// engineFlags asks the engine for its flags, once for every installed version: it takes
+// as long as half a start. The arguments of an engine that does not answer are not
+// checked; the user then reads the engine's own message.
 func (h *host) engineFlags(cmd supervisor.Command) (flagSet, error) {
 	if h.cfg.VLLM.LaunchMode == "simulated" {
 		return nil, nil
@@ -161,7 +161,7 @@ func (h *host) engineFlags(cmd supervisor.Command) (flagSet, error) {
 	}
 	if err != nil {
 		h.log.Warn("vllm.args are not checked: vLLM does not list its flags", "error", err)
-		return nil, nil // an engine that cannot run says so at its start
+		return nil, nil // the start will show why the engine does not run
 	}
 	if key != "" {
 		if err := writeFlags(cache, flagCache{Key: key, Flags: flags}); err != nil {
@@ -171,8 +171,7 @@ func (h *host) engineFlags(cmd supervisor.Command) (flagSet, error) {
 	return flags, nil
 }
 
-// helpCommand is the engine's command with the question in place of its
-// arguments.
+// helpCommand returns the engine's command with --help in place of its arguments.
 func helpCommand(v *config.VLLM, cmd supervisor.Command) supervisor.Command {
 	keep := 1 // serve
 	if v.LaunchMode == "python_api" {
@@ -185,8 +184,8 @@ func helpCommand(v *config.VLLM, cmd supervisor.Command) supervisor.Command {
 	return cmd
 }
 
-// output runs a command and returns what it prints. Nothing of it is left
-// behind, whatever happens to it or to us.
+// output runs a command and returns what it prints. No process of it is left behind,
+// even if this process dies.
 func (h *host) output(timeout time.Duration, c supervisor.Command) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(h.stopping, timeout)
 	defer cancel()
@@ -205,7 +204,7 @@ func (h *host) output(timeout time.Duration, c supervisor.Command) ([]byte, erro
 	return out.Bytes(), nil
 }
 
-// limitedWriter keeps the beginning and swallows the rest.
+// limitedWriter keeps the beginning and discards the rest.
 type limitedWriter struct {
 	to   io.Writer
 	left int
@@ -242,8 +241,8 @@ func (h *host) installed(cmd supervisor.Command) (key string, isVLLM bool) {
 		return "", false
 	}
 	sum := sha256.New()
-	// The environment is where the name is, which may be a link to a shared
-	// interpreter, or where a link to the program leads.
+	// The environment is the folder of the name, which may be a link to a shared
+	// interpreter, or the folder to which a link to the program leads.
 	var metadata []string
 	for _, program := range []string{path, target} {
 		found, _ := filepath.Glob(filepath.Join(filepath.Dir(program), "../lib*/python*/*-packages/vllm*-info"))
@@ -274,7 +273,7 @@ func (h *host) condaPrefix(env string, cmd supervisor.Command) string {
 	return strings.TrimSpace(string(out))
 }
 
-// readFlags is nil when the file does not hold the flags of that version.
+// readFlags returns nil when the file does not hold the flags of that version.
 func readFlags(path, key string) flagSet {
 	b, err := os.ReadFile(path) //nolint:gosec // ours, under state_dir
 	if err != nil || key == "" {

@@ -27,33 +27,33 @@ import (
 // tailLines is how many last lines of a child are kept in memory.
 const tailLines = 50
 
-// errAsked is why a stop that somebody asked for began.
+// errAsked is the cause of a stop that a user asked for.
 var errAsked = errors.New("asked to stop")
 
-// host is everything that runs here. It is made by [newHost] and ends with
-// close.
+// host is a running launcher with all that it starts. [newHost] makes it and close ends
+// it.
 type host struct {
 	process
 	cfg     *config.Config
 	self    string // this binary
 	console *console
 	log     hclog.Logger    // for people and launcher.log
-	record  hclog.Logger    // for launcher.log alone: what people are told in other words
+	record  hclog.Logger    // for launcher.log alone; the console shows the same in other words
 	file    *logfile.Writer // launcher.log
 	guard   *supervisor.Guard
 	locks   []*supervisor.PIDFile
 	flags   flagSet      // of the engine; written before the first start
 	meter   *envoy.Meter // nil: tollgate meters; as flags
-	madeKey string       // path of the engine's key where we made it; as flags
+	madeKey string       // path of the engine's key where the launcher made it; as flags
 
-	// stopping ends when a stop was asked for or something failed, which is its
-	// cause; killing when it has to be at once.
+	// stopping ends when a stop begins; its cause says why. killing ends when the stop
+	// must be immediate.
 	stopping context.Context //nolint:containedctx // they are the host's life, and many wait for them
 	stop     context.CancelCauseFunc
 	killing  context.Context //nolint:containedctx // as above
 	kill     context.CancelFunc
 
-	missing atomic.Pointer[string] // which engines do not answer, and how; nil: not known
+	missing atomic.Pointer[string] // which engines do not answer, and why; nil: not known
 
 	mu    sync.Mutex
 	units []*unit // guarded by mu; in the order of start
@@ -76,7 +76,7 @@ func newHost(p *process, cfg *config.Config) (*host, error) {
 		return nil, fmt.Errorf("find own binary: %w", err)
 	}
 	if p.getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(1) // it waits, and threads that wake each other up cost more than all it does
+		runtime.GOMAXPROCS(1) // the launcher mostly waits; threads that wake each other cost more than its work
 	}
 	h := &host{process: *p, cfg: cfg, self: self, console: newConsole(p.stderr)}
 	if err := unixsock.Folder(cfg.RunDir()); err != nil {
@@ -99,7 +99,7 @@ func newHost(p *process, cfg *config.Config) (*host, error) {
 	h.stopping, h.stop = context.WithCancelCause(context.Background())
 	h.killing, h.kill = context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP) // before anything can be left behind
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP) // before the first child starts
 	h.wg.Go(func() { h.listen(signals) })
 	return h, nil
 }
@@ -162,8 +162,8 @@ func (h *host) logFile(logName string) (*logfile.Writer, error) {
 	})
 }
 
-// openLog opens the launcher's own log, beside those of its children, in their
-// form. People see it too, in another one.
+// openLog opens the launcher's own log, beside those of its children, in their form.
+// The console shows it too, in another form.
 func (h *host) openLog() (err error) {
 	if h.file, err = h.logFile("launcher.log"); err != nil {
 		return err
@@ -192,7 +192,8 @@ func (h *host) unit(name string) *unit {
 	return units[i]
 }
 
-// start runs a child until its stop is called. One that is given up ends all.
+// start runs a child until its stop is called. A child that is given up stops
+// everything.
 func (h *host) start(name string) *unit {
 	u := h.unit(name)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(h.stopping))
@@ -206,7 +207,8 @@ func (h *host) start(name string) *unit {
 	return u
 }
 
-// end stops a child and waits for it; one that was not started is none.
+// end stops a child and waits for its end; it does nothing where the child was not
+// started.
 func (u *unit) end() {
 	if u == nil || u.stop == nil {
 		return
@@ -215,7 +217,7 @@ func (u *unit) end() {
 	<-u.done
 }
 
-// waiting says which children are not ready and the last line of the first.
+// waiting names the children that are not ready, and shows the last line of the first.
 func (h *host) waiting() string {
 	var names []string
 	last := ""
@@ -272,12 +274,12 @@ func (h *host) serveControl(adapters *control.Adapters) (stop func(), err error)
 	return func() { cancel(); <-done }, nil
 }
 
-// close ends what is left, in reverse, and gives everything back.
+// close stops the remaining children in reverse order and releases everything.
 func (h *host) close() {
 	for _, u := range slices.Backward(h.all()) {
 		u.end()
 	}
-	h.kill() // ends listen
+	h.kill() // ends the goroutine of listen
 	h.wg.Wait()
 	for _, u := range h.all() {
 		if err := u.log.Close(); err != nil {

@@ -11,13 +11,14 @@ import (
 	"tollgate/internal/config"
 )
 
-// engineKeyFile is where the key of an engine of ours lies, in <state_dir>/run.
+// engineKeyFile is the file in <state_dir>/run with the key that the launcher makes for
+// its engine.
 const engineKeyFile = "engine.key"
 
-// makeEngineKey gives the engine that is going to be started here a key that
-// nobody else on this machine has, a new one at each start of the launcher,
-// where the configuration names none. From then on it is as if the configuration
-// named its file.
+// makeEngineKey makes a random key for the engine that starts here, where the
+// configuration names none: other users of this machine cannot use the engine then.
+// Each start of the launcher makes a new key. From then on the configuration in memory
+// names its file.
 func (h *host) makeEngineKey() error {
 	if !h.cfg.GetsKey() {
 		return nil
@@ -35,8 +36,8 @@ func (h *host) makeEngineKey() error {
 	return nil
 }
 
-// gatewayEnv is the environment of tollgate, which cannot read of a key that we
-// made in the configuration.
+// gatewayEnv returns the environment of tollgate. It names the file of a key that the
+// launcher made, because the configuration on disk does not.
 func (h *host) gatewayEnv() []string {
 	env := serviceEnv(h.environ)
 	if h.madeKey != "" {

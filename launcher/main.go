@@ -31,7 +31,7 @@ func main() {
 	}))
 }
 
-// process is what a command sees of the world.
+// process holds everything outside that a command uses.
 type process struct {
 	getenv         func(string) string
 	environ        []string
@@ -60,7 +60,7 @@ stops; a second Ctrl-C stops at once.
 
 Exit codes: 0 stopped as asked, 1 failed, 2 misconfigured or wrong usage.`
 
-// misconfigured is an error that the user can mend in the configuration.
+// misconfigured is an error that the user can correct in the configuration.
 type misconfigured struct{ error }
 
 func (m misconfigured) Unwrap() error { return m.error }
@@ -68,7 +68,7 @@ func (m misconfigured) Unwrap() error { return m.error }
 // exited carries kong's exit code out of its parser.
 type exited int
 
-// run is main without the process; it returns the exit code.
+// run is main with its inputs and outputs as arguments; it returns the exit code.
 func run(args []string, p process) (code int) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -104,7 +104,7 @@ func run(args []string, p process) (code int) {
 	return exitCode(ctx.Run(&p), p.stderr)
 }
 
-// exitCode reports err, which ends here, and says what the process exits with.
+// exitCode prints err and returns the exit code of the process.
 func exitCode(err error, stderr io.Writer) int {
 	var simulated *simulatedExitError
 	var bad misconfigured
@@ -121,7 +121,7 @@ func exitCode(err error, stderr io.Writer) int {
 	case errors.As(err, &bad), errors.As(err, &file):
 		return exitUsage
 	case errors.As(err, &gaveUp) && gaveUp.Exit.Code == exitUsage && gaveUp.Crashes == 1:
-		return exitUsage // the child says so of what we gave it
+		return exitUsage // the child refused the configuration that we gave it
 	}
 	return exitFailed
 }

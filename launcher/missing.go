@@ -13,15 +13,14 @@ import (
 )
 
 const (
-	// askEvery is how many looks at the edge, ten a second, there are between two
-	// questions to engines that it does not believe in.
+	// askEvery is how many checks of the edge (ten a second) come between two questions
+	// to engines that the edge does not use.
 	askEvery = 10
 	// answerWithin bounds such a question.
 	answerWithin = 2 * time.Second
 )
 
-// askEngines finds out why the edge has no engine, for people to read, and says
-// so once for each answer.
+// askEngines finds out why the edge has no engine and logs it once for each reason.
 func (h *host) askEngines() {
 	ctx, cancel := context.WithTimeout(h.stopping, answerWithin)
 	defer cancel()
@@ -52,7 +51,7 @@ func (h *host) askEngines() {
 	}
 }
 
-// inShort is what a person needs of an error of the network.
+// inShort shortens an error of the network for people.
 func inShort(err error) string {
 	var number syscall.Errno
 	switch {

@@ -16,8 +16,8 @@ import (
 	"tollgate/internal/unixsock"
 )
 
-// preflight finds what would only show in a child's log, or not at all, once it
-// is started: taken ports, and arguments that the engine does not have.
+// preflight finds mistakes that would otherwise show only in the log of a child, or not
+// at all: taken ports, and arguments that the engine does not have.
 func (h *host) preflight(addresses map[string]string) error {
 	if err := portsFree(h.stopping, addresses); err != nil {
 		return err
@@ -38,9 +38,9 @@ func (h *host) preflight(addresses map[string]string) error {
 	return err
 }
 
-// checkEnvoy asks Envoy for its version: another program, or an Envoy that is
-// too old for our bootstrap, would only be restarted again and again. And a library
-// runs in the one that it was built for, and in no other.
+// checkEnvoy asks Envoy for its version: another program, or an Envoy that is too old
+// for our bootstrap, would be restarted again and again. The library of the meter runs
+// only in the version that it was built for.
 func (h *host) checkEnvoy() error {
 	binary, err := envoy.Binary(h.cfg.Envoy.Binary, h.getenv)
 	if err != nil {
@@ -64,9 +64,8 @@ func (h *host) checkEnvoy() error {
 	return h.chooseMeter(envoy.VersionOf(string(said)))
 }
 
-// portsFree fails when an address that a child is going to listen on is taken,
-// and says which setting names it: the child's own message would come late and
-// lie in a log.
+// portsFree fails when an address that a child is going to listen on is taken, and says
+// which setting names it: the child's own message would come late and only in a log.
 func portsFree(ctx context.Context, addresses map[string]string) error {
 	var errs []error
 	for setting, address := range addresses {
@@ -81,7 +80,7 @@ func portsFree(ctx context.Context, addresses map[string]string) error {
 	return errors.Join(errs...)
 }
 
-// cause is what the system said, without the address again.
+// cause returns the system's error without the address.
 func cause(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) {

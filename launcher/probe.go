@@ -57,9 +57,9 @@ func engineClient(address string, v *config.VLLM) *vllm.Client {
 
 var errNotServing = errors.New("tollgate is not serving")
 
-// renewEvery is how many probes are sent over one connection. A new one shows
-// that the process still accepts, and costs more than all of them: a process that
-// hangs answers on none.
+// renewEvery is how many probes are sent over one connection. A new connection shows
+// that the process still accepts connections. It costs more than all these probes, and
+// a process that hangs answers on no connection anyway.
 const renewEvery = 25
 
 // tollgateProbe asks the gRPC health service on tollgate's socket. It is used by
@@ -89,7 +89,7 @@ func (t *tollgateProbe) serving(ctx context.Context) error {
 	resp, err := healthpb.NewHealthClient(t.conn).Check(ctx, &healthpb.HealthCheckRequest{})
 	switch {
 	case err != nil:
-		t.close() // it may be another process that answers next
+		t.close() // another process may answer next
 		return fmt.Errorf("ask tollgate: %w", err)
 	case resp.GetStatus() != healthpb.HealthCheckResponse_SERVING:
 		return errNotServing
@@ -110,8 +110,8 @@ type envoyAdmin struct{ client *http.Client }
 func newEnvoyAdmin(socket string) *envoyAdmin {
 	client := unixsock.HTTPClient(socket, 5*time.Second)
 	if t, ok := client.Transport.(*http.Transport); ok {
-		// It is asked every second. Where Envoy is another one by now the
-		// transport connects anew by itself.
+		// It is asked every second. The transport connects again by itself after a
+		// restart of Envoy.
 		t.DisableKeepAlives, t.MaxIdleConns = false, 2
 	}
 	return &envoyAdmin{client: client}

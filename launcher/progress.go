@@ -19,9 +19,8 @@ const (
 	plainWidth = 1000                   // characters
 )
 
-// console is where people look while the launcher works: one live line at the
-// bottom of a terminal, plain lines now and then anywhere else. The launcher's
-// log is written through it.
+// console shows progress: one live line at the bottom of a terminal, or plain lines now
+// and then anywhere else. The launcher's log is written through it.
 type console struct {
 	out      io.Writer
 	terminal bool
@@ -78,7 +77,7 @@ func (c *console) width() int {
 	return 79
 }
 
-// follow shows what text says, with the time since it was called, until the
+// follow shows the result of text, with the time since follow was called, until the
 // returned function is called.
 func (c *console) follow(text func() string) (done func()) {
 	began, stop, stopped := time.Now(), make(chan struct{}), make(chan struct{})
@@ -113,8 +112,7 @@ func (c *console) follow(text func() string) (done func()) {
 	}
 }
 
-// cut makes a line of at most n characters, without what a child's log may hold
-// for the terminal.
+// cut makes a line of at most n characters and removes control sequences.
 func cut(s string, n int) string {
 	runes := []rune(strings.ReplaceAll(supervisor.Plain(s), "\t", " "))
 	if len(runes) > n {

@@ -9,9 +9,9 @@ import (
 	"tollgate/internal/vllm"
 )
 
-// stallCheck finds an engine that hangs: it says that requests are running, or
-// says nothing any more, and no token counter moves for the timeout. It sends
-// no request of its own, which would cost tokens.
+// stallCheck finds an engine that hangs: it reports running requests or does not
+// answer, and no token counter moves for the timeout. The check sends no request of its
+// own, which would cost tokens.
 type stallCheck struct {
 	engine  *vllm.Client
 	timeout time.Duration
@@ -20,7 +20,7 @@ type stallCheck struct {
 	moved  time.Time // when they last moved or nothing was running; zero: not looked yet
 }
 
-// reset is for an engine that has just become ready.
+// reset starts the timeout anew; call it when an engine has become ready.
 func (s *stallCheck) reset() { s.moved = time.Time{} }
 
 // check is nil while the engine moves, is idle, or has not been still for long
@@ -31,7 +31,7 @@ func (s *stallCheck) check(ctx context.Context) error {
 	if s.moved.IsZero() {
 		s.moved = now
 	}
-	// An engine without statistics answers and cannot be told from an idle one.
+	// An engine without statistics answers, and looks like an idle one.
 	if err == nil || errors.Is(err, vllm.ErrNoCounters) {
 		tokens := m.Prompt + m.Generation
 		if m.Running == 0 || tokens != s.tokens {

@@ -10,7 +10,7 @@ import (
 	"tollgate/internal/supervisor"
 )
 
-// drainPoll is between two looks at what is still in flight.
+// drainPoll is the time between two looks at the number of active requests.
 const drainPoll = 100 * time.Millisecond
 
 // stopAll lets live streams finish and stops in reverse: Envoy, tollgate, which
@@ -64,7 +64,7 @@ func (h *host) drain(admin *envoyAdmin) {
 	}
 }
 
-// running says which children are not stopped.
+// running names the children that have not stopped.
 func (h *host) running() string {
 	var names []string
 	for _, u := range h.all() {

@@ -42,7 +42,7 @@ var serviceRestart = supervisor.Restart{
 // addEngine adds the engine, with adapters where they are managed at run time.
 func (h *host) addEngine() (*control.Adapters, error) {
 	v := &h.cfg.VLLM
-	// What cannot be started is found here, before anything is.
+	// An engine that cannot be started is found here, before the first child starts.
 	k, err := engineKey(v)
 	if err != nil {
 		return nil, misconfigured{err}
@@ -88,14 +88,14 @@ func (h *host) addEngine() (*control.Adapters, error) {
 		Live:         stall.check,
 		LiveInterval: max(min(v.StallTimeout/5, 10*time.Second), 100*time.Millisecond),
 		LiveTimeout:  max(min(v.StallTimeout/5, 10*time.Second), time.Second),
-		LiveMisses:   1, // the check is patient by itself
+		LiveMisses:   1, // the check itself waits for the timeout
 		StopTimeout:  v.ShutdownTimeout,
 		Restart: supervisor.Restart{
 			BackoffMin: v.Restart.BackoffMin, BackoffMax: v.Restart.BackoffMax,
 			GiveUpAfter: v.Restart.GiveUpAfter, Within: v.Restart.Within,
 		},
 		Permanent: wrongUsage,
-		Lasting:   true, // the gateway answers without it, and keys, usage and health are there
+		Lasting:   true, // without it the gateway still serves keys, usage and health
 	}
 	return adapters, h.add(spec, v.LogFile)
 }

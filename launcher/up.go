@@ -67,8 +67,7 @@ func (h *host) warn() {
 	}
 }
 
-// keys are those of the key file as it is now; false where it cannot be read,
-// which tollgate says.
+// keys reads the key file; it returns false where that fails, which tollgate logs.
 func (h *host) keys() (*apikey.Ring, bool) {
 	data, err := os.ReadFile(h.cfg.Auth.APIKeysFile)
 	if err != nil {
@@ -131,7 +130,7 @@ func (h *host) up() error {
 		h.sayReady()
 		<-h.stopping.Done()
 	} else {
-		h.stop(err) // a stop that is under way keeps its own cause
+		h.stop(err) // a stop that has begun keeps its cause
 	}
 	h.stopAll(admin)
 	if err := context.Cause(h.stopping); !errors.Is(err, errAsked) {
@@ -147,8 +146,9 @@ func (h *host) startAll() error {
 	if h.unit(engineName) != nil {
 		h.start(engineName)
 	}
-	// Envoy after tollgate: it would answer 503 to everything. Not after the
-	// engine, which may take minutes: /health and a proper 503 are there.
+	// Envoy starts after tollgate, because without it every answer is 503. It does not
+	// wait for the engine, which may take minutes: until then /health and a 503 with an
+	// explanation are available.
 	if err := h.start(tollgateName).child.WaitReady(h.stopping); err != nil {
 		return err
 	}
@@ -163,8 +163,8 @@ func (h *host) startAll() error {
 	return h.edgeReady()
 }
 
-// edgeReady waits until the edge says that it can serve a request, and Envoy
-// believes in an engine: each asks the engine by itself, every second.
+// edgeReady waits until tollgate and Envoy both have a healthy engine: each checks the
+// engines by itself, every second.
 func (h *host) edgeReady() error {
 	admin := newEnvoyAdmin(h.cfg.InState(config.EnvoyAdminSocket))
 	client, base := edgeClient(), edgeURL(h.cfg)
@@ -193,7 +193,7 @@ func (h *host) edgeReady() error {
 	}
 }
 
-// sayReady prints the one line that scripts wait for, and what a person needs.
+// sayReady prints the line that scripts wait for, and an example for people.
 func (h *host) sayReady() {
 	base := edgeURL(h.cfg)
 	model := h.firstModel()
@@ -214,7 +214,7 @@ func (h *host) sayReady() {
 
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// defaultKey says whether the public key would be honoured for this machine.
+// defaultKey reports whether the public key opens anything from this machine.
 func (h *host) defaultKey() bool {
 	if h.cfg.TrustedProxies != 0 {
 		return false
@@ -233,7 +233,7 @@ func (h *host) firstModel() string {
 	return "MODEL"
 }
 
-// edgeURL is the edge as this machine reaches it.
+// edgeURL returns the URL of the edge for clients on this machine.
 func edgeURL(cfg *config.Config) string {
 	scheme := "http"
 	if cfg.TLS.CertFile != "" {
@@ -252,7 +252,7 @@ func edgeURL(cfg *config.Config) string {
 	return scheme + "://" + net.JoinHostPort(host, port)
 }
 
-// removeSockets removes what killed children could not.
+// removeSockets removes the sockets that killed children have left.
 func removeSockets(cfg *config.Config) {
 	for _, name := range []string{config.GRPCSocket, config.HTTPSocket, config.MeterSocket, config.EnvoyAdminSocket} {
 		path := filepath.Join(cfg.StateDir, name)

@@ -48,7 +48,7 @@ func checkName(name string) error {
 	return nil
 }
 
-// AdaptersOptions say where adapters are and who loads them.
+// AdaptersOptions name the folder of the adapters and the engine that loads them.
 type AdaptersOptions struct {
 	Dir       string // adapters must lie under it
 	StateFile string // the desired set, JSON
@@ -58,8 +58,8 @@ type AdaptersOptions struct {
 	Log      hclog.Logger
 }
 
-// Adapters loads and unloads adapters of a running engine, and remembers on
-// disk what is wanted, because an engine forgets it with every restart.
+// Adapters loads and unloads adapters of a running engine, and stores the wanted set on
+// disk, because an engine forgets it with every restart.
 type Adapters struct {
 	o  AdaptersOptions
 	mu sync.Mutex // one change at a time, engine and file together
@@ -69,7 +69,7 @@ type Adapters struct {
 type desired struct {
 	// Loaded are the requests to repeat, by name, with absolute paths.
 	Loaded map[string]vllm.Adapter `json:"loaded"`
-	// Unloaded are adapters that the engine's arguments load and nobody wants.
+	// Unloaded are adapters that the engine's arguments load and a user has unloaded.
 	Unloaded []string `json:"unloaded,omitzero"`
 }
 
@@ -115,7 +115,7 @@ func (a *Adapters) Unload(ctx context.Context, name string) (vllm.Answer, error)
 	if err != nil || (res.Status != http.StatusOK && res.Status != http.StatusNotFound) {
 		return res, err
 	}
-	// One that the engine does not know is not wanted either.
+	// An adapter that the engine does not know is removed from the wanted set too.
 	return res, a.change(func(d *desired) {
 		delete(d.Loaded, name)
 		if res.Status == http.StatusOK && !slices.Contains(d.Unloaded, name) {
@@ -124,8 +124,8 @@ func (a *Adapters) Unload(ctx context.Context, name string) (vllm.Answer, error)
 	})
 }
 
-// Reapply brings an engine that has just started to the desired set. What
-// cannot be loaded any more is logged and stays wanted.
+// Reapply loads and unloads adapters until an engine that has just started has the
+// desired set. An adapter that cannot be loaded is logged and stays wanted.
 func (a *Adapters) Reapply(ctx context.Context) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -221,8 +221,8 @@ func local(rel string) (string, error) {
 	return rel, nil
 }
 
-// checkFolder wants adapter_config.json, weights that are no pickles, and no
-// link that leaves the folder.
+// checkFolder requires adapter_config.json, refuses pickled weights, and refuses links
+// that leave the folder.
 func checkFolder(folder *os.Root, rel string) error {
 	info, err := folder.Stat("adapter_config.json")
 	if err != nil || !info.Mode().IsRegular() {

@@ -1,7 +1,7 @@
 // Package control is the launcher's own HTTP API: the state of the children,
 // the log files, and the adapters of the engine. tollgate's admin API calls it.
 //
-// Whoever may open the Unix socket may use it; over TCP every call needs the
+// Every user who can open the Unix socket can use it. Over TCP every call needs the
 // bearer token. Answers are JSON; an error is {"error":{"message":…}}.
 package control
 
@@ -43,7 +43,8 @@ type Options struct {
 	Children func() []supervisor.Status
 	// Restart asks for a restart of a child; it fails with [ErrNoChild].
 	Restart func(child string) error
-	// Adapters of the engine; nil where none runs here or it takes none.
+	// Adapters of the engine; nil where no engine runs here, or where it takes no
+	// adapters.
 	Adapters *Adapters
 	Log      hclog.Logger
 }
@@ -212,5 +213,5 @@ func fail(w http.ResponseWriter, status int, message string) {
 func answer(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // a caller that has gone needs no answer
+	_ = json.NewEncoder(w).Encode(v) // the caller may have left
 }

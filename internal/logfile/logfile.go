@@ -1,9 +1,9 @@
 // Package logfile writes a log that is rotated by size and by day, compressed,
 // cleaned and counted.
 //
-// A [Writer] is the only one that holds the file open: a child process writes to
-// a pipe, and the launcher copies the pipe here. So nothing is renamed under
-// somebody else's descriptor, and a full disk stops the log, never the child.
+// Only the [Writer] holds the file open: a child process writes to a pipe, and the
+// launcher copies the pipe to the writer. So rotation never renames a file that another
+// process writes to, and a full disk stops the log, never the child.
 package logfile
 
 import (
@@ -40,18 +40,18 @@ type Options struct {
 	// or less in either: nothing is removed.
 	KeepDays      int
 	CheckInterval time.Duration
-	// MaxTotal bounds the bytes of all logs in the folder, whoever writes them:
-	// above it the oldest rotated files go first. Zero or less: no bound. A live
-	// file rotates at an eighth of it at the latest, so that the live ones of all
-	// logs, and one that is being compressed, have room below it.
+	// MaxTotal bounds the bytes of all logs in the folder, also those of other writers:
+	// above it the oldest rotated files are removed first. Zero or less: no bound. A
+	// live file rotates at an eighth of it at the latest, so that the live files of all
+	// logs and one file under compression fit.
 	MaxTotal int64
 	// Tail is how many last lines [Writer.Tail] can give.
 	Tail int
 }
 
-// Writer is a rotating log file. It is safe for concurrent use: whole lines
-// written by one call stay together, and every line is in exactly one file. Two
-// writers of half lines would mix their halves; give each its own pipe or file.
+// Writer is a rotating log file. It is safe for concurrent use: whole lines written by
+// one call stay together, and every line is in exactly one file. Callers that write
+// half lines must each have a pipe or file of their own, or their halves are mixed.
 type Writer struct {
 	o    Options
 	name string // file name without its extension
@@ -63,7 +63,7 @@ type Writer struct {
 	file    *os.File  // guarded by mu; nil while it cannot be opened
 	size    int64     // guarded by mu
 	day     string    // guarded by mu; the UTC day of the file's content
-	retry   time.Time // guarded by mu; not before this is the file opened again
+	retry   time.Time // guarded by mu; the earliest time of the next attempt to open
 	partial []byte    // guarded by mu; a line without its end
 	tail    []string  // guarded by mu
 	dropped int64     // guarded by mu
@@ -92,14 +92,14 @@ func Open(o Options) (*Writer, error) {
 	if w.size > 0 && w.day != today() {
 		w.rotate()
 	}
-	w.kick <- struct{}{} // what an earlier process left uncompressed
+	w.kick <- struct{}{} // for files that an earlier process left uncompressed
 	go w.maintain(ctx)
 	return w, nil
 }
 
 func today() string { return time.Now().UTC().Format(time.DateOnly) }
 
-// open is called with mu held, or before anybody else knows w.
+// open opens the file. REQUIRES: mu held, or w not shared yet.
 func (w *Writer) open() error {
 	f, err := os.OpenFile(w.o.Path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640) //nolint:gosec // a group may read logs
 	if err != nil {
@@ -117,8 +117,8 @@ func (w *Writer) open() error {
 	return nil
 }
 
-// Write takes p whole and never fails for want of disk: what cannot be written
-// is dropped and counted. After [Writer.Close] it returns [os.ErrClosed].
+// Write always takes all of p. Where the disk is full it drops the lines and counts
+// them. After [Writer.Close] it returns [os.ErrClosed].
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -196,8 +196,8 @@ func (w *Writer) put(p []byte) {
 		return
 	}
 	w.dropped += int64(bytes.Count(p, []byte{'\n'}))
-	// Half a line is worse than none: cut it off again. Where that is refused
-	// too, the file is opened anew, which also asks for its true size.
+	// Remove the half line again. If that fails too, open the file anew, which also
+	// reads its true size.
 	if n > 0 && w.file.Truncate(w.size) != nil {
 		_ = w.file.Close()
 		w.file, w.size = nil, 0
@@ -205,8 +205,8 @@ func (w *Writer) put(p []byte) {
 	}
 }
 
-// rotate gives the live file its final name and opens a new one. mu is held.
-// Where the name cannot be given the file goes on growing.
+// rotate gives the live file its final name and opens a new one. mu is held. If the
+// rename fails the file goes on growing.
 func (w *Writer) rotate() {
 	if w.file == nil || w.size == 0 {
 		return
@@ -220,14 +220,14 @@ func (w *Writer) rotate() {
 	if w.open() != nil {
 		w.retry = time.Now().Add(reopenEvery)
 	}
-	w.trim() // here, because whoever writes fast outruns the loop
+	w.trim() // here too: a fast writer fills the folder before the loop runs
 	select {
 	case w.kick <- struct{}{}:
 	default:
 	}
 }
 
-// freeName is a rotated name that is not taken.
+// freeName returns a name for a rotated file that does not exist yet.
 func (w *Writer) freeName() string {
 	dir := filepath.Dir(w.o.Path)
 	for t := time.Now().UTC(); ; t = t.Add(time.Millisecond) {
@@ -259,8 +259,8 @@ func (w *Writer) remember(p []byte) {
 	}
 }
 
-// display is a line as a person would see it: what a progress bar has
-// overwritten with a carriage return is gone.
+// display returns a line as a terminal would show it: without text that a progress bar
+// has overwritten with a carriage return.
 func display(line []byte) string {
 	line = bytes.TrimRight(line, "\r\n")
 	if i := bytes.LastIndexByte(line, '\r'); i >= 0 {

@@ -15,8 +15,8 @@ import (
 // temporary is the suffix of a file that is being compressed.
 const temporary = ".gz.tmp"
 
-// maintain compresses, cleans and watches the live file until ctx ends. An
-// error has nowhere to go but into the next attempt: a log must not fail.
+// maintain compresses, cleans and watches the live file until ctx ends. It drops errors
+// and tries again later: a log must not fail.
 func (w *Writer) maintain(ctx context.Context) {
 	defer close(w.done)
 	var tick <-chan time.Time
@@ -42,9 +42,8 @@ func (w *Writer) maintain(ctx context.Context) {
 	}
 }
 
-// trim removes the oldest rotated files of the folder, of whatever log, until all
-// of them are within the bound when each live file is full and one more is being
-// compressed.
+// trim removes the oldest rotated files of all logs in the folder until the rest fits
+// into the bound, with room for full live files and for one file under compression.
 func (w *Writer) trim() {
 	if w.o.MaxTotal <= 0 {
 		return

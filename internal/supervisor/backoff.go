@@ -5,18 +5,17 @@ import (
 	"time"
 )
 
-// Restart is the policy after a crash: wait BackoffMin, doubled for every
-// further crash Within, at most BackoffMax. The first crash Within of a child
-// that was ready is followed by a start at once: nothing says that it will crash
-// again. With GiveUpAfter crashes Within the child is given up; zero never gives
-// up.
+// Restart is the policy after a crash: wait BackoffMin, doubled for every further crash
+// Within, at most BackoffMax. A child that was ready is started again at once after its
+// first crash Within: it need not crash again. With GiveUpAfter crashes Within the
+// child is given up; zero never gives up.
 type Restart struct {
 	BackoffMin, BackoffMax time.Duration
 	GiveUpAfter            int
 	Within                 time.Duration
 }
 
-// history is the crashes that still count.
+// history holds the crashes that still count.
 type history struct {
 	policy  Restart
 	crashes []time.Time

@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// cgroup is the folder of a control group (version 2) that holds one family;
-// empty where none can be made, which is the usual case for an ordinary user.
-// It only makes certain what is found without it.
+// cgroup is the folder of a control group (version 2) that holds one family; empty
+// where none can be made, which is the usual case for an ordinary user. The other ways
+// to find a family work without it; a cgroup makes the result certain.
 type cgroup string
 
-// procSelf is where the kernel tells of this process; a test looks elsewhere.
+// procSelf is the kernel's folder for this process; tests replace it.
 var procSelf = "/proc/self"
 
-// makeCgroup makes a group beside no other of that name, under our own.
+// makeCgroup makes a new group below our own; it fails where one of that name exists.
 func makeCgroup(name string) cgroup {
 	own := ownCgroup()
 	if own == "" {
@@ -98,15 +98,15 @@ func (c cgroup) processes() (pids []int) {
 	return pids
 }
 
-// kill kills everybody in it in one step, those that are being forked included.
+// kill kills all processes in the group in one step, also those that are being forked.
 func (c cgroup) kill() {
 	if c != "" {
 		_ = os.WriteFile(filepath.Join(string(c), "cgroup.kill"), []byte("1"), 0)
 	}
 }
 
-// remove removes an empty group. The kernel may take a moment to see that it is,
-// on a busy machine a long one.
+// remove removes an empty group. The kernel may need a moment to notice that it is
+// empty, and a long one on a busy machine.
 func (c cgroup) remove() {
 	if c == "" {
 		return

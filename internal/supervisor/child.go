@@ -15,26 +15,26 @@ import (
 )
 
 const (
-	// termEvery is how often SIGTERM is repeated to a child that is not ready: an
-	// inference server swallows it between the start of its engine and readiness.
+	// termEvery is the time between two SIGTERM to a child that is not ready: between
+	// the start of its engine and readiness, an inference server loses the signal.
 	termEvery = time.Second
-	// killWait is how long a killed family may take to go before it is left alone.
+	// killWait is how long we wait for the end of a killed family.
 	killWait = 10 * time.Second
-	// crashLines is how many last lines are shown of a crash.
+	// crashLines is how many last lines of the log we show after a crash.
 	crashLines = 20
 )
 
-// Spec says what a [Child] is. Name, Command, Output and Log are needed.
+// Spec describes a [Child]. Name, Command, Output and Log are needed.
 type Spec struct {
 	Name string
-	// Command is asked anew before every start.
+	// Command is called before every start.
 	Command func() (Command, error)
 	// Output takes standard output and error; it is used by one goroutine at a
 	// time. Tail gives the last lines of it, for messages; nil: none.
 	Output io.Writer
 	Tail   func(n int) []string
 	Log    hclog.Logger
-	Guard  *Guard   // nil: it outlives a killed launcher
+	Guard  *Guard   // nil: the child outlives a killed launcher
 	PID    *PIDFile // nil: none is written
 
 	// Ready returns nil when the child is ready. It is tried every ReadyInterval
@@ -54,18 +54,18 @@ type Spec struct {
 	// StopTimeout is how long SIGTERM may take before the family is killed.
 	StopTimeout time.Duration
 	Restart     Restart
-	// Permanent says of an exit before the child was ever ready that another
-	// attempt would end the same. Optional.
+	// Permanent reports whether another attempt would end like this exit; it is asked
+	// only while the child was never ready. Optional.
 	Permanent func(Exit) bool
-	// Lasting is for a child that is worth waiting for once it was ready: it is
-	// not given up then, but started again every BackoffMax.
+	// Lasting keeps a child that was ready once from being given up: it is started again
+	// every BackoffMax.
 	Lasting bool
-	// OnChange is told of every new status, in order. It must not call back.
+	// OnChange is called with every new status, in order. It must not call the child.
 	OnChange func(Status)
 }
 
-// Child is one supervised process. Create it with [New] and call Run once; the
-// other methods may be called at any time by anybody.
+// Child is one supervised process. Create it with [New] and call Run once; the other
+// methods may be called at any time, from any goroutine.
 type Child struct {
 	spec    Spec
 	start   func(Command, io.Writer, *Guard) (process, error)
@@ -80,7 +80,7 @@ type Child struct {
 	over    bool          // guarded by mu
 }
 
-// New is a child that is not started.
+// New returns a child that is not started.
 func New(s Spec) *Child {
 	if s.ReadyInterval <= 0 {
 		s.ReadyInterval = 200 * time.Millisecond
@@ -137,7 +137,7 @@ func (c *Child) WaitReady(ctx context.Context) error {
 	}
 }
 
-// set changes the status and tells those who wait.
+// set changes the status and wakes all waiters.
 func (c *Child) set(change func(*Status)) {
 	c.mu.Lock()
 	before := c.status.State
@@ -156,7 +156,7 @@ func (c *Child) set(change func(*Status)) {
 
 func (c *Child) state(s State) { c.set(func(st *Status) { st.State = s }) }
 
-// end is why one life of the process is over.
+// end describes why the process ended.
 type end int
 
 const (
@@ -210,7 +210,7 @@ func (c *Child) Run(ctx context.Context) (err error) {
 	}
 }
 
-// tail is for people to read, on a terminal.
+// tail returns the last lines of the log, safe to print on a terminal.
 func (c *Child) tail() []string {
 	if c.spec.Tail == nil {
 		return nil
@@ -238,8 +238,8 @@ func (c *Child) pause(ctx context.Context, wait time.Duration) bool {
 	}
 }
 
-// cannotStart marks an exit of a process that never was, for a reason that will
-// not go away by itself.
+// cannotStart means that the process could not be started, for a reason that does not
+// go away by itself.
 const cannotStart = "cannot be started"
 
 // live is one process from start to end.
@@ -306,7 +306,7 @@ func (c *Child) launch() (process, error) {
 	return c.start(cmd, c.spec.Output, c.spec.Guard)
 }
 
-// attend waits for whatever ends the process and sees to it that it ends.
+// attend waits until the process has ended, or must end, and then ends it.
 func (c *Child) attend(ctx context.Context, p process, events <-chan *deadError) (why end, dead *deadError, wasReady bool) {
 	for {
 		select {
@@ -336,8 +336,8 @@ func (c *Child) attend(ctx context.Context, p process, events <-chan *deadError)
 	}
 }
 
-// stop is the ladder: SIGTERM to the main process, again every second while the
-// child is still starting, SIGKILL to the family when its time is up.
+// stop sends SIGTERM to the main process, again every second while the child is still
+// starting, and SIGKILL to the family after the stop timeout.
 func (c *Child) stop(p process, wasReady bool) {
 	c.state(Draining)
 	p.terminate()
@@ -366,8 +366,8 @@ func (c *Child) stop(p process, wasReady bool) {
 	}
 }
 
-// slay kills the family and waits for its end, but not for ever: a process that
-// hangs in a driver cannot be killed.
+// slay kills the family and waits for its end for a bounded time: a process that hangs
+// in a driver cannot be killed.
 func (c *Child) slay(p process) {
 	p.kill()
 	t := time.NewTimer(killWait)

@@ -13,41 +13,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// markName is the environment variable by which a process is known for one of a
-// family, whatever group, session and parent it has by now.
+// markName is the environment variable that marks the processes of a family, whatever
+// group, session and parent they have.
 const markName = "TOLLGATE_FAMILY"
 
 const (
-	// sweepRounds and sweepInterval bound how long a family may take to be gone.
+	// sweepRounds and sweepInterval bound how long we try to kill a family.
 	sweepRounds   = 100
 	sweepInterval = 50 * time.Millisecond
-	// freezeRounds bounds how often a family is looked for again while it forks.
+	// freezeRounds bounds how often we search a family again while it forks.
 	freezeRounds = 20
 )
 
-// identity is a process until the next boot: numbers are used again.
+// identity identifies a process until the next boot. A PID alone does not: the kernel
+// uses PIDs again.
 type identity struct {
 	pid   int
 	start uint64
 }
 
-// family is everything that came of one start of a child: the process that was
-// started, its leader, and all its descendants. A descendant may be in a group
-// and a session of its own, have lost its parent, and have overwritten its
-// environment for a nicer title in ps, as the workers of inference servers do.
-// So it is known by any of these: its ancestors, its group or session, the mark
-// in its environment, its cgroup, or that it was seen as one before.
+// family is everything that came of one start of a child: the process that was started,
+// its leader, and all its descendants. A descendant may be in a group and a session of
+// its own, have lost its parent, and have overwritten its environment for a nicer title
+// in ps, as the workers of inference servers do. So any of these is enough: its
+// ancestors, its group or session, the mark in its environment, its cgroup, or an
+// earlier observation.
 type family struct {
 	leader identity
 	mark   string
 	cgroup cgroup
-	adopts bool // it gets orphans that nobody knows
+	adopts bool // unknown orphans are taken for its own
 
 	mu    sync.Mutex
 	known map[identity]struct{} // guarded by mu; the leader not among them
 }
 
-// newFamily is one without a leader.
+// newFamily returns a family without a leader.
 func newFamily(adopts bool) *family {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
@@ -55,30 +56,31 @@ func newFamily(adopts bool) *family {
 	return &family{mark: mark, cgroup: makeCgroup(mark[:12]), adopts: adopts, known: map[identity]struct{}{}}
 }
 
-// lead names the leader. One that is gone already has start time 0: any.
+// lead sets the leader. The start time is 0, which means any, where the leader has
+// ended already.
 func (f *family) lead(pid int) {
 	s, _ := readStat(pid)
 	f.leader = identity{pid, s.start}
 }
 
-// claims are the processes below this one that are nobody's orphans: its own
-// helpers, and what other families are known to have. Nil: orphans do not come
-// to this process.
+// claims are the processes below this one that belong to others: our own helpers, and
+// the known processes of other families. Nil means that this process is no sub-reaper,
+// so that orphans do not become its children.
 type claims struct {
-	adopts    bool // the family that is looked for gets the orphans that nobody knows
+	adopts    bool // the family that is searched takes unknown orphans
 	processes map[int]bool
 	marks     map[string]bool
 	known     map[identity]bool
 }
 
-// orphan says whether a child of this process is one that nobody claims.
+// orphan reports whether a child of this process belongs to no family.
 func (c *claims) orphan(s procStat, mark string) bool {
 	return c != nil && c.adopts && s.parent == os.Getpid() &&
 		!c.processes[s.pid] && !c.marks[mark] && !c.known[identity{s.pid, s.start}]
 }
 
-// members are the processes of the family among all of them, zombies included.
-// mu is held. Quick: without a look at the environment of everybody.
+// members are the processes of the family among all of them, zombies included. mu is
+// held. quick skips the environments of processes, which are slow to read.
 func (f *family) members(all []procStat, quick bool, c *claims) []procStat {
 	in := map[int]bool{}
 	for _, pid := range f.cgroup.processes() {
@@ -115,8 +117,8 @@ func descend(all []procStat, in map[int]bool) {
 	}
 }
 
-// owns says whether a group or session is that of the leader or of a process
-// that was seen. mu is held.
+// owns reports whether a group or session belongs to the leader or to a known process.
+// REQUIRES: mu held.
 func (f *family) owns(id int, stranger map[int]bool) bool {
 	if stranger[id] {
 		return false
@@ -132,8 +134,8 @@ func (f *family) owns(id int, stranger map[int]bool) bool {
 	return false
 }
 
-// recycled are the numbers of the family that belong to somebody else by now.
-// mu is held.
+// recycled returns the PIDs of the family that belong to other processes by now.
+// REQUIRES: mu held.
 func (f *family) recycled(all []procStat) map[int]bool {
 	out := map[int]bool{}
 	for _, s := range all {
@@ -149,9 +151,9 @@ func (f *family) recycled(all []procStat) map[int]bool {
 	return out
 }
 
-// observe remembers who is in the family now, for the time when their parents
-// are gone, and forgets whose numbers are free again. It returns who is alive,
-// and how many of them were not known before.
+// observe records the processes of the family, because they cannot be recognised by
+// their parents once those have ended, and forgets those that have ended. It returns
+// the living ones and how many of them are new.
 func (f *family) observe(all []procStat, quick bool, c *claims) (live []procStat, fresh int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -177,8 +179,8 @@ func (f *family) observe(all []procStat, quick bool, c *claims) (live []procStat
 	return live, fresh
 }
 
-// strike stops everybody first, so that nobody starts another one meanwhile or
-// is orphaned unseen, and then kills them. It returns who was alive.
+// strike stops all processes of the family, so that none forks or is orphaned
+// meanwhile, and then kills them. It returns those that were alive.
 func (f *family) strike(g *Guard) (live []procStat) {
 	for range freezeRounds {
 		fresh := 0
@@ -197,8 +199,9 @@ func (f *family) strike(g *Guard) (live []procStat) {
 	return live
 }
 
-// sweep kills until nobody is alive, for at most so many rounds, and returns who
-// still is. It reaps those that have become our children, the leader excepted.
+// sweep kills until no process is alive, for at most sweepRounds rounds, and returns
+// those that still are. It reaps processes that have become our children, except the
+// leader.
 func (f *family) sweep(rounds int, g *Guard) []procStat {
 	for round := 0; ; round++ {
 		live := f.strike(g)
@@ -210,8 +213,8 @@ func (f *family) sweep(rounds int, g *Guard) []procStat {
 	}
 }
 
-// reap collects the zombies of the family that are our children, the leader
-// excepted: whoever waits for it does.
+// reap collects the zombies of the family that are our children, except the leader:
+// wait collects that one.
 func (f *family) reap() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

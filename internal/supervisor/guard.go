@@ -18,22 +18,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lookEvery is how often a guard looks who has come to its families, and reaps
+// lookEvery is how often a guard searches for new processes of its families and reaps
 // orphans that have ended.
 const lookEvery = 30 * time.Second
 
-// Guard sees to it that nothing that was started here outlives this process,
-// however it ends. It runs a small watcher (this binary again, see [Watch]) in a
-// session of its own that holds the other end of a pipe, and kills every
-// registered family when the pipe closes. It also makes this process the parent
-// of orphans (sub-reaper) and reaps them. A nil guard does nothing of that.
+// Guard kills everything that was started here when this process ends, however it ends.
+// It runs a small watcher (this binary again, see [Watch]) in a session of its own that
+// holds the other end of a pipe, and kills every registered family when the pipe
+// closes. It also makes this process the parent of orphans (sub-reaper) and reaps them.
+// A nil guard does nothing.
 type Guard struct {
 	argv []string
 	log  hclog.Logger
 	quit chan struct{}
 	wg   sync.WaitGroup
 
-	// starting is held while a process is started and not yet registered: it
+	// starting is held while a process is started and not yet registered, because it
 	// would be taken for an orphan.
 	starting sync.Mutex
 
@@ -68,8 +68,8 @@ func (g *Guard) start() (*exec.Cmd, error) {
 	defer func() { _ = r.Close() }()
 	g.starting.Lock()
 	defer g.starting.Unlock()
-	// Under another name than ours: who kills all launchers by name must not
-	// kill those who clean up after them.
+	// The watcher has another name than the launcher: a user who kills all launchers by
+	// name must not kill the process that cleans up after them.
 	cmd := exec.Command("/proc/self/exe", g.argv[1:]...) //nolint:gosec // our own binary
 	cmd.Args[0] = "tollgate-watcher"
 	cmd.Stdin = r
@@ -115,8 +115,8 @@ func (g *Guard) keep(cmd *exec.Cmd) {
 	}
 }
 
-// introduce tells the watcher of a family. mu is held. Without a watcher the
-// next one will be told.
+// introduce tells the watcher about a family. The next watcher learns it where there is
+// none now. REQUIRES: mu held.
 func (g *Guard) introduce(f *family) {
 	text := fmt.Appendf(nil, "+ %d %d %s %s\n", f.leader.pid, f.leader.start, f.mark, f.cgroup)
 	f.mu.Lock()
@@ -127,12 +127,13 @@ func (g *Guard) introduce(f *family) {
 	g.tell(text)
 }
 
-// tellTimeout is what a watcher gets to take a word. It reads at once, and a pipe
-// holds hundreds of words: one that does not is stopped.
+// tellTimeout bounds a write to the watcher. A watcher reads at once and the pipe holds
+// hundreds of messages, so a write that takes longer means that the watcher is stopped.
 const tellTimeout = 2 * time.Second
 
-// tell writes to the watcher. One that does not read is replaced: it is killed
-// before its pipe closes, or it would kill all families when it goes on. mu is held.
+// tell writes to the watcher and replaces one that does not read. It kills that one
+// before it closes the pipe; otherwise the watcher would kill all families when it
+// continues. REQUIRES: mu held.
 func (g *Guard) tell(text []byte) {
 	if g.pipe == nil {
 		return
@@ -144,7 +145,7 @@ func (g *Guard) tell(text []byte) {
 	}
 }
 
-// hangUp closes the pipe, which makes the watcher do its work. mu is held.
+// hangUp closes the pipe; the watcher then kills the families. REQUIRES: mu held.
 func (g *Guard) hangUp() {
 	if g.pipe != nil {
 		_ = g.pipe.Close()
@@ -152,8 +153,8 @@ func (g *Guard) hangUp() {
 	}
 }
 
-// launch calls start, which starts the leader of the family and says its PID,
-// and registers the family.
+// launch calls start, which starts the leader of the family and returns its PID, and
+// registers the family.
 func (g *Guard) launch(f *family, start func() (int, error)) error {
 	if g == nil {
 		pid, err := start()
@@ -184,7 +185,7 @@ func (g *Guard) remove(f *family) {
 	g.tell(fmt.Appendf(nil, "- %s\n", f.mark))
 }
 
-// scan gives all processes of this moment to look, and whose they are.
+// scan calls look with all processes of this moment and with what each family claims.
 func (g *Guard) scan(f *family, look func([]procStat, *claims)) {
 	if g == nil {
 		look(processes(), nil)
@@ -195,7 +196,7 @@ func (g *Guard) scan(f *family, look func([]procStat, *claims)) {
 	look(processes(), g.claims(f))
 }
 
-// claims are those of everybody but f.
+// claims returns what all families except f claim.
 func (g *Guard) claims(f *family) *claims {
 	g.mu.Lock()
 	families, watcher := slices.Clone(g.families), g.watcher.Pid
@@ -215,8 +216,8 @@ func (g *Guard) claims(f *family) *claims {
 	return c
 }
 
-// look learns who belongs to whom while everybody has parents, and reaps
-// orphans that have ended.
+// look records which processes belong to which family while their parents live, and
+// reaps orphans that have ended.
 func (g *Guard) look() {
 	t := time.NewTicker(lookEvery)
 	defer t.Stop()
@@ -236,7 +237,7 @@ func (g *Guard) look() {
 	}
 }
 
-// observe learns who is in a family now and passes it on.
+// observe records the processes of a family and passes them on to the watcher.
 func (g *Guard) observe(f *family) {
 	fresh := 0
 	g.scan(f, func(all []procStat, c *claims) { _, fresh = f.observe(all, true, c) })
@@ -250,8 +251,8 @@ func (g *Guard) observe(f *family) {
 	}
 }
 
-// reap collects orphans. The leaders and the watcher are left to those who wait
-// for them.
+// reap collects orphans. It leaves the leaders and the watcher to the goroutines that
+// wait for them.
 func (g *Guard) reap() {
 	g.starting.Lock()
 	defer g.starting.Unlock()
@@ -270,7 +271,7 @@ func (g *Guard) Close() {
 	close(g.quit)
 	g.mu.Lock()
 	g.hangUp()
-	_ = g.watcher.Signal(syscall.SIGCONT) // one that is stopped would never see it; fails where it has ended
+	_ = g.watcher.Signal(syscall.SIGCONT) // a stopped watcher would not notice the end of its pipe
 	g.mu.Unlock()
 	g.wg.Wait()
 }

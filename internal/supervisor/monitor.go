@@ -8,10 +8,10 @@ import (
 	"tollgate/internal/machine"
 )
 
-// minProbe is the least that a readiness probe may take.
+// minProbe is the shortest timeout of a readiness probe.
 const minProbe = 5 * time.Second
 
-// deadError is why a process that runs is taken for dead.
+// deadError says why a running process counts as dead.
 type deadError struct {
 	cause Cause
 	error
@@ -96,8 +96,8 @@ func (c *Child) awaitDeath(ctx context.Context) error {
 			misses = 0
 			continue
 		case machine.OutOfFiles(err):
-			// We could not even ask. To kill the child would cut what it serves and
-			// give nobody a descriptor back.
+			// This process had no file descriptor for the question. To kill the child
+			// would cut its requests and give no descriptor back.
 			c.spec.Log.Warn("cannot probe child: no file descriptor is left", "child", c.spec.Name, "error", err)
 			continue
 		}

@@ -13,23 +13,23 @@ import (
 )
 
 const (
-	// pipeSize is what a pipe holds while nobody reads it, in bytes; the kernel's
-	// limit for an ordinary user.
+	// pipeSize is the capacity of a pipe in bytes: the kernel's limit for an ordinary
+	// user.
 	pipeSize = 1 << 20
 	// copyBuffer is the most that one read takes.
 	copyBuffer = 64 << 10
-	// copyLeast and copyMost bound the time between two reads of a pipe that is
-	// not full: a service that writes a line for each request would wake us for
-	// each. In between it is so long that copyGoal is found there: a sixteenth of
-	// what the pipe holds, because the child must not be stopped by a burst.
+	// copyLeast and copyMost bound the time between two reads of a pipe that is not
+	// full: a service that writes a line for each request would wake us for each line.
+	// Between the bounds the time is chosen so that a read finds copyGoal bytes: a
+	// sixteenth of the pipe, so that a burst does not stop the child.
 	copyLeast = 20 * time.Millisecond
 	copyMost  = 500 * time.Millisecond
 	copyGoal  = pipeSize / 16
 )
 
-// pipes are the outputs of one process. They are read by plain system calls and
-// not through the runtime's poller, which each line that a child writes would
-// wake up, also while nobody wants to read.
+// pipes are the outputs of one process. They are read by plain system calls and not
+// through the runtime's poller: each line that a child writes would wake up the poller,
+// even while we do not want to read.
 type pipes struct {
 	readers []int // nonblocking
 	writers []*os.File
@@ -101,12 +101,12 @@ func drain(out io.Writer, r, wake int, ending <-chan struct{}) {
 	}
 }
 
-// patience is how long to wait when n bytes have come in a time.
+// patience returns how long to wait after n bytes have come in a time.
 func patience(n int, since time.Duration) time.Duration {
 	return min(max(time.Duration(float64(since)*copyGoal/float64(max(n, 1))), copyLeast), copyMost)
 }
 
-// readable waits for output, or its end; false when nobody wants it any more.
+// readable waits for output or its end; it returns false when the wait was ended.
 func readable(r, wake int) bool {
 	for {
 		fds := []unix.PollFd{{Fd: int32(r), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}} //nolint:gosec // descriptors are small
@@ -123,7 +123,7 @@ func (p *pipes) closeWriters() {
 	}
 }
 
-// close gives back what copy has read from.
+// close closes the pipes after copy.
 func (p *pipes) close() {
 	for _, r := range p.readers {
 		_ = unix.Close(r)
@@ -131,12 +131,12 @@ func (p *pipes) close() {
 	_ = unix.Close(p.wake)
 }
 
-// expire ends the copying of what has not come yet.
+// expire stops the copying; output that has not come yet is lost.
 func (p *pipes) expire() { _, _ = unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
 
-// Output runs a command to its end and returns what it wrote to standard output.
-// When ctx ends first it is killed. Nothing of it is left behind, whatever
-// happens to it or to us.
+// Output runs a command to its end and returns what it wrote to standard output. When
+// ctx ends first it is killed. No process of it is left behind, even if this process
+// dies.
 func Output(ctx context.Context, c Command, out io.Writer, guard *Guard) (Exit, error) {
 	p, err := start(c, out, guard)
 	if err != nil {

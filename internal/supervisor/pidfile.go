@@ -16,20 +16,20 @@ import (
 // owns the PID file.
 var ErrRunning = errors.New("already running")
 
-// PIDFile says which process is running for everybody who asks, and keeps a
-// second launcher away: its owner holds a lock on it, which ends with the owner.
+// PIDFile names the running process for other programs and keeps a second launcher
+// away: its owner holds a lock on it, which ends with the owner.
 //
-// Its first line is the PID, the second the process's start time and the boot,
-// the third its command line. The number alone is never trusted: after a crash
-// it may long belong to a stranger.
+// Its first line is the PID, the second the process's start time and the boot, the
+// third its command line. The number alone is never trusted: after a crash it may
+// belong to another process.
 type PIDFile struct {
 	path string
 	file *os.File
 }
 
-// AcquirePIDFile takes the file, whose folder is created if missing. It fails
-// with [ErrRunning] while another owner lives, and while the very process lives
-// that the file names. A file that names a dead process or a stranger is taken.
+// AcquirePIDFile takes the file, whose folder is created if missing. It fails with
+// [ErrRunning] while another owner lives, and while the very process lives that the
+// file names. It takes a file that names a dead process or another one.
 func AcquirePIDFile(path string) (*PIDFile, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("create folder of PID file: %w", err)
@@ -81,7 +81,7 @@ func writeAt(f *os.File, s string) error {
 	return err
 }
 
-// Clear empties the file: nothing is running, but the owner still is.
+// Clear empties the file: the process has ended, but the owner still runs.
 func (p *PIDFile) Clear() error {
 	if err := p.file.Truncate(0); err != nil {
 		return fmt.Errorf("clear PID file: %w", err)

@@ -47,7 +47,7 @@ func readStat(pid int) (procStat, error) {
 	return s, nil
 }
 
-// processes is everything that can be seen now.
+// processes returns all processes that this user can see.
 func processes() []procStat {
 	dir, err := os.Open("/proc")
 	if err != nil {
@@ -80,7 +80,7 @@ func commandLine(pid int) string {
 	return strings.TrimSpace(strings.ReplaceAll(string(b), "\x00", " "))
 }
 
-// bootID tells this boot from others; PIDs and start times repeat.
+// bootID identifies this boot. PIDs and start times repeat after another boot.
 func bootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

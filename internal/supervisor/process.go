@@ -18,14 +18,13 @@ import (
 type Command struct {
 	Path string
 	Args []string // without the name
-	Env  []string // all of it: nothing is inherited
-	Dir  string   // empty: ours
-	// Main is a part of the command line of the process that SIGTERM is meant
-	// for, where the one started is only a wrapper. Empty: the one started.
+	Env  []string // the whole environment; nothing is inherited
+	Dir  string   // empty: the folder of this process
+	// Main is a part of the command line of the process that gets SIGTERM, where the
+	// started process is only a wrapper. Empty: the started process gets it.
 	Main string
-	// Forks is for a program that starts processes of its own: orphans of
-	// unknown descent are taken for its. One that does not is killed by the
-	// kernel at once when we are.
+	// Forks means that the program starts other processes: unknown orphans are taken for
+	// its own. A program without Forks is killed by the kernel as soon as we are.
 	Forks bool
 	// Stderr takes standard error; nil: it goes where standard output goes.
 	Stderr io.Writer
@@ -34,7 +33,7 @@ type Command struct {
 // process is a running command with its family.
 type process interface {
 	pid() int
-	// terminate asks the main process, and only it, to end.
+	// terminate asks only the main process to end.
 	terminate()
 	// kill kills the whole family. It may be called more than once.
 	kill()
@@ -45,11 +44,11 @@ type process interface {
 	exit() Exit
 }
 
-// observer is a process that can learn who has come to its family.
+// observer is a process that can record new members of its family.
 type observer interface{ observe() }
 
-// outputGrace is how long to wait for the end of the output when the family is
-// gone; a process that could not be killed may still hold the pipe.
+// outputGrace is how long to wait for the end of the output after the family has ended:
+// a process that could not be killed may still hold the pipe.
 const outputGrace = time.Second
 
 type osProcess struct {
@@ -61,7 +60,7 @@ type osProcess struct {
 	result Exit // written before ended is closed
 
 	mu     sync.Mutex
-	reaped bool // guarded by mu; the number may be another's from here on
+	reaped bool // guarded by mu; from here on the PID may belong to another process
 }
 
 // start executes the command in a new group, with its output copied to out.
@@ -114,8 +113,8 @@ func start(c Command, out io.Writer, guard *Guard) (process, error) {
 func (p *osProcess) launch(forks bool) error {
 	attr := &syscall.SysProcAttr{Setpgid: true}
 	if !forks {
-		// A program with descendants must be there for the watcher, which
-		// follows them from it.
+		// A program with descendants must live when the watcher learns about it, because
+		// the watcher finds them from it.
 		attr.Pdeathsig = syscall.SIGKILL
 	}
 	p.cmd.SysProcAttr = attr
@@ -141,8 +140,8 @@ func (p *osProcess) launch(forks bool) error {
 	})
 }
 
-// wait collects the leader and the family. The leader stays a zombie until the
-// others have been killed: as long as it does, nobody else can have the number.
+// wait collects the leader and the family. The leader stays a zombie until the others
+// have been killed: until then no other process can get its PID.
 func (p *osProcess) wait() {
 	for {
 		err := unix.Waitid(unix.P_PID, p.pid(), nil, unix.WEXITED|unix.WNOWAIT, nil)
@@ -177,7 +176,7 @@ func (p *osProcess) terminate() {
 	}
 }
 
-// kill leaves what may be left to wait, which goes on until nobody is.
+// kill kills once; wait kills again until no process is left.
 func (p *osProcess) kill() {
 	p.mu.Lock()
 	reaped := p.reaped
@@ -187,14 +186,14 @@ func (p *osProcess) kill() {
 	}
 }
 
-// look is who is alive.
+// look returns the living processes of the family.
 func (p *osProcess) look() (live []procStat) {
 	p.guard.scan(p.family, func(all []procStat, c *claims) { live, _ = p.family.observe(all, true, c) })
 	return live
 }
 
-// target is the oldest process of the family whose command line holds main. The
-// wrapper's holds it too, so the leader counts only when it is alone.
+// target is the oldest process of the family whose command line holds main. The command
+// line of the wrapper holds it too, so the leader counts only when it is alone.
 func (p *osProcess) target(live []procStat) int {
 	best := procStat{pid: p.pid()}
 	if p.main == "" {

@@ -25,10 +25,10 @@ type Cause string
 
 // The causes.
 const (
-	Crash    Cause = "crash"     // it ended by itself, or could not be started again
+	Crash    Cause = "crash"     // the child ended by itself, or could not be started again
 	Hung     Cause = "hung"      // it missed its probes, or its work stood still
 	NotReady Cause = "not_ready" // it was not ready in time
-	Asked    Cause = "asked"     // somebody asked for it
+	Asked    Cause = "asked"     // a user asked for it
 )
 
 // Causes lists every cause once.
@@ -55,14 +55,14 @@ func (r *Restarts) add(c Cause) {
 	}
 }
 
-// Exit is how a process ended.
+// Exit describes how a process ended.
 type Exit struct {
 	// Code is the exit status, -1 when a signal ended the process or it could
 	// not be started.
 	Code   int    `json:"code"`
 	Signal string `json:"signal,omitempty"`
-	// Reason is what the supervisor knows beyond that: it was hung, not ready in
-	// time, could not be started.
+	// Reason adds what the supervisor knows: the process was hung, was not ready in
+	// time, or could not be started.
 	Reason string `json:"reason,omitempty"`
 	// Cause is why the supervisor took the process for dead; empty after a stop.
 	Cause Cause     `json:"cause,omitempty"`
@@ -71,7 +71,7 @@ type Exit struct {
 	Left int `json:"left,omitempty"`
 }
 
-// String says it in a few words.
+// String returns a few words.
 func (e Exit) String() string {
 	var parts []string
 	if e.Reason != "" {
@@ -89,7 +89,7 @@ func (e Exit) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// Status is what is known of a [Child] now.
+// Status is the current state of a [Child].
 type Status struct {
 	Name     string    `json:"name"`
 	State    State     `json:"state"`
@@ -98,8 +98,8 @@ type Status struct {
 	Restarts int       `json:"restarts"`             // unasked ones
 	By       Restarts  `json:"restarts_by,omitzero"` // all of them; absent while there was none
 	LastExit *Exit     `json:"last_exit,omitempty"`
-	// LostLines of the log, since the launcher's start; whoever keeps it fills
-	// this in.
+	// LostLines counts the lines that the child's log has lost since the launcher
+	// started. The owner of the log fills it in.
 	LostLines int64 `json:"lost_log_lines,omitempty"`
 }
 
