@@ -21,12 +21,13 @@ type commands struct {
 	Config  string           `placeholder:"FILE" help:"Configuration file; default is CONFIG_FILE, then config/config.yaml."`
 	Version kong.VersionFlag `help:"Print the version."`
 
-	Serve  serveCmd  `cmd:"" help:"Run the service."`
-	Keys   keysCmd   `cmd:"" help:"Manage the API keys."`
-	Usage  usageCmd  `cmd:"" help:"Report the tokens and requests of the ledger."`
-	Ledger ledgerCmd `cmd:"" help:"Check, reconcile and export the ledger."`
-	Audit  auditCmd  `cmd:"" help:"Show and check the record of what people changed."`
-	Envoy  envoyCmd  `cmd:"" help:"Print Envoy's configuration."`
+	Serve   serveCmd   `cmd:"" help:"Run the service."`
+	Keys    keysCmd    `cmd:"" help:"Manage the API keys."`
+	Usage   usageCmd   `cmd:"" help:"Report the tokens and requests of the ledger."`
+	Ledger  ledgerCmd  `cmd:"" help:"Check, reconcile and export the ledger."`
+	Audit   auditCmd   `cmd:"" help:"Show and check the record of what people changed."`
+	Engines enginesCmd `cmd:"" help:"Show the engines of the running service, add and remove them."`
+	Envoy   envoyCmd   `cmd:"" help:"Print Envoy's configuration."`
 	// The name is taken by the flag's field.
 	Versions versionCmd `cmd:"" name:"version" help:"Print the versions of this build, of Go, of Envoy and of the ledger."`
 	// The name is taken by the flag's field.

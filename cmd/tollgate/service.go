@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,8 +31,21 @@ func takeKeys(env *Env, cfg *config.Config) {
 }
 
 func reloadKeys(env *Env, cfg *config.Config) error {
+	return askService(env, cfg, http.MethodPost, "/admin/reload-keys", nil, nil)
+}
+
+// errNoService means that no gateway runs on this configuration.
+var errNoService = errors.New("no gateway runs here with this configuration; start it, or name engines in the file")
+
+// askService has the running service do something; what it answers goes into answer,
+// where that is not nil.
+func askService(env *Env, cfg *config.Config, method, path string, body, answer any) error {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("ask the service: %w", err)
+	}
 	client := unixsock.HTTPClient(cfg.InState(config.HTTPSocket), takeTimeout)
-	req, err := http.NewRequestWithContext(env.Ctx, http.MethodPost, "http://tollgate/admin/reload-keys", http.NoBody)
+	req, err := http.NewRequestWithContext(env.Ctx, method, "http://tollgate"+path, bytes.NewReader(raw))
 	if err != nil {
 		return fmt.Errorf("ask the service: %w", err)
 	}
@@ -40,16 +54,27 @@ func reloadKeys(env *Env, cfg *config.Config) error {
 		return fmt.Errorf("ask the service: %w", err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode == http.StatusOK {
+	text, err := io.ReadAll(io.LimitReader(resp.Body, longestAnswer))
+	if err != nil {
+		return fmt.Errorf("ask the service: %w", err)
+	}
+	if resp.StatusCode/100 == 2 {
+		if answer == nil {
+			return nil
+		}
+		if err := json.Unmarshal(text, answer); err != nil {
+			return fmt.Errorf("read what the service answered: %w", err)
+		}
 		return nil
 	}
-	const longest = 4096 // bytes
 	var said struct {
 		Error struct{ Message string }
 	}
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, longest))
-	if json.Unmarshal(body, &said) != nil || said.Error.Message == "" {
+	if json.Unmarshal(text, &said) != nil || said.Error.Message == "" {
 		return fmt.Errorf("the service answered %s", resp.Status)
 	}
 	return errors.New(said.Error.Message)
 }
+
+// longestAnswer bounds what is read of the service's answer, in bytes.
+const longestAnswer = 16 << 20

@@ -95,6 +95,9 @@ func New(o Options) *API {
 	a.mux.HandleFunc("GET /admin/audit/verify", a.verifyAudit)
 	a.mux.HandleFunc("GET /admin/usage", a.usage)
 	a.mux.HandleFunc("GET /admin/engine", a.engine)
+	a.mux.HandleFunc("GET /admin/engines", a.listEngines)
+	a.mux.HandleFunc("POST /admin/engines", a.addEngine)
+	a.mux.HandleFunc("DELETE /admin/engines/{address}", a.removeEngine)
 	a.mux.HandleFunc("GET /admin/keys", a.listKeys)
 	a.mux.HandleFunc("POST /admin/keys", a.addKey)
 	a.mux.HandleFunc("GET /admin/keys/{id}", a.showKey)
@@ -198,7 +201,7 @@ func (a *API) health(w http.ResponseWriter, r *http.Request) {
 			ready++
 		}
 	}
-	if ready < len(h.VLLM) || !a.o.Keys.LastReloadOK() || a.o.Gate.Pending() > 0 {
+	if ready < len(h.VLLM) || len(a.o.Engines.View().Lost()) > 0 || !a.o.Keys.LastReloadOK() || a.o.Gate.Pending() > 0 {
 		h.Status = "degraded"
 	}
 	code := http.StatusOK

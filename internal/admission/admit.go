@@ -50,13 +50,14 @@ func (g *Gate) admit(ctx context.Context, a Arrival) (Ticket, error) {
 	if err != nil {
 		return Ticket{}, err
 	}
-	if a.Class == Admin {
-		if !key.Admin() {
-			return Ticket{}, Deny(NotAdmin)
-		}
-		return Ticket{KeyID: key.ID}, nil
-	}
-	if a.Class == Own {
+	switch {
+	case a.Class == Admin && !key.Admin(), a.Class == Engines && !key.Admin() && !key.Launcher():
+		return Ticket{}, Deny(NotAdmin)
+	case key.Launcher() && a.Class != Engines:
+		d := Deny(NotAdmin)
+		d.Message = "This key is a launcher's: all that it may do is to name its engine under /admin/engines."
+		return Ticket{}, d
+	case a.Class == Admin, a.Class == Engines, a.Class == Own:
 		return Ticket{KeyID: key.ID}, nil
 	}
 	return g.issue(ctx, a, key, secret)

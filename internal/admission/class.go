@@ -9,6 +9,8 @@ const (
 	Open Class = iota
 	// Admin routes need an admin key and consume the address rate only.
 	Admin
+	// Engines routes need an admin key or a launcher's, and consume the address rate only.
+	Engines
 	// Own routes need any key and consume the address rate only: what a key may know
 	// of itself, also when it has nothing left.
 	Own

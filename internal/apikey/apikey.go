@@ -64,6 +64,10 @@ func (p Period) End(t time.Time) time.Time {
 // AdminUser is the user whose keys open /admin and /metrics.
 const AdminUser = "admin"
 
+// LauncherUser is the user whose keys may name their own host's engine under
+// /admin/engines, and take it out again.
+const LauncherUser = "launcher"
+
 // DefaultSecret is the public key that a missing key file is written with. It
 // is honoured only under [Circumstances.Local].
 const DefaultSecret = "sk-default-key-change-me" //nolint:gosec // public on purpose
@@ -89,6 +93,9 @@ type Key struct {
 	Drain bool
 	Note  string // for people; never interpreted
 }
+
+// Launcher reports whether the key is one of a launcher on a host with an engine.
+func (k *Key) Launcher() bool { return k.User == LauncherUser }
 
 // Admin reports whether the key opens /admin.
 func (k *Key) Admin() bool { return k.User == AdminUser }

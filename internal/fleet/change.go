@@ -17,8 +17,6 @@ import (
 var (
 	// ErrUnknown means that no engine has that address.
 	ErrUnknown = errors.New("no engine has this address")
-	// ErrSelf means that the address is this gateway's own.
-	ErrSelf = errors.New("this is the gateway itself; name an engine")
 	// ErrNotYours means that somebody else named the engine.
 	ErrNotYours = errors.New("another key named this engine; an administrator can remove it")
 	// ErrFull means that there are as many engines as there may be.
@@ -38,17 +36,67 @@ func (e *FileError) Error() string {
 	return fmt.Sprintf("line %d of the configuration file names this engine; change it there", e.Line)
 }
 
-// Put adds an engine, or tells a known one again: its weight is the new one, and it
-// does not drain any more. created says which. The entry's address is made canonical.
-func (f *Fleet) Put(e Entry) (created bool, err error) {
-	if e.Address, err = config.CanonicalAddress(e.Address); err != nil {
+// InvalidError means that an entry cannot be an engine.
+type InvalidError struct {
+	Field   string // of an [Entry], as in JSON
+	Message string
+}
+
+func (e *InvalidError) Error() string { return e.Message }
+
+// valid checks an entry and makes its address canonical.
+func (f *Fleet) valid(e *Entry) error {
+	address, err := config.CanonicalAddress(e.Address)
+	switch {
+	case err != nil:
+		return &InvalidError{"address", err.Error()}
+	case e.Weight < 1 || e.Weight > config.MaxWeight:
+		return &InvalidError{"weight", fmt.Sprintf("a weight is a whole number from 1 to %d; an engine that should get nothing is removed", config.MaxWeight)}
+	case slices.Contains(f.o.Self, address):
+		return &InvalidError{"address", "this is the gateway itself; name an engine"}
+	}
+	e.Address = address
+	return nil
+}
+
+// Check is [Fleet.Put] without the change: known says that it would change nothing.
+func (f *Fleet) Check(e Entry) (known bool, err error) {
+	if err := f.valid(&e); err != nil {
 		return false, err
 	}
-	if e.Weight < 1 || e.Weight > config.MaxWeight {
-		return false, fmt.Errorf("a weight is a whole number from 1 to %d; an engine that should get nothing is removed", config.MaxWeight)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := f.find(e.Address)
+	if i < 0 {
+		if len(f.entries) >= mostEngines {
+			return false, ErrFull
+		}
+		return false, nil
 	}
-	if slices.Contains(f.o.Self, e.Address) {
-		return false, ErrSelf
+	return f.entries[i].is(e), f.entries[i].mayPut(e)
+}
+
+// mayPut says who may tell of an engine that is known.
+func (e *entry) mayPut(again Entry) error {
+	switch {
+	case e.Origin == FromFile:
+		return &FileError{Line: e.Line}
+	case again.Origin == FromLauncher && e.By != again.By:
+		return ErrNotYours
+	}
+	return nil
+}
+
+// is reports whether the entry is so already.
+func (e *entry) is(again Entry) bool {
+	return e.Weight == again.Weight && !e.draining && e.lost.IsZero() && e.Origin == again.Origin
+}
+
+// Put adds an engine, or tells a known one again: its weight is the new one, and it
+// does not drain any more. created says which.
+func (f *Fleet) Put(e Entry) (created bool, err error) {
+	if err := f.valid(&e); err != nil {
+		return false, err
 	}
 	created, err = f.put(e)
 	if err == nil {
@@ -77,24 +125,19 @@ func (f *Fleet) put(e Entry) (created bool, err error) {
 		f.log.Info("engine added", "engine", e.Address, "origin", e.Origin, "by", e.By)
 		return true, nil
 	}
-	known := f.entries[i]
-	switch {
-	case known.Origin == FromFile:
-		return false, &FileError{Line: known.Line}
-	case e.Origin == FromLauncher && known.By != e.By:
-		return false, ErrNotYours
+	if err := f.entries[i].mayPut(e); err != nil {
+		return false, err
 	}
-	return f.again(known, e, now)
+	return f.again(f.entries[i], e, now)
 }
 
 // again is a known entry that is told once more; the caller holds the lock.
 func (f *Fleet) again(known *entry, e Entry, now time.Time) (created bool, err error) {
 	known.put = now
-	lost := !known.lost.IsZero()
-	if known.Weight == e.Weight && !known.draining && !lost && known.Origin == e.Origin {
+	if known.is(e) {
 		return false, nil // a launcher says so every few seconds
 	}
-	was := known.Entry
+	was, lost := known.Entry, !known.lost.IsZero()
 	known.Weight, known.Origin, known.By = e.Weight, e.Origin, e.By
 	if err := f.save(f.entries); err != nil {
 		known.Entry = was
@@ -110,33 +153,47 @@ func (f *Fleet) again(known *entry, e Entry, now time.Time) (created bool, err e
 // by is the key of a launcher, which may only remove what it named; "" may remove all
 // but what the file names, which is a [*FileError].
 func (f *Fleet) Remove(address, by string) error {
-	address, err := config.CanonicalAddress(address)
+	f.mu.Lock()
+	err := f.remove(address, by)
+	f.mu.Unlock()
+	if err == nil {
+		f.announce()
+	}
+	return err
+}
+
+// Removable is [Fleet.Remove] without the change.
+func (f *Fleet) Removable(address, by string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, err := f.removable(address, by)
+	return err
+}
+
+func (f *Fleet) removable(address, by string) (int, error) {
+	canonical, err := config.CanonicalAddress(address)
 	if err != nil {
-		return err
+		return 0, &InvalidError{"address", err.Error()}
 	}
-	if err := f.remove(address, by); err != nil {
-		return err
+	i := f.find(canonical)
+	switch {
+	case i < 0:
+		return 0, ErrUnknown
+	case f.entries[i].Origin == FromFile:
+		return 0, &FileError{Line: f.entries[i].Line}
+	case by != "" && f.entries[i].By != by:
+		return 0, ErrNotYours
 	}
-	f.announce()
-	return nil
+	return i, nil
 }
 
 func (f *Fleet) remove(address, by string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	i := f.find(address)
-	if i < 0 {
-		return ErrUnknown
+	i, err := f.removable(address, by)
+	if err != nil {
+		return err
 	}
 	e := f.entries[i]
-	switch {
-	case e.Origin == FromFile:
-		return &FileError{Line: e.Line}
-	case by != "" && e.By != by:
-		return ErrNotYours
-	}
-	rest := slices.Delete(slices.Clone(f.entries), i, i+1)
-	if err := f.save(rest); err != nil {
+	if err := f.save(slices.Delete(slices.Clone(f.entries), i, i+1)); err != nil {
 		return err
 	}
 	if e.draining {

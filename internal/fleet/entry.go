@@ -172,5 +172,5 @@ func (e *entry) absent() *Engine {
 	if host, _, _ := net.SplitHostPort(e.Address); strings.ContainsFunc(host, func(r rune) bool { return r > '9' && r != ':' }) {
 		endpoint = "" // a name is no endpoint
 	}
-	return &Engine{Address: e.Address, Endpoint: endpoint, Weight: e.Weight, Draining: e.draining, Error: why, load: &load{}}
+	return &Engine{Address: e.Address, Endpoint: endpoint, Weight: e.Weight, Draining: e.draining, Error: why, Named: e.Entry, load: &load{}}
 }

@@ -188,7 +188,8 @@ func (m *member) lookNow(done chan struct{}) {
 func (m *member) engine() *Engine {
 	e := &Engine{
 		Address: m.address, Endpoint: m.endpoint, Weight: m.entry.Weight, Ready: m.ready, Draining: m.entry.draining,
-		Models: m.models, Error: m.err, Restarts: m.restarts, lens: m.lens, load: &m.load,
+		Models: m.models, Error: m.err, Restarts: m.restarts,
+		Named: m.entry.Entry, lens: m.lens, load: &m.load,
 	}
 	if !m.asked {
 		e.Error = "not asked yet"

@@ -23,6 +23,7 @@ type Engine struct {
 	Models            []openai.Model // as it listed them last, also when it is not ready now
 	Error             string         // why it is not ready
 	Restarts          int            // how often its counters began anew; its caches did, too
+	Named             Entry          // who named it
 
 	lens map[string]int64 // context length by name
 	load *load

@@ -65,6 +65,8 @@ func build() []Route {
 		Route{Name: "console", Path: Console, Prefix: true, Endpoint: Console, Class: admission.Open, Methods: read, Page: true, SameOrigin: true, Timeout: slowTimeout},
 		page("health", Health, Health, admission.Open, read),
 		Route{Name: "metrics", Path: Metrics, Endpoint: Metrics, Class: admission.Admin, Methods: get, Page: true, Private: true, SameOrigin: true, Timeout: slowTimeout},
+		engines("admin-engines", Admin+"/engines", false),
+		engines("admin-engine-address", Admin+"/engines/", true),
 		Route{Name: "admin", Path: Admin + "/", Prefix: true, Endpoint: Admin, Class: admission.Admin, Methods: edit, Page: true, Private: true, SameOrigin: true, Timeout: adminTimeout},
 	)
 }
@@ -72,6 +74,15 @@ func build() []Route {
 // page is the row of a page of tollgate.
 func page(name, path, endpoint string, class admission.Class, methods []string) Route {
 	return Route{Name: name, Path: path, Endpoint: endpoint, Class: class, Methods: methods, Page: true, Timeout: pageTimeout}
+}
+
+// engines is a row of the engines that come and go at run time, which launchers may
+// open beside administrators.
+func engines(name, path string, prefix bool) Route {
+	return Route{
+		Name: name, Path: path, Prefix: prefix, Endpoint: Admin, Class: admission.Engines, Methods: edit,
+		Page: true, Private: true, SameOrigin: true, Timeout: slowTimeout,
+	}
 }
 
 // slow is the row of a page that reads the ledger.
