@@ -99,8 +99,8 @@ func options(headers []openai.Header) []*corev3.HeaderValueOption {
 }
 
 // pass lets a request go on.
-func pass(r route.Route, client netip.Addr, t admission.Ticket) *answer {
-	a := &answer{encoded: passed, ticket: ticket.Ticket{LeaseID: t.LeaseID, KeyID: t.KeyID}}
+func pass(r route.Route, client netip.Addr, t admission.Ticket, carried ticket.Ticket) *answer {
+	a := &answer{encoded: passed, ticket: carried}
 	switch {
 	case r.Class == admission.Open:
 		a.encoded = openTo[t.Insider]

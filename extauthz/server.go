@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"tollgate/internal/admission"
+	"tollgate/internal/ticket"
 )
 
 // Admitter decides over an arrival. [*admission.DenialError] is a refusal; any
@@ -29,7 +30,11 @@ type Options struct {
 	AdminPort      string   // the same of the administrators' listener, where there is one
 	AllowOrigins   []string // whose pages may call; "*" = all
 	MaxBody        int64    // bytes; 0 = no bound
-	Log            hclog.Logger
+	// Issuer names this process in its tickets. Seal makes what another process needs
+	// to claim one; nil where there is no other.
+	Issuer string
+	Seal   func(admission.Facts) string
+	Log    hclog.Logger
 }
 
 // Server answers Envoy's checks; see [Register].
@@ -65,7 +70,7 @@ func Register(r grpc.ServiceRegistrar, s *Server) {
 // response would be a 403 that blames the user.
 func (s *Server) check(ctx context.Context, c *check) (*answer, error) {
 	a := s.arrival(c)
-	ticket, err := s.admit.Admit(ctx, a)
+	t, err := s.admit.Admit(ctx, a)
 	if err == nil && a.Refused != nil {
 		err = a.Refused // whoever decides, this passes nowhere
 	}
@@ -85,5 +90,17 @@ func (s *Server) check(ctx context.Context, c *check) (*answer, error) {
 	case s.preflight(c):
 		return allowPage(c.headers.origin[0]), nil
 	}
-	return pass(c.route, a.Addr, ticket), nil
+	return pass(c.route, a.Addr, t, s.ticket(&t)), nil
+}
+
+// ticket is what the request carries through Envoy.
+func (s *Server) ticket(t *admission.Ticket) ticket.Ticket {
+	carried := ticket.Ticket{LeaseID: t.LeaseID, KeyID: t.KeyID}
+	if t.LeaseID != "" {
+		carried.Issuer = s.o.Issuer
+		if s.o.Seal != nil {
+			carried.Facts = s.o.Seal(t.Facts())
+		}
+	}
+	return carried
 }

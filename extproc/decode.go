@@ -42,7 +42,7 @@ type head struct {
 	metadata   string // of an answer in bytes: JSON that has the usage
 	retryAfter bool
 
-	leaseID string // of the ticket
+	ticket  ticket.Ticket
 	meter   string // the instance of the meter inside Envoy that has the request, "" for none
 	details string // response.code_details: who wrote the answer
 	engine  string // upstream.address
@@ -106,7 +106,7 @@ func (in *inbound) metadata(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	in.head.leaseID = t.LeaseID
+	in.head.ticket = t
 	in.head.meter, err = meterOf(raw)
 	return err
 }

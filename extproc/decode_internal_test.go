@@ -18,8 +18,12 @@ import (
 func generated(m *extprocv3.ProcessingRequest) inbound {
 	var in inbound
 	f := m.GetAttributes()[filter].GetFields()
+	carried := m.GetMetadataContext().GetFilterMetadata()[ticket.Namespace].GetFields()
 	about := head{
-		leaseID: m.GetMetadataContext().GetFilterMetadata()[ticket.Namespace].GetFields()["lease"].GetStringValue(),
+		ticket: ticket.Ticket{
+			LeaseID: carried["lease"].GetStringValue(), KeyID: carried["key"].GetStringValue(), Reason: carried["reason"].GetStringValue(),
+			Issuer: carried["issuer"].GetStringValue(), Facts: carried["facts"].GetStringValue(),
+		},
 		meter:   m.GetMetadataContext().GetFilterMetadata()[meterSaid].GetFields()[meterInstance].GetStringValue(),
 		details: f["response.code_details"].GetStringValue(), engine: f["upstream.address"].GetStringValue(),
 	}

@@ -148,7 +148,7 @@ func (x *exchange) requestHeaders(ctx context.Context, h *head, end bool) (*outb
 		return unknownRoute, nil
 	}
 	x.endpoint = openai.Endpoint(r.Endpoint)
-	session, err := x.o.Claim.Claim(ctx, h.leaseID)
+	session, err := x.o.claim(ctx, &h.ticket)
 	switch {
 	case errors.Is(err, admission.ErrTicket):
 		x.o.Metrics.badTickets.Inc()

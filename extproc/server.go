@@ -16,6 +16,7 @@ import (
 	"tollgate/internal/admission"
 	"tollgate/internal/openai"
 	"tollgate/internal/rpc"
+	"tollgate/internal/ticket"
 )
 
 // Claimer turns a ticket into the session of one stream;
@@ -26,14 +27,26 @@ type Claimer interface {
 
 // Options are what a [Server] is made of.
 type Options struct {
-	Claim  Claimer
-	Limits openai.Limits // CacheSalt is set per key when IsolateCache
+	Claim Claimer
+	// ClaimForeign is asked for tickets that Claim does not know: another gateway may
+	// have issued them. Nil where there is no other.
+	ClaimForeign func(ctx context.Context, t *ticket.Ticket) (*admission.Session, error)
+	Limits       openai.Limits // CacheSalt is set per key when IsolateCache
 	// IsolateCache gives each key its own prefix cache in vLLM.
 	IsolateCache bool
 	// Bodies bounds the bytes of all request bodies in memory; nil: no bound.
 	Bodies  *Budget
 	Metrics *Metrics
 	Log     hclog.Logger
+}
+
+// claim turns a ticket of this gateway or of another one into a session.
+func (o *Options) claim(ctx context.Context, t *ticket.Ticket) (*admission.Session, error) {
+	s, err := o.Claim.Claim(ctx, t.LeaseID)
+	if o.ClaimForeign != nil && errors.Is(err, admission.ErrTicket) {
+		return o.ClaimForeign(ctx, t)
+	}
+	return s, err
 }
 
 // Server answers Envoy's ext_proc streams; see [Register].

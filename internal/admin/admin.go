@@ -7,6 +7,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
 	"tollgate/internal/openai"
+	"tollgate/internal/replica"
 	"tollgate/internal/route"
 )
 
@@ -51,13 +53,22 @@ type Host interface {
 	Call(ctx context.Context, method, path string, body []byte) (status int, answer []byte, err error)
 }
 
+// Replicas are the other gateways that share the limits of this one, which counts
+// in both: missing is how many of the others did not answer.
+type Replicas interface {
+	Requests(ctx context.Context) (live []replica.Running, missing int)
+	Cancel(ctx context.Context, requestID string) (cancelled, missing int)
+}
+
 // Options are what the API serves. All must be set but Hosts and Aliases.
 type Options struct {
-	Gate   *admission.Gate
-	Keys   *apikey.Keyring
-	Limits limit.Store
-	Caps   limit.Caps // global limits
-	Ledger Ledger
+	Gate *admission.Gate
+	// Replicas is nil where there is no other gateway.
+	Replicas Replicas
+	Keys     *apikey.Keyring
+	Limits   limit.Store
+	Caps     limit.Caps // global limits
+	Ledger   Ledger
 	// Central is where Ledger's reports come from; nil: from this gateway alone.
 	Central Central
 	// Recording reports, from memory, whether the ledger can be written.
@@ -212,8 +223,22 @@ func (a *API) health(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, code, h)
 }
 
-func (a *API) requests(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{"requests": a.o.Gate.Live()})
+// requests lists the live requests of all replicas.
+func (a *API) requests(w http.ResponseWriter, r *http.Request) {
+	if a.o.Replicas == nil {
+		writeJSON(w, http.StatusOK, map[string]any{"requests": a.o.Gate.Live()})
+		return
+	}
+	live, missing := a.o.Replicas.Requests(r.Context())
+	writeJSON(w, http.StatusOK, withMissing(map[string]any{"requests": live}, missing))
+}
+
+// withMissing says how many replicas did not answer, where some did not.
+func withMissing(answer map[string]any, missing int) map[string]any {
+	if missing > 0 {
+		answer["replicas_missing"] = missing
+	}
+	return answer
 }
 
 // cancel cuts a live request, which is settled with the tokens that it used.
@@ -222,13 +247,23 @@ func (a *API) cancel(w http.ResponseWriter, r *http.Request) {
 	if !a.recorded(w, r, "request.cancel", id, nil) {
 		return
 	}
-	n := a.o.Gate.Cancel(id)
-	if n == 0 {
+	n, missing := 0, 0
+	if a.o.Replicas == nil {
+		n = a.o.Gate.Cancel(id)
+	} else {
+		n, missing = a.o.Replicas.Cancel(r.Context(), id)
+	}
+	switch {
+	case n == 0 && missing > 0:
+		fail(w, http.StatusServiceUnavailable, "replicas_missing", "id", fmt.Sprintf(
+			"No live request of the replicas that answered has this id, but %d did not answer; try again.", missing))
+		return
+	case n == 0:
 		fail(w, http.StatusNotFound, "not_found", "id", "No live request has this id; GET /admin/requests lists them.")
 		return
 	}
 	a.o.Log.Info("request cancelled by an administrator", "request_id", id)
-	writeJSON(w, http.StatusOK, map[string]any{"request_id": id, "cancelled": n})
+	writeJSON(w, http.StatusOK, withMissing(map[string]any{"request_id": id, "cancelled": n}, missing))
 }
 
 // keyLimits answers with the limits of a key and how much of each is used.

@@ -52,6 +52,7 @@ func (g *Gateway) audit(ctx context.Context) error {
 // keysChanged writes the audit of a change before the edit is answered.
 func (g *Gateway) keysChanged(_, next *apikey.Ring, by audit.Editor) {
 	g.gate.Revoke(next)
+	g.replicas.keysChanged()
 	if g.auditKeys(context.Background(), next, by) {
 		return
 	}

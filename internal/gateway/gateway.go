@@ -57,27 +57,28 @@ type Options struct {
 
 // Gateway is the service, ready to run.
 type Gateway struct {
-	cfg     *config.Config
-	log     hclog.Logger
-	reload  <-chan os.Signal
-	keys    *apikey.Keyring
-	ledger  *sqlitestore.Store
-	central *centralLedger
-	limits  limit.Store
-	engines *fleet.Fleet
-	xds     *xds.Server
-	placer  *placement.Placer
-	names   *alias.Table
-	gate    *admission.Gate
-	check   *extauthz.Server
-	proc    *extproc.Server
-	als     *accesslog.Server
-	health  *health.Server
-	api     *admin.API
-	drift   *reconcile.Watcher
-	metrics http.Handler
-	writes  *ledgerWatch
-	records *recorder
+	cfg      *config.Config
+	log      hclog.Logger
+	reload   <-chan os.Signal
+	keys     *apikey.Keyring
+	ledger   *sqlitestore.Store
+	central  *centralLedger
+	limits   limit.Store
+	engines  *fleet.Fleet
+	xds      *xds.Server
+	placer   *placement.Placer
+	names    *alias.Table
+	gate     *admission.Gate
+	check    *extauthz.Server
+	proc     *extproc.Server
+	als      *accesslog.Server
+	health   *health.Server
+	api      *admin.API
+	drift    *reconcile.Watcher
+	metrics  http.Handler
+	writes   *ledgerWatch
+	replicas *replicas
+	records  *recorder
 	// auditOwed has who made a change of the keys that the audit could not take.
 	auditOwed chan audit.Editor
 	meters    *meters
@@ -131,6 +132,9 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	g.xds = xds.New(o.Log.Named("xds"))
 	g.engines.OnChange(g.tellEnvoy)
 	g.join(reg, own, o)
+	if err := g.replicas.start(ctx); err != nil {
+		return nil, err
+	}
 	if err := g.listen(); err != nil { //nolint:contextcheck // what is opened outlives the start
 		return nil, err
 	}
@@ -232,13 +236,16 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 		Metrics:   admission.NewMetrics(base, own), Log: log.Named("admission"), Caps: caps,
 		Generated: g.engines.Generated,
 		Access:    g.records.record,
+		Shared:    g.cfg.Store.Kind == "redis",
 	})
+	g.replicas = newReplicas(g.gate, g.limits, g.keys, log.Named("replica"))
 	g.keys.OnChange(g.keysChanged)
 	_, port, _ := net.SplitHostPort(g.cfg.Listen) // checked with the configuration
 	_, adminPort, _ := net.SplitHostPort(g.cfg.AdminListen)
 	g.check = extauthz.NewServer(g.gate, extauthz.Options{
 		TrustedProxies: g.cfg.TrustedProxies, Port: port, AdminPort: adminPort, AllowOrigins: g.cfg.CORS.AllowOrigins,
 		MaxBody: int64(g.cfg.Request.MaxBodyMB) << 20, Log: log.Named("extauthz"),
+		Issuer: g.replicas.name, Seal: g.replicas.seal(),
 	})
 	bodies := extproc.NewBudget(int64(g.cfg.Request.MaxInflightBodyMB)<<20, int64(g.cfg.Request.MaxBodyMB)<<20)
 	bodies.Register(own)
@@ -248,13 +255,14 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	}
 	g.proc = extproc.NewServer(extproc.Options{
 		Claim:        g.gate,
+		ClaimForeign: g.replicas.claim,
 		Limits:       openai.Limits{MaxN: g.cfg.Request.MaxN, MaxPrompts: g.cfg.Request.MaxPrompts, Media: fetchable},
 		IsolateCache: g.cfg.Request.IsolatePrefixCache,
 		Bodies:       bodies,
 		Metrics:      extproc.NewMetrics(own), Log: log.Named("extproc"),
 	})
 	g.meters = newMeters(g.cfg.RunDir(), own, log.Named("meter"))
-	g.als = accesslog.NewServer(g.gate)
+	g.als = accesslog.NewServer(g.replicas.witness())
 	g.drift = reconcile.NewWatcher(reconcile.Options{
 		Engines: g.cfg.EngineAddresses(), Book: g.ledger, Path: g.cfg.BaselinePath(),
 		Log: log.Named("reconcile"), Reg: own,
@@ -262,7 +270,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	hosts := g.hosts()
 	own.MustRegister(admin.NewChildren(hosts, o.LostLines))
 	g.api = admin.New(admin.Options{
-		Gate: g.gate, Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: accounts{g.ledger, g.central}, Central: g.central.view(), Recording: g.writes.OK, Engines: g.engines, Aliases: g.names,
+		Gate: g.gate, Replicas: g.replicas.others(), Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: accounts{g.ledger, g.central}, Central: g.central.view(), Recording: g.writes.OK, Engines: g.engines, Aliases: g.names,
 		Metrics: g.metrics, Hosts: hosts, LogDir: g.cfg.Log.Dir, Log: log.Named("admin"),
 	})
 }

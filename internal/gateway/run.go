@@ -50,6 +50,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Add(serve.Loop(ctx, func(ctx context.Context) error { return g.meters.link.Serve(ctx, g.meterLis) }))
 	group.Add(serve.HTTP(ctx, g.api, g.httpLis, stopGrace))
 	group.Add(serve.Loop(ctx, g.gate.Run))
+	group.Add(serve.Loop(ctx, g.replicas.Run))
 	group.Add(serve.Loop(ctx, g.records.Run))
 	group.Add(serve.Loop(ctx, g.keys.Run))
 	group.Add(serve.Loop(ctx, g.audit))

@@ -41,6 +41,7 @@ type Gate interface {
 	// claimed it.
 	Holds(leaseID string) bool
 	Witness(w admission.Witness)
+	ProxyGone()
 	Live() []admission.Running
 	Cancel(requestID string) int
 }
@@ -87,7 +88,8 @@ const (
 	list    kind = "list"    // a question; answered with Requests
 	cancel  kind = "cancel"  // a question; answered with Cancelled
 	answer  kind = "answer"
-	changed kind = "keys" // keys have changed
+	changed kind = "keys"  // keys have changed
+	gone    kind = "proxy" // the proxy's log has broken off
 )
 
 // Running is one live request and the replica that has it.
@@ -208,6 +210,8 @@ func (g *Group) take(ctx context.Context, text []byte) {
 		g.reply(ctx, m, message{Cancelled: g.o.Gate.Cancel(m.RequestID)})
 	case changed:
 		g.o.KeysChanged()
+	case gone:
+		g.o.Gate.ProxyGone()
 	case answer:
 		g.mu.Lock()
 		waits := g.waiting[m.Call]
@@ -291,6 +295,14 @@ func (g *Group) Cancel(ctx context.Context, requestID string) (n, missing int) {
 		n += a.Cancelled
 	}
 	return n, missing
+}
+
+// ProxyGone tells this replica and the others that the proxy's log has broken off.
+func (g *Group) ProxyGone() {
+	g.o.Gate.ProxyGone()
+	if err := g.send(context.Background(), "", message{Kind: gone}); err != nil {
+		g.o.Log.Debug("cannot tell the other replicas that the proxy has gone", "error", err)
+	}
 }
 
 // KeysChanged tells the others that keys have changed.

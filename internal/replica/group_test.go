@@ -77,6 +77,8 @@ func (g *gate) Witness(w admission.Witness) {
 	g.witnessed = append(g.witnessed, w.LeaseID)
 }
 
+func (g *gate) ProxyGone() { g.reloads.Add(100) }
+
 func (g *gate) Live() (out []admission.Running) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -170,12 +172,13 @@ func TestOneListShowsAllAndOneCallCancelsAnywhere(t *testing.T) {
 	})
 }
 
-func TestTheOthersReadChangedKeys(t *testing.T) {
+func TestTheOthersReadChangedKeysAndHearOfTheProxy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, gates, groups := rig(t)
 		groups[0].KeysChanged(t.Context())
+		groups[0].ProxyGone()
 		synctest.Wait()
-		for i, want := range []int64{0, 1, 1} {
+		for i, want := range []int64{100, 101, 101} {
 			if got := gates[i].reloads.Load(); got != want {
 				t.Errorf("replica %d: read %d times, want %d", i, got, want)
 			}
