@@ -213,11 +213,14 @@ func (g *Gate) claim(ctx context.Context, s *Session, take func() error) (*Sessi
 	if err == nil {
 		return s, nil
 	}
-	s.mu.Lock()
-	s.elsewhere = g.replicas && errors.Is(err, limit.ErrLease) // gone, or claimed at another gateway
-	s.mu.Unlock()
+	unknown := errors.Is(err, limit.ErrLease)
+	if unknown && g.replicas { // claimed at another gateway, which has the request
+		g.metrics.active.Dec()
+		_ = s.happen(ctx, request.OnElsewhere, nil) // nobody else ends a claim
+		return nil, ErrTicket
+	}
 	s.withdraw(ctx)
-	if errors.Is(err, limit.ErrLease) {
+	if unknown {
 		return nil, ErrTicket
 	}
 	return nil, fmt.Errorf("claim lease: %w", err)

@@ -40,6 +40,8 @@ func (s *Session) perform(ctx context.Context, do request.Effects) (failed error
 			// The caller performs them itself: their results are its answers.
 		case request.DoAdopt:
 			s.adopt(ctx)
+		case request.DoLapse:
+			result = s.lapse(ctx)
 		case request.DoCut:
 			s.tellHolder()
 		case request.DoSettle:
@@ -203,55 +205,55 @@ func (s *Session) drop() {
 // giveBack gives the lease back, with what the request has used in the end.
 func (s *Session) giveBack(ctx context.Context) {
 	s.mu.Lock()
-	final := limit.Final{QuotaPeriod: s.facts.Caps.QuotaPeriod, GiveBackRequest: s.refund}
-	switch {
-	case s.record != nil:
-		final.Total = total(s.record.Counts)
-	case s.owed != nil && s.state.Named:
-		final.Total = total(s.named(*s.owed).Counts)
-	case s.owed != nil:
-		final.Total = total(s.owed.Counts)
-	}
-	claimed, elsewhere := s.claimed, s.elsewhere
+	claimed, final := s.claimed, s.final()
 	s.mu.Unlock()
 	if claimed {
 		s.metrics.active.Dec()
 	}
-	if elsewhere {
-		return
-	}
 	// The stream's context may be dead by now, and the lease must not outlive it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
-	var err error
-	if claimed {
-		_, err = s.limits.Release(ctx, s.facts.LeaseID, final)
-	} else {
-		err = s.lapse(ctx, final)
-	}
-	if err != nil {
+	if _, err := s.limits.Release(ctx, s.facts.LeaseID, final); err != nil {
 		s.log.Warn("cannot release lease, it expires by itself", "lease_id", s.facts.LeaseID, "error", err)
 	}
 }
 
-// lapse gives back the lease of a ticket that nobody has claimed here. A lease that
-// does not lapse was claimed at another gateway.
-func (s *Session) lapse(ctx context.Context, f limit.Final) error {
-	lapsed, err := s.limits.Lapse(ctx, s.facts.LeaseID, f)
+// lapse gives back the lease of a ticket that nobody has claimed here. Where other
+// gateways share the limits, a lease that does not lapse was claimed at one of them.
+func (s *Session) lapse(ctx context.Context) request.Event {
 	s.mu.Lock()
-	s.elsewhere = s.replicas && !lapsed && err == nil
+	final := s.final()
 	s.mu.Unlock()
-	return err
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	lapsed, err := s.limits.Lapse(ctx, s.facts.LeaseID, final)
+	if err != nil {
+		s.log.Warn("cannot release lease, it expires by itself", "lease_id", s.facts.LeaseID, "error", err)
+	}
+	if s.replicas && !lapsed && err == nil {
+		return request.OnElsewhere
+	}
+	return request.OnLapsed
+}
+
+// final is what the request has used in the end. REQUIRES: mu held.
+func (s *Session) final() limit.Final {
+	f := limit.Final{QuotaPeriod: s.facts.Caps.QuotaPeriod, GiveBackRequest: s.refund}
+	switch {
+	case s.record != nil:
+		f.Total = total(s.record.Counts)
+	case s.owed != nil && s.state.Named:
+		f.Total = total(s.named(*s.owed).Counts)
+	case s.owed != nil:
+		f.Total = total(s.owed.Counts)
+	}
+	return f
 }
 
 // writeRecord writes the access record, and counts an end on which the two
 // witnesses disagree.
 func (s *Session) writeRecord() {
 	s.mu.Lock()
-	if s.elsewhere {
-		s.mu.Unlock()
-		return
-	}
 	w, rec, order, owed := s.witness, s.record, s.order, s.owed
 	if s.state.Ledger == request.LedgerLost {
 		named := s.named(*owed)

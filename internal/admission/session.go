@@ -68,7 +68,6 @@ type Session struct {
 	cutReason ledger.EndReason
 	until     time.Time // when the secret or its key expires; zero: never
 	refund    bool      // the request did not count against the key
-	elsewhere bool      // another gateway has the request: its lease and its record are not ours
 	closedAt  time.Time
 	witness   *Witness
 	outcome   *Outcome           // what the holder said of the end

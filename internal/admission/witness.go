@@ -25,8 +25,8 @@ func (g *Gate) Witness(w Witness) {
 			s.refund = s.refund || !s.claimed && (w.Cause == CauseGateway || w.LeaseID == "")
 		})
 		var illegal *request.IllegalError
-		if !errors.As(err, &illegal) || illegal.State.Entry != request.EntryAwaited {
-			return // taken, or the second one
+		if !errors.As(err, &illegal) || illegal.State.Entry != request.EntryAwaited || illegal.State.Lease == request.LeaseElsewhere {
+			return // taken, or the second one, or another gateway's
 		}
 	}
 	if s == nil && g.replicas && w.LeaseID != "" {

@@ -16,8 +16,8 @@
 //  2. It must perform every effect that Next returns, once, in the order of
 //     [Effects.Pop], after the lock is released.
 //  3. It must report the result of an effect as an event: [DoTake] as
-//     [OnTicketed] or [OnDenied]; [DoWriteIntent] as [OnBegun],
-//     [OnIntentRefused] or [OnIntentUnknown]; [DoSettle] and [DoRename] as
+//     [OnTicketed] or [OnDenied]; [DoLapse] as [OnLapsed] or [OnElsewhere];
+//     [DoWriteIntent] as [OnBegun], [OnIntentRefused] or [OnIntentUnknown]; [DoSettle] and [DoRename] as
 //     [OnAccepted], [OnRefused] or [OnRowMissing]. The other effects have no
 //     result: a lease that cannot be given back expires by itself.
 //  4. It must tell the end of an answer ([OnEnded] or [OnBroken]) before it
@@ -30,7 +30,7 @@
 //
 // In return the table holds, for every order of events:
 //
-//   - a lease that was taken is given back exactly once;
+//   - a lease that was taken is given back exactly once, or is another gateway's;
 //   - at most one write of the row is in flight at a time, and a row is settled
 //     and named once;
 //   - a settled row is counted exactly once, after it has its last name;

@@ -24,6 +24,10 @@ const (
 	// OnClaimed: a stream claims the ticket. On a new state: the ticket of another
 	// gateway.
 	OnClaimed
+	// OnLapsed: the lease of an unclaimed ticket went back.
+	OnLapsed
+	// OnElsewhere: another gateway has claimed the ticket. The request is its own.
+	OnElsewhere
 	// OnReserved: the limits gave what the body asks for.
 	OnReserved
 	// OnBegun: the ledger has the intent.
@@ -76,7 +80,7 @@ const (
 
 var eventNames = [events]string{
 	onItself: "", OnArrived: "arrived", OnDenied: "denied", OnTicketed: "ticketed", OnWithdrawn: "withdrawn",
-	OnClaimed: "claimed", OnReserved: "reserved", OnBegun: "begun", OnIntentRefused: "intent refused",
+	OnClaimed: "claimed", OnLapsed: "lapsed", OnElsewhere: "elsewhere", OnReserved: "reserved", OnBegun: "begun", OnIntentRefused: "intent refused",
 	OnIntentUnknown: "intent unknown", OnFirstByte: "first byte", OnProgress: "progress", OnHandedOver: "handed over",
 	OnMeterGone: "meter gone", OnMeterLost: "meter lost", OnReattached: "re-attached", OnEnded: "ended",
 	OnBroken: "broken", OnChargeOpen: "charge open", OnClosed: "closed", OnEntry: "entry", OnExpired: "expired",
@@ -96,6 +100,9 @@ const (
 	// DoAdopt makes the limits hold the lease of an open row, whether there is room
 	// or not.
 	DoAdopt
+	// DoLapse gives the lease of an unclaimed ticket back, unless another gateway has
+	// claimed it.
+	DoLapse
 	// DoWriteIntent writes the intent.
 	DoWriteIntent
 	// DoCut tells the holder to end the request.
@@ -115,7 +122,7 @@ const (
 	DoRecord
 )
 
-var effectNames = []string{"take", "adopt", "write intent", "cut", "settle", "rename", "count", "forget", "give back", "record"}
+var effectNames = []string{"take", "adopt", "lapse", "write intent", "cut", "settle", "rename", "count", "forget", "give back", "record"}
 
 func (e Effect) String() string { return effectNames[bits.TrailingZeros16(uint16(e))] }
 

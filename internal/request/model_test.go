@@ -9,7 +9,7 @@ import (
 // life is a state and what was done on the way to it.
 type life struct {
 	State
-	taken, given, settling, counted, recorded, forgotten uint8
+	taken, given, lapsing, settling, counted, recorded, forgotten uint8
 }
 
 // can reports whether the world can bring that event: an answer needs a question.
@@ -19,6 +19,10 @@ func (l life) can(on Event) bool {
 		return l.Stage == Arrived
 	case OnBegun, OnIntentRefused, OnIntentUnknown:
 		return l.Stage == Reserved
+	case OnLapsed:
+		return l.lapsing > 0
+	case OnElsewhere:
+		return l.lapsing > 0 || l.Stage == Claimed
 	case OnAccepted, OnRefused, OnRowMissing:
 		return l.settling > 0
 	case OnExpired:
@@ -40,6 +44,12 @@ func (l life) step(on Event) (life, Effects, bool) {
 		if l.Stage == New {
 			l.taken++
 		}
+	case OnLapsed:
+		l.lapsing--
+		l.given++
+	case OnElsewhere:
+		l.lapsing -= min(l.lapsing, 1)
+		l.taken--
 	case OnAccepted, OnRefused, OnRowMissing:
 		l.settling--
 	}
@@ -47,6 +57,8 @@ func (l life) step(on Event) (life, Effects, bool) {
 		switch effect {
 		case DoGiveBack:
 			l.given++
+		case DoLapse:
+			l.lapsing++
 		case DoSettle, DoRename:
 			l.settling++
 		case DoCount:
@@ -68,6 +80,8 @@ func (l life) wrong() string {
 		return "a lease went back twice, or was never taken"
 	case (l.Lease == LeaseReturned) != (l.given == 1):
 		return "the state does not say where the lease is"
+	case l.lapsing > 1 || l.lapsing > 0 && l.Lease != LeaseHeld:
+		return "a ticket lapses twice"
 	case l.settling > 1:
 		return "two writes of the row are in flight"
 	case (l.settling == 1) != (l.Ledger == LedgerWriting || l.Ledger == LedgerNaming):
@@ -145,7 +159,7 @@ func TestEveryLifeKeepsThePromises(t *testing.T) {
 			t.Errorf("%s: a request that is %s after %v", why, l.State, path)
 		}
 		claimed := slices.Contains(path, OnClaimed) || slices.Contains(path, OnReattached)
-		if withdrawn := slices.Contains(path, OnWithdrawn); l.Stage == Done && claimed && !withdrawn && l.recorded != 1 {
+		if withdrawn := slices.Contains(path, OnWithdrawn) || l.Lease == LeaseElsewhere; l.Stage == Done && claimed && !withdrawn && l.recorded != 1 {
 			t.Errorf("no access record of a request that is %s after %v", l.State, path)
 		}
 		if !l.ends() {
@@ -162,7 +176,7 @@ func (l life) ends() bool {
 			return true
 		}
 		moved := false
-		for _, on := range []Event{OnArrived, OnDenied, OnBegun, OnAccepted, OnRetry, OnBroken, OnClosed, OnExpired} {
+		for _, on := range []Event{OnArrived, OnDenied, OnLapsed, OnBegun, OnAccepted, OnRetry, OnBroken, OnClosed, OnExpired} {
 			if next, _, ok := l.step(on); ok && l.can(on) {
 				l, moved = next, true
 				break

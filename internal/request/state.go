@@ -10,7 +10,7 @@ const (
 	New      Stage = iota // nothing has happened
 	Arrived               // the limits are being asked
 	Ticketed              // a ticket is out, and no stream has claimed it
-	Lapsed                // nobody claimed the ticket in time
+	Lapsed                // no stream of this gateway has claimed the ticket, and none may any more
 	Claimed               // a stream holds the request and has reserved nothing
 	Reserved              // tokens are reserved, the intent is being written
 	Begun                 // the intent is written: the request may be sent
@@ -39,10 +39,11 @@ type Lease uint8
 
 // The states of a lease.
 const (
-	LeaseNone     Lease = iota
-	LeaseHeld           // goes back when the row is settled, or at the end
-	LeaseKept           // goes back when the end has its name, because the charge depends on it
-	LeaseReturned       // given back
+	LeaseNone      Lease = iota
+	LeaseHeld            // goes back when the row is settled, or at the end
+	LeaseKept            // goes back when the end has its name, because the charge depends on it
+	LeaseReturned        // given back
+	LeaseElsewhere       // another gateway has claimed it
 )
 
 // Entry says whether the proxy's log entry has come.
@@ -85,7 +86,9 @@ func (s State) Awaits() Wait {
 	case Ticketed:
 		return WaitClaim
 	case Lapsed:
-		return WaitEntry
+		if s.Lease == LeaseReturned {
+			return WaitEntry
+		}
 	case Claimed, Reserved, Begun:
 		if s.Entry == EntrySeen && !s.Cut {
 			return WaitEnd
@@ -106,7 +109,7 @@ func (s State) Awaits() Wait {
 // Running reports whether a stream or a meter works on the request and its lease
 // must be kept alive.
 func (s State) Running() bool {
-	return s.Stage >= Claimed && s.Stage <= Handed && s.Lease != LeaseReturned
+	return s.Stage >= Claimed && s.Stage <= Handed && s.Lease < LeaseReturned
 }
 
 // Cuttable reports whether a cut can still change how the request ends.
@@ -118,7 +121,7 @@ func (s State) Cuttable() bool {
 var (
 	stageNames  = [...]string{"new", "arrived", "ticketed", "lapsed", "claimed", "reserved", "begun", "handed", "closed", "done"}
 	ledgerNames = [...]string{"none", "open", "writing", "owed", "written", "naming", "missing", "lost"}
-	leaseNames  = [...]string{"none", "held", "kept", "returned"}
+	leaseNames  = [...]string{"none", "held", "kept", "returned", "elsewhere"}
 	entryNames  = [...]string{"awaited", "seen", "waived"}
 )
 

@@ -49,6 +49,11 @@ var table = []row{
 	{on: OnWithdrawn, stage: in(Ticketed), to: State{Stage: Done, Lease: LeaseReturned}, do: Effects(DoForget | DoGiveBack)},
 	{on: OnWithdrawn, stage: in(Claimed), ledger: in(LedgerNone), entry: in(EntryAwaited), to: State{Stage: Done, Lease: LeaseReturned}, do: Effects(DoForget | DoGiveBack)},
 	{on: OnWithdrawn, stage: in(Claimed), ledger: in(LedgerNone), entry: in(EntrySeen), to: State{Stage: Done, Lease: LeaseReturned}, do: Effects(DoForget | DoGiveBack | DoRecord)},
+	{on: OnElsewhere, stage: in(Claimed), ledger: in(LedgerNone), to: State{Stage: Done, Lease: LeaseElsewhere}, do: Effects(DoForget)},
+	// A ticket that no stream of this gateway claims.
+	{on: OnLapsed, stage: in(Lapsed), lease: in(LeaseHeld), entry: in(EntryAwaited), to: State{Lease: LeaseReturned}},
+	{on: OnLapsed, stage: in(Lapsed), lease: in(LeaseHeld), entry: in(EntrySeen), to: State{Stage: Done, Lease: LeaseReturned}, do: Effects(DoForget | DoRecord)},
+	{on: OnElsewhere, stage: in(Lapsed), lease: in(LeaseHeld), to: State{Stage: Done, Lease: LeaseElsewhere}, do: Effects(DoForget)},
 
 	// Reservation and intent. A request that was cut is not sent.
 	{on: OnReserved, stage: in(Claimed), ledger: in(LedgerNone), cut: no, to: State{Stage: Reserved}, do: Effects(DoWriteIntent)},
@@ -79,13 +84,14 @@ var table = []row{
 	{on: OnCut, stage: in(Begun, Handed), ledger: in(LedgerOpen), cut: yes},
 
 	// The proxy's log entry. Without a stream it is the end.
-	{on: OnEntry, stage: in(Ticketed), to: State{Stage: Done, Lease: LeaseReturned, Entry: EntrySeen}, do: Effects(DoForget | DoGiveBack | DoRecord)},
-	{on: OnEntry, stage: in(Lapsed), to: State{Stage: Done, Entry: EntrySeen}, do: Effects(DoForget | DoRecord)},
+	{on: OnEntry, stage: in(Ticketed), to: State{Stage: Lapsed, Entry: EntrySeen}, do: Effects(DoLapse)},
+	{on: OnEntry, stage: in(Lapsed), lease: in(LeaseHeld), entry: in(EntryAwaited), to: State{Entry: EntrySeen}},
+	{on: OnEntry, stage: in(Lapsed), lease: in(LeaseReturned), to: State{Stage: Done, Entry: EntrySeen}, do: Effects(DoForget | DoRecord)},
 	{on: OnEntry, stage: in(Claimed, Reserved, Begun, Handed, Closed), entry: in(EntryAwaited), to: State{Entry: EntrySeen}},
 
 	// Time.
-	{on: OnExpired, stage: in(Ticketed), to: State{Stage: Lapsed, Lease: LeaseReturned}, do: Effects(DoGiveBack)},
-	{on: OnExpired, stage: in(Lapsed), to: State{Stage: Done, Entry: EntryWaived}, do: Effects(DoForget)},
+	{on: OnExpired, stage: in(Ticketed), to: State{Stage: Lapsed}, do: Effects(DoLapse)},
+	{on: OnExpired, stage: in(Lapsed), lease: in(LeaseReturned), to: State{Stage: Done, Entry: EntryWaived}, do: Effects(DoForget)},
 	{on: OnExpired, stage: in(Claimed, Reserved, Begun), entry: in(EntrySeen), cut: no, to: State{Cut: true}, do: Effects(DoCut)},
 	{on: OnExpired, stage: in(Handed), ledger: in(LedgerOpen), entry: in(EntrySeen), to: State{Stage: Closed, Ledger: LedgerWriting}, do: Effects(DoSettle)},
 	{on: OnExpired, stage: in(Closed), entry: in(EntryAwaited), to: State{Entry: EntryWaived}},

@@ -57,7 +57,7 @@ func (w *walk) run() {
 		}
 	}
 	for range 40 { // the ledger works again, the holder goes, time passes
-		for _, on := range []Event{OnDenied, OnIntentRefused, OnAccepted, OnRetry, OnBroken, OnClosed, OnExpired} {
+		for _, on := range []Event{OnDenied, OnLapsed, OnIntentRefused, OnAccepted, OnRetry, OnBroken, OnClosed, OnExpired} {
 			w.take(on)
 		}
 	}
