@@ -1,6 +1,7 @@
 package apikey
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -59,26 +60,9 @@ func Edit(path string, by audit.Editor, fn func(*File) error) error {
 	if err != nil {
 		return err
 	}
-	f, err := parseFile(path, data)
-	if err != nil {
+	out, err := Apply(path, data, fn)
+	if err != nil || bytes.Equal(out, data) {
 		return err
-	}
-	opened := f.hasAdmin(time.Now())
-	if err := fn(f); err != nil {
-		return err
-	}
-	if f.edited == 0 {
-		return nil
-	}
-	if opened && !f.hasAdmin(time.Now()) {
-		return ErrLastAdmin
-	}
-	out, err := f.marshal()
-	if err != nil {
-		return fmt.Errorf("write keys: %w", err)
-	}
-	if _, err := parseFile(path, out); err != nil {
-		return fmt.Errorf("check edited keys: %w", err)
 	}
 	return replace(path, by, out)
 }

@@ -35,14 +35,7 @@ func Ensure(path string) (written Ensured, created bool, err error) {
 	e.set("enabled", true)
 	e.set("note", "public: honoured on this machine only; disable it when you have keys of your own")
 	f.entries = append(f.entries, e)
-	admin := NewSecret()
-	digest := Digest(admin)
-	e = &entry{}
-	e.set("id", "admin")
-	e.set("key_sha256", hex.EncodeToString(digest[:]))
-	e.set("user", AdminUser)
-	e.set("enabled", true)
-	f.entries = append(f.entries, e)
+	admin := f.addAdmin()
 	data, err := f.marshal()
 	if err != nil {
 		return Ensured{}, false, fmt.Errorf("write first keys: %w", err)
@@ -55,4 +48,17 @@ func Ensure(path string) (written Ensured, created bool, err error) {
 		return Ensured{}, false, nil
 	}
 	return Ensured{AdminSecret: admin}, true, nil
+}
+
+// addAdmin adds a random admin key and returns its secret.
+func (f *File) addAdmin() (secret string) {
+	secret = NewSecret()
+	digest := Digest(secret)
+	e := &entry{}
+	e.set("id", "admin")
+	e.set("key_sha256", hex.EncodeToString(digest[:]))
+	e.set("user", AdminUser)
+	e.set("enabled", true)
+	f.entries = append(f.entries, e)
+	return secret
 }

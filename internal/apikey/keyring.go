@@ -34,10 +34,11 @@ type Changed func(old, next *Ring, by audit.Editor)
 
 // Keyring keeps a key file loaded. All methods are safe for concurrent use.
 type Keyring struct {
-	path string
-	log  hclog.Logger
-	ring atomic.Pointer[Ring]
-	ok   atomic.Bool
+	path   string
+	source Source // nil: the file itself
+	log    hclog.Logger
+	ring   atomic.Pointer[Ring]
+	ok     atomic.Bool
 
 	mu       sync.Mutex // one reload at a time; not held while hooks run
 	sum      [sha256.Size]byte
@@ -94,7 +95,19 @@ func (k *Keyring) OnReload(fn func(ok bool)) {
 // Reload reads the file. When it cannot be read, has a mistake ([*FileError]) or
 // drops more than half of ten or more keys ([ErrShrunk]), nothing changes. Force
 // takes a shrunk file; so does Reload by itself when [Edit] wrote the file.
+//
+// Keys that live elsewhere are asked for there first; force has no meaning.
 func (k *Keyring) Reload(force bool) (Summary, error) {
+	if k.source != nil {
+		if err := k.source.Pull(); err != nil {
+			return Summary{}, err
+		}
+	}
+	return k.load(force)
+}
+
+// load reads the file.
+func (k *Keyring) load(force bool) (Summary, error) {
 	k.mu.Lock()
 	old := k.ring.Load()
 	next, by, err := k.read(old, force)
@@ -151,12 +164,23 @@ func (k *Keyring) read(old *Ring, force bool) (*Ring, audit.Editor, error) {
 	return next, by, nil
 }
 
-// Edit changes the file as [Edit] does and loads the result.
+// Load reads the file again without asking a [Source], for what follows one.
+func (k *Keyring) Load() error {
+	_, err := k.load(false)
+	return err
+}
+
+// Edit changes the file as [Edit] does, or the [Source] of a shared keyring, and
+// loads the result.
 func (k *Keyring) Edit(by audit.Editor, fn func(*File) error) error {
-	if err := Edit(k.path, by, fn); err != nil {
+	edit := func(by audit.Editor, fn func(*File) error) error { return Edit(k.path, by, fn) }
+	if k.source != nil {
+		edit = k.source.Edit
+	}
+	if err := edit(by, fn); err != nil {
 		return err
 	}
-	if _, err := k.Reload(false); err != nil {
+	if _, err := k.load(false); err != nil {
 		return fmt.Errorf("load edited keys: %w", err)
 	}
 	return nil

@@ -134,7 +134,7 @@ func (l *watch) check(touched bool) {
 		return
 	}
 	l.seen, l.started = now, true
-	s, err := l.k.Reload(false)
+	s, err := l.k.load(false)
 	switch {
 	case err != nil:
 		l.k.log.Error("cannot reload keys, the last good ones stay", "error", err)

@@ -84,7 +84,9 @@ var migrations = []string{
 	CREATE TABLE tollgate.keys (
 		id       integer PRIMARY KEY CHECK (id = 1),
 		version  bigint NOT NULL,
-		document text NOT NULL
+		document text NOT NULL,
+		who      text NOT NULL, -- made the last change
+		origin   text NOT NULL  -- and from where
 	);`,
 }
 
