@@ -69,17 +69,20 @@ func (h *host) warn() {
 
 // keys reads the key file; it returns false where that fails, which tollgate logs.
 func (h *host) keys() (*apikey.Ring, bool) {
-	data, err := os.ReadFile(h.cfg.Auth.APIKeysFile)
+	data, err := os.ReadFile(h.cfg.KeysPath())
 	if err != nil {
 		return nil, false
 	}
-	ring, err := apikey.Parse(h.cfg.Auth.APIKeysFile, data)
+	ring, err := apikey.Parse(h.cfg.KeysPath(), data)
 	return ring, err == nil
 }
 
 // ensureKeys writes a missing key file and shows its admin key to a terminal,
 // and to nothing else.
 func (h *host) ensureKeys() error {
+	if h.cfg.Central.Keys {
+		return nil // tollgate imports them once
+	}
 	path := h.cfg.Auth.APIKeysFile
 	keys, created, err := apikey.Ensure(path)
 	if err != nil || !created {

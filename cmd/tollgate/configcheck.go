@@ -54,6 +54,9 @@ func (*configCheckCmd) Run(env *Env) error {
 // checkKeys describes the key file. A missing one is no mistake: the service
 // writes it.
 func checkKeys(env *Env, cfg *config.Config) (string, error) {
+	if cfg.Central.Keys {
+		return checkSharedKeys(env, cfg)
+	}
 	path := cfg.Auth.APIKeysFile
 	ring, err := apikey.Open(path, nil)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -56,13 +56,15 @@ func (c *keysAddCmd) Run(env *Env) error {
 	if err != nil {
 		return err
 	}
-	path := cfg.Auth.APIKeysFile
-	first, created, err := apikey.Ensure(path)
-	if err != nil {
-		return err
-	}
-	if created {
-		fmt.Fprintf(env.Stderr, "wrote %s with the default key and an admin key, shown once: %s\n", path, first.AdminSecret)
+	if !cfg.Central.Keys {
+		path := cfg.Auth.APIKeysFile
+		first, created, err := apikey.Ensure(path)
+		if err != nil {
+			return err
+		}
+		if created {
+			fmt.Fprintf(env.Stderr, "wrote %s with the default key and an admin key, shown once: %s\n", path, first.AdminSecret)
+		}
 	}
 	fields := apikey.Info{
 		ID: c.ID, User: c.User, Enabled: true, Quota: c.Quota.n, QuotaPeriod: apikey.Period(c.QuotaPeriod), Models: c.Model,
@@ -72,10 +74,11 @@ func (c *keysAddCmd) Run(env *Env) error {
 		ExpiresAt: expires, Note: c.Note,
 	}.Fields()
 	var key apikey.Created
-	if err := apikey.Edit(path, env.Editor(), func(f *apikey.File) (err error) {
+	path, err := editKeys(env, cfg, func(f *apikey.File) (err error) {
 		key, err = f.Add(fields)
 		return err
-	}); err != nil {
+	})
+	if err != nil {
 		return wrongValue(err)
 	}
 	takeKeys(env, cfg)
@@ -193,15 +196,6 @@ func (c *keysRemoveCmd) Run(env *Env) error {
 	return change(env, c.ID, "removed", func(f *apikey.File) error { return f.Remove(c.ID) })
 }
 
-// keyFile is the file that the configuration names.
-func keyFile(env *Env) (string, error) {
-	cfg, err := env.Config()
-	if err != nil {
-		return "", err
-	}
-	return cfg.Auth.APIKeysFile, nil
-}
-
 // change edits one key and says so on stderr.
 func change(env *Env, id, done string, fn func(*apikey.File) error) error {
 	if strings.HasPrefix(id, "sk-") {
@@ -212,9 +206,9 @@ func change(env *Env, id, done string, fn func(*apikey.File) error) error {
 	if err != nil {
 		return err
 	}
-	path := cfg.Auth.APIKeysFile
-	if err := apikey.Edit(path, env.Editor(), fn); err != nil {
-		return fmt.Errorf("key %q in %s: %w", id, path, err)
+	where, err := editKeys(env, cfg, fn)
+	if err != nil {
+		return fmt.Errorf("key %q in %s: %w", id, where, err)
 	}
 	takeKeys(env, cfg)
 	fmt.Fprintf(env.Stderr, "key %s: %s\n", id, done)

@@ -27,19 +27,19 @@ func (*keysListCmd) Help() string {
 
 // Run lists the keys in the order of the file.
 func (c *keysListCmd) Run(env *Env) error {
-	path, err := keyFile(env)
+	cfg, err := env.Config()
 	if err != nil {
 		return err
 	}
-	ring, err := apikey.Open(path, nil)
+	ring, err := readKeys(env, cfg)
 	if err != nil {
 		return err
 	}
-	keys := ring.Current().Keys()
+	keys := ring.Keys()
 	if c.JSON {
 		return listJSON(env.Stdout, keys)
 	}
-	return listTable(env.Stdout, keys, ring.Current().HasDefault(), time.Now())
+	return listTable(env.Stdout, keys, ring.HasDefault(), time.Now())
 }
 
 func listJSON(w io.Writer, keys []*apikey.Key) error {

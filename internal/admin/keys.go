@@ -22,6 +22,8 @@ func (a *API) reloadKeys(w http.ResponseWriter, r *http.Request) {
 	}
 	sum, err := a.o.Keys.Reload(force)
 	switch {
+	case errors.Is(err, apikey.ErrAway):
+		a.broken(w, "cannot reach the keys; those that it knows go on to work", err)
 	case errors.Is(err, apikey.ErrShrunk):
 		fail(w, http.StatusConflict, "keys_shrunk", "", "The file drops more than half of its keys; nothing changed. POST /admin/reload-keys?force=true takes it.")
 	case err != nil:
@@ -125,6 +127,8 @@ func (a *API) edited(w http.ResponseWriter, err error) bool {
 		fail(w, http.StatusConflict, "already_exists", "id", "A key with this id exists already.")
 	case errors.Is(err, apikey.ErrLastAdmin):
 		fail(w, http.StatusConflict, "last_admin", "id", "This is the last key that opens /admin, and nothing was changed. Make another one first: POST /admin/keys with the user admin.")
+	case errors.Is(err, apikey.ErrAway):
+		a.broken(w, "cannot reach the keys, and nothing was changed; those that it knows go on to work", err)
 	case errors.As(err, &invalid):
 		fail(w, http.StatusBadRequest, "invalid_request", invalid.Field, "Key: "+invalid.Error()+".")
 	default:

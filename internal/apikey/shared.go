@@ -2,6 +2,7 @@ package apikey
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,12 +11,16 @@ import (
 	"tollgate/internal/audit"
 )
 
+// ErrAway means that the [Source] of shared keys does not answer. Nothing was
+// changed, and the keys that are known stay in use.
+var ErrAway = errors.New("the keys cannot be reached")
+
 // Source is where the keys of several gateways live. The file of a keyring that
 // has one is a copy, which the source writes with [WriteCopy].
 type Source interface {
-	// Edit changes the keys at the source and writes the copy.
+	// Edit changes the keys at the source and writes the copy. [ErrAway].
 	Edit(by audit.Editor, fn func(*File) error) error
-	// Pull writes the copy where the source has newer keys.
+	// Pull writes the copy where the source has newer keys. [ErrAway].
 	Pull() error
 }
 

@@ -57,10 +57,10 @@ type Keys struct {
 var _ apikey.Source = (*Keys)(nil)
 
 // NewKeys returns the keys that live in the central ledger's database. Nothing
-// is asked yet.
+// is asked yet. Without a copy they can be edited and read only.
 func NewKeys(to *Ledger, file, copied string, log hclog.Logger) *Keys {
 	k := &Keys{to: to, file: file, copy: copied, log: log}
-	if info, err := os.Stat(k.sidecar("seen")); err == nil {
+	if info, err := os.Stat(k.sidecar("seen")); err == nil && copied != "" {
 		k.seen.Store(info.ModTime().UnixNano())
 	}
 	return k
@@ -225,7 +225,7 @@ func (k *Keys) CheckFile() error {
 func (k *Keys) Pull() error {
 	ctx, cancel := context.WithTimeout(context.Background(), keysWait)
 	defer cancel()
-	return errors.Join(k.pull(ctx), k.CheckFile())
+	return errors.Join(away(k.pull(ctx)), k.CheckFile())
 }
 
 func (k *Keys) pull(ctx context.Context) error {
@@ -293,7 +293,7 @@ func (k *Keys) Edit(by audit.Editor, fn func(*apikey.File) error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err := k.to.migrate(ctx); err != nil {
-		return err
+		return away(err)
 	}
 	var refused error
 	err := pgx.BeginFunc(ctx, k.to.pool, func(tx pgx.Tx) error {
@@ -317,17 +317,39 @@ func (k *Keys) Edit(by audit.Editor, fn func(*apikey.File) error) error {
 	switch {
 	case refused != nil:
 		return refused
+	case errors.Is(err, pgx.ErrNoRows):
+		return errors.New("there are no keys in PostgreSQL yet: start a gateway once, it imports the key file")
 	case err != nil:
-		return failedEdit(ctx, err)
+		return away(failed(ctx, "edit keys", err))
+	case k.copy == "":
+		return nil
 	}
-	return k.pullLocked(ctx)
+	return away(k.pullLocked(ctx))
 }
 
-// failedEdit is unavailable also where the time of an edit is over: nobody else
-// has ended it.
-func failedEdit(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return fmt.Errorf("edit keys: %w: no answer in %v", ErrUnavailable, keysWait)
+// away is [apikey.ErrAway] where PostgreSQL does not answer. The context of who
+// calls it ends by time only.
+func away(err error) error {
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", apikey.ErrAway, err)
 	}
-	return failed(ctx, "edit keys", err)
+	return err
+}
+
+// Document is the text of all keys, as a key file without secrets.
+func (k *Keys) Document(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, keysWait)
+	defer cancel()
+	if err := k.to.migrate(ctx); err != nil {
+		return nil, away(err)
+	}
+	var document string
+	err := k.to.pool.QueryRow(ctx, "SELECT document FROM tollgate.keys").Scan(&document)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return []byte("[]"), nil
+	}
+	if err != nil {
+		return nil, away(failed(ctx, "read keys", err))
+	}
+	return []byte(document), nil
 }

@@ -20,3 +20,12 @@ func (c *Config) RunDir() string { return c.InState("run") }
 
 // InState is the path of a file of state_dir.
 func (c *Config) InState(name string) string { return filepath.Join(c.StateDir, name) }
+
+// KeysPath is the file that this host reads its keys from: the key file, or the
+// copy of keys that live in the central ledger's database.
+func (c *Config) KeysPath() string {
+	if c.Central.Keys {
+		return c.InState("keys.json")
+	}
+	return c.Auth.APIKeysFile
+}

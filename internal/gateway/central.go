@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tollgate/internal/admin"
+	"tollgate/internal/apikey"
 	"tollgate/internal/central"
 	"tollgate/internal/ledger"
 	"tollgate/internal/sqlitestore"
@@ -28,27 +29,65 @@ const (
 type centralLedger struct {
 	*central.Ledger
 	shipper  *central.Shipper
-	id       string // of this gateway's ledger
+	keys     *central.Keys // nil: they are in the key file
+	id       string        // of this gateway's ledger
 	keepDays int
 	log      hclog.Logger
 }
 
-// openCentral does not wait for PostgreSQL: what is recorded meanwhile is
-// shipped when it answers.
-func (g *Gateway) openCentral(ctx context.Context, name string, own prometheus.Registerer) error {
+// dialCentral reads where PostgreSQL is. It does not wait for it.
+func (g *Gateway) dialCentral() error {
 	if g.cfg.Central.PostgresFile == "" {
 		return nil
 	}
 	l, err := central.Open(g.cfg.Central.PostgresFile)
 	if err != nil {
-		return err
+		return fmt.Errorf("use the central ledger: %w", err)
 	}
-	c := &centralLedger{Ledger: l, keepDays: g.cfg.Ledger.KeepDays, log: g.log.Named("central")}
-	g.central = c
+	g.central = &centralLedger{Ledger: l, keepDays: g.cfg.Ledger.KeepDays, log: g.log.Named("central")}
+	return nil
+}
+
+// openSharedKeys loads the keys that live in PostgreSQL, or the last copy of
+// them; secret is that of a new admin key where there were none at all.
+func (g *Gateway) openSharedKeys(ctx context.Context, own prometheus.Registerer) (where, secret string, err error) {
+	c, copied := g.central, g.cfg.KeysPath()
+	c.keys = central.NewKeys(c.Ledger, g.cfg.Auth.APIKeysFile, copied, g.log.Named("keys"))
+	c.keys.Register(own)
+	if secret, err = c.keys.Begin(ctx); err != nil {
+		return "", "", fmt.Errorf("read keys: %w", err)
+	}
+	g.keys, err = apikey.OpenShared(copied, c.keys, g.log.Named("keys"))
+	if err != nil {
+		return "", "", fmt.Errorf("read keys: %w", err)
+	}
+	return "the first keys to PostgreSQL", secret, nil
+}
+
+// followKeys takes changes that were made elsewhere until ctx ends.
+func (g *Gateway) followKeys(ctx context.Context) error {
+	if g.central == nil || g.central.keys == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return g.central.keys.Run(ctx, func() {
+		if err := g.keys.Load(); err != nil {
+			g.log.Error("keys were not taken over, the last good ones stay", "error", err)
+		}
+	})
+}
+
+// openCentral prepares the shipping of the ledger. What is recorded while
+// PostgreSQL is away is shipped when it answers.
+func (g *Gateway) openCentral(ctx context.Context, name string, own prometheus.Registerer) (err error) {
+	c := g.central
+	if c == nil {
+		return nil
+	}
 	if c.id, err = g.ledger.ID(ctx); err != nil {
 		return fmt.Errorf("name the ledger: %w", err)
 	}
-	c.shipper = central.NewShipper(l, g.ledger, name, sqlitestore.MarkShipped, c.log, central.NewMetrics(own))
+	c.shipper = central.NewShipper(c.Ledger, g.ledger, name, sqlitestore.MarkShipped, c.log, central.NewMetrics(own))
 	return nil
 }
 

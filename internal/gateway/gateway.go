@@ -110,7 +110,10 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := unixsock.Folder(o.Config.RunDir()); err != nil {
 		return nil, fmt.Errorf("use state_dir: %w", err)
 	}
-	if err := g.openKeys(o.Terminal, own); err != nil {
+	if err := g.dialCentral(); err != nil {
+		return nil, err
+	}
+	if err := g.openKeys(ctx, o.Terminal, own); err != nil {
 		return nil, err
 	}
 	if err := g.openLedger(ctx, own); err != nil {
@@ -143,18 +146,17 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 
 // openKeys writes a missing key file, loads it, and shows the new admin key
 // where only the person who started us can read it.
-func (g *Gateway) openKeys(terminal io.Writer, own prometheus.Registerer) error {
-	path := g.cfg.Auth.APIKeysFile
-	created, wrote, err := apikey.Ensure(path)
-	if err != nil {
-		return fmt.Errorf("write key file: %w", err)
+func (g *Gateway) openKeys(ctx context.Context, terminal io.Writer, own prometheus.Registerer) error {
+	open := g.openKeyFile
+	if g.cfg.Central.Keys {
+		open = g.openSharedKeys
 	}
-	if wrote && terminal != nil {
-		_, _ = fmt.Fprintf(terminal, "wrote %s; the admin key, shown this once: %s\n", path, created.AdminSecret)
-	}
-	g.keys, err = apikey.Open(path, g.log.Named("keys"))
+	path, secret, err := open(ctx, own)
 	if err != nil {
-		return fmt.Errorf("read keys: %w", err)
+		return err
+	}
+	if secret != "" && terminal != nil {
+		_, _ = fmt.Fprintf(terminal, "wrote %s; the admin key, shown this once: %s\n", path, secret)
 	}
 	ok := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "config_last_reload_ok", Help: "1 while the key file in use is the one on disk, 0 after a reload that failed.",
@@ -175,6 +177,21 @@ func (g *Gateway) openKeys(terminal io.Writer, own prometheus.Registerer) error 
 		g.log.Warn("the public default key is enabled. " + apikey.DefaultWarning)
 	}
 	return nil
+}
+
+// openKeyFile writes a missing key file and loads it; secret is that of a new
+// admin key.
+func (g *Gateway) openKeyFile(context.Context, prometheus.Registerer) (path, secret string, err error) {
+	path = g.cfg.Auth.APIKeysFile
+	created, _, err := apikey.Ensure(path)
+	if err != nil {
+		return "", "", fmt.Errorf("write key file: %w", err)
+	}
+	g.keys, err = apikey.Open(path, g.log.Named("keys"))
+	if err != nil {
+		return "", "", fmt.Errorf("read keys: %w", err)
+	}
+	return path, created.AdminSecret, nil
 }
 
 // openLedger ends what a crash left open: its streams are gone.

@@ -53,6 +53,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Add(serve.Loop(ctx, g.replicas.Run))
 	group.Add(serve.Loop(ctx, g.records.Run))
 	group.Add(serve.Loop(ctx, g.keys.Run))
+	group.Add(serve.Loop(ctx, g.followKeys))
 	group.Add(serve.Loop(ctx, g.audit))
 	group.Add(serve.Loop(ctx, g.reloadOnSignal))
 	group.Add(serve.Loop(ctx, g.engines.Run))
