@@ -31,6 +31,9 @@ type simulateCmd struct {
 	ToolParser      bool              `default:"true" negatable:"" help:"Take tools, and suppress chunks without text as a tool parser does. A vLLM without --enable-auto-tool-choice is --no-tool-parser."`
 	TokenDetails    bool              `name:"enable-prompt-tokens-details" help:"Say how many prompt tokens were cached."`
 	ForceUsage      bool              `name:"enable-force-include-usage" help:"Usage in every chunk of every stream."`
+	BlockSize       int               `name:"block-size" default:"128" placeholder:"N" help:"Tokens of a block of the prefix cache (default ${default})."`
+	CacheBlocks     int               `name:"num-gpu-blocks-override" default:"4096" placeholder:"N" help:"Blocks of the prefix cache (default ${default})."`
+	PrefillRate     int               `placeholder:"N" help:"Read so many prompt tokens a second that are not cached (default: at once)."`
 	RequestIDHeader bool              `name:"enable-request-id-headers" help:"Answer with x-request-id."`
 }
 
@@ -51,6 +54,7 @@ func (c *simulateCmd) Run(p *process) error {
 		Models: c.Model, MaxModelLen: c.MaxModelLen, APIKey: p.getenv("VLLM_API_KEY"),
 		FirstDelay: c.FirstDelay, Delay: c.Delay, MaxNumSeqs: c.MaxNumSeqs, MaxQueued: c.MaxQueued,
 		EnableLoRA: c.EnableLoRA, MaxLoRARank: c.MaxLoRARank, Adapters: c.Adapter, ResolverDir: c.ResolverDir,
+		BlockSize: c.BlockSize, CacheBlocks: c.CacheBlocks, PrefillRate: c.PrefillRate,
 		GenerateOnly: c.GenerateOnly, ToolParser: c.ToolParser, TokenDetails: c.TokenDetails, ForceUsage: c.ForceUsage,
 		RequestIDHeader: c.RequestIDHeader, ShutdownTimeout: c.ShutdownTimeout, StartDelay: c.StartDelay,
 	}

@@ -15,7 +15,7 @@ const (
 
 // templated makes the prompt of a conversation.
 func templated(messages []message) *prompt {
-	q := &prompt{}
+	q := &prompt{messages: messages}
 	var all strings.Builder
 	for _, m := range messages {
 		all.WriteString("<|start|>" + m.role + "\n" + m.text + "<|end|>\n")

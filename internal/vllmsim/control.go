@@ -66,7 +66,7 @@ func (s *Sim) Reset() {
 	s.life, s.tally = newLife(), newTally()
 	s.defaults, s.defaultsRaw = &Script{}, nil
 	s.notReady, s.readyAt, s.draining = false, time.Time{}, false
-	s.prompts = make(map[uint64]struct{})
+	s.prefixes = newPrefixCache(s.opts.BlockSize, s.opts.CacheBlocks)
 	s.resetAdapters()
 	s.mu.Unlock()
 	s.records.reset()

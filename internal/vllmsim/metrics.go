@@ -17,11 +17,11 @@ func (s *Sim) metrics(w http.ResponseWriter, _ *http.Request) {
 	_, t := s.current()
 	model := string(appendString(nil, s.opts.Models[0]))
 	w.Header().Set("Content-Type", "text/plain; version=1.0.0; charset=utf-8")
-	_, _ = w.Write([]byte(t.exposition(model, s.opts.EnableLoRA))) // the client may be gone
+	_, _ = w.Write([]byte(t.exposition(model, &s.opts))) // the client may be gone
 }
 
 // exposition is the text of all series; model is quoted.
-func (t *tally) exposition(model string, lora bool) string {
+func (t *tally) exposition(model string, o *Options) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := &exposition{labels: `engine="0",model_name=` + model}
@@ -51,12 +51,24 @@ func (t *tally) exposition(model string, lora bool) string {
 	e.head("vllm:admission_rejections_total", "counter", "Number of requests rejected at admission.")
 	e.series("vllm:admission_rejections_total", `model_name=`+model+`,reason="max_num_queued_reqs"`, t.busy)
 	e.series("vllm:admission_rejections_total", `model_name=`+model+`,reason="max_num_queued_tokens"`, 0)
-	if lora {
+	e.head("vllm:cache_config_info", "gauge", "Information of the LLMEngine CacheConfig")
+	e.series("vllm:cache_config_info", fmt.Sprintf(cacheConfig, o.BlockSize, o.CacheBlocks, o.BlockSize*o.CacheBlocks), 1)
+	if o.EnableLoRA {
 		e.head("vllm:lora_requests_info", "gauge", "Running stats on lora requests.")
 		e.series("vllm:lora_requests_info", `max_lora="1",running_lora_adapters="`+t.runningAdapters()+`",waiting_lora_adapters=""`, time.Now().Unix())
 	}
 	return e.String()
 }
+
+// cacheConfig are the labels of vllm:cache_config_info: block size, blocks, tokens.
+const cacheConfig = `_block_size_resolved="True",block_size="%[1]d",cache_dtype="auto",cache_hit_alignment_tokens="None",effective_attention_block_size="%[1]d",` +
+	`enable_mamba_shared_prefix_checkpoint="False",enable_prefix_caching="True",engine="0",gpu_memory_utilization="0.92",hash_block_size="None",` +
+	`is_attention_free="False",kv_cache_dtype_skip_layers="[]",kv_cache_layout="None",kv_cache_max_concurrency="512.0",kv_cache_memory_bytes="1073741824",` +
+	`kv_cache_size_tokens="%[3]d",kv_offloading_backend="native",kv_offloading_size="None",kv_sharing_fast_prefill="False",mamba_block_size="None",` +
+	`mamba_cache_dtype="auto",mamba_cache_mode="none",mamba_page_size_padded="None",mamba_ssm_cache_dtype="float32",num_cpu_blocks="None",` +
+	`num_gpu_blocks="%[2]d",num_gpu_blocks_override="None",prefix_cache_retention_interval="0",prefix_caching_hash_algo="sha256",prefix_match_unit="None",` +
+	`replayssm_buffer_len="16",skip_page_size_padded="None",sliding_window="None",swa_bounded_replay="True",use_kda_recoverssm="False",` +
+	`use_replayssm="False",user_specified_block_size="False"`
 
 // runningAdapters names the adapters in use. The caller holds mu.
 func (t *tally) runningAdapters() string {

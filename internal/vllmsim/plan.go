@@ -13,6 +13,8 @@ type prompt struct {
 	text   string
 	ids    []int64 // when it was given as ids, or was asked for
 	tokens int
+
+	messages []message // of a conversation, which text shows as a whole
 }
 
 // choice is one completion on its way.
@@ -225,40 +227,6 @@ func (x *exchange) shape(c *choice, s sampling, room int, format string) {
 			c.limit, c.stop, c.finish = limit, stop, "stop"
 		}
 	}
-}
-
-// blockSize is the prefix cache's, in tokens.
-const blockSize = 128
-
-// maxCached bounds how many prompts the cache knows.
-const maxCached = 10000
-
-// cache looks the prompt up in the prefix cache, which here knows whole
-// prompts only, and puts it there.
-func (x *exchange) cache(p *plan) {
-	q := p.prompts[0]
-	salt, _ := x.f.text("cache_salt")
-	key := hash64(x.model, salt, q.text)
-	s := x.sim
-	s.mu.Lock()
-	_, seen := s.prompts[key]
-	if len(s.prompts) < maxCached {
-		s.prompts[key] = struct{}{}
-	}
-	s.mu.Unlock()
-	blocks := (q.tokens - 1) / blockSize * blockSize
-	if seen {
-		p.cached = blocks
-	} else {
-		p.created = blocks
-	}
-	if x.script.CachedTokens != nil {
-		p.cached = *x.script.CachedTokens
-	}
-	x.tally.do(func(t *tally) {
-		t.cachedTokens += int64(p.cached)
-		t.cacheQueries += int64(q.tokens)
-	})
 }
 
 // generate accounts for the tokens of c up to the given number.

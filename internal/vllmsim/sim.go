@@ -60,6 +60,13 @@ type Options struct {
 	// NoFingerprint is --fingerprint-mode none.
 	NoFingerprint bool
 
+	// BlockSize and CacheBlocks are --block-size and --num-gpu-blocks-override: the
+	// tokens of a block of the prefix cache, and how many blocks it has. 0: 128, 4096.
+	BlockSize, CacheBlocks int
+	// PrefillRate is how many tokens of a prompt that are not cached are read in a
+	// second, before the first token. 0: no delay.
+	PrefillRate int
+
 	// IdleTimeout closes a connection that waits for its next request
 	// (VLLM_HTTP_TIMEOUT_KEEP_ALIVE). 0: 5 s. [Serve] only.
 	IdleTimeout time.Duration
@@ -81,6 +88,8 @@ func (o Options) withDefaults() Options {
 	}
 	o.MaxModelLen = orDefault(o.MaxModelLen, 131072)
 	o.MaxLoRARank = orDefault(o.MaxLoRARank, 16)
+	o.BlockSize = orDefault(o.BlockSize, 128)
+	o.CacheBlocks = orDefault(o.CacheBlocks, 4096)
 	o.MaxTruths = orDefault(o.MaxTruths, 20000)
 	o.IdleTimeout = orDefault(o.IdleTimeout, 5*time.Second)
 	return o
@@ -106,15 +115,15 @@ type Sim struct {
 	exited  chan int // receives the code of POST /sim/exit, once
 
 	mu          sync.Mutex
-	life        *life     // guarded by mu
-	tally       *tally    // guarded by mu
-	defaults    *Script   // guarded by mu; read-only once set
-	defaultsRaw []byte    // guarded by mu; defaults in JSON, nil for none
-	notReady    bool      // guarded by mu
-	readyAt     time.Time // guarded by mu; zero: now
-	draining    bool      // guarded by mu
-	adapters    []adapter // guarded by mu; in order of loading
-	prompts     map[uint64]struct{}
+	life        *life        // guarded by mu
+	tally       *tally       // guarded by mu
+	defaults    *Script      // guarded by mu; read-only once set
+	defaultsRaw []byte       // guarded by mu; defaults in JSON, nil for none
+	notReady    bool         // guarded by mu
+	readyAt     time.Time    // guarded by mu; zero: now
+	draining    bool         // guarded by mu
+	adapters    []adapter    // guarded by mu; in order of loading
+	prefixes    *prefixCache // guarded by mu
 }
 
 // life ends all answers of one engine at once. A reset begins a new one.
@@ -147,7 +156,7 @@ func New(opts Options) *Sim {
 	opts = opts.withDefaults()
 	s := &Sim{
 		opts: opts, records: newRecords(opts.MaxTruths), exited: make(chan int, 1),
-		life: newLife(), tally: newTally(), defaults: &Script{}, prompts: make(map[uint64]struct{}),
+		life: newLife(), tally: newTally(), defaults: &Script{}, prefixes: newPrefixCache(opts.BlockSize, opts.CacheBlocks),
 	}
 	if opts.MaxNumSeqs > 0 {
 		s.batch = semaphore.NewWeighted(int64(opts.MaxNumSeqs))

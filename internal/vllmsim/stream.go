@@ -241,7 +241,16 @@ func (x *exchange) start(p *plan) error {
 	if err := x.seat(p); err != nil {
 		return err
 	}
-	return x.wait(delay(x.script.FirstDelayMS, x.sim.opts.FirstDelay))
+	return x.wait(delay(x.script.FirstDelayMS, x.sim.opts.FirstDelay+x.prefill(p)))
+}
+
+// prefill is how long the prompt is read.
+func (x *exchange) prefill(p *plan) time.Duration {
+	rate := x.sim.opts.PrefillRate
+	if rate == 0 {
+		return 0
+	}
+	return time.Duration(max(0, p.promptTokens()-p.cached)) * time.Second / time.Duration(rate)
 }
 
 // ranAhead accounts for what a busy engine makes after its client has gone.
