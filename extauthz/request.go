@@ -25,6 +25,7 @@ const (
 	peerAddress     = 1  // Peer
 	requestHTTP     = 2  // Request
 	httpMethod      = 2  // HttpRequest
+	httpJoined      = 3  // a map
 	httpPath        = 4
 	httpHost        = 5
 	httpProtocol    = 10
@@ -41,10 +42,14 @@ type check struct {
 	door               string // which listener it came to; "" where there is one
 	peer               string // the address that the client connects from
 	headers            headers
+	// raw: the headers came in header_map, one by one and as bytes
+	// (encode_raw_headers). Envoys of control planes that cannot ask for that send a
+	// map, with repeated headers joined by commas.
+	raw bool
 }
 
-// headers are the request headers that a decision needs, as raw bytes
-// (encode_raw_headers): a repeated header is a repeated value.
+// headers are the request headers that a decision needs. Where they came raw a
+// repeated header is a repeated value.
 type headers struct {
 	authorization, apiKey, origin []string
 	requestID, external           string
@@ -119,7 +124,19 @@ func (c *check) http(f wire.Field) error {
 		c.host = string(f.Bytes)
 	case httpProtocol:
 		c.protocol = string(f.Bytes)
+	case httpJoined:
+		if c.raw {
+			return nil
+		}
+		name, value, err := wire.Entry(f.Bytes)
+		if err == nil {
+			c.headers.add(name, value)
+		}
+		return err
 	case httpHeaders:
+		if !c.raw {
+			c.raw, c.headers = true, headers{} // better than the map
+		}
 		return wire.Headers(f.Bytes, c.headers.add)
 	}
 	return nil

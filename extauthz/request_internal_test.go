@@ -21,7 +21,13 @@ func generated(m *authv3.CheckRequest) check {
 		peer: m.GetAttributes().GetSource().GetAddress().GetSocketAddress().GetAddress(),
 	}
 	c.route = route.Of(c.path)
-	for _, v := range http.GetHeaderMap().GetHeaders() {
+	all := http.GetHeaderMap().GetHeaders()
+	if c.raw = http.GetHeaderMap() != nil; !c.raw {
+		for name, value := range http.GetHeaders() {
+			all = append(all, &corev3.HeaderValue{Key: name, Value: value})
+		}
+	}
+	for _, v := range all {
 		value := v.GetValue()
 		if raw := v.GetRawValue(); len(raw) > 0 {
 			value = string(raw)
@@ -100,6 +106,15 @@ func checks() []*authv3.CheckRequest {
 				SocketAddress: &corev3.SocketAddress{Address: "192.0.2.3"},
 			}}},
 		}},
+		{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
+			Method: "POST", Path: "/v1/completions", Headers: map[string]string{
+				":method": "POST", "authorization": "Bearer x", "x-api-key": "a,b", "x-forwarded-for": "192.0.2.1", "content-length": "12", "x-request-id": "r1",
+			},
+		}}}},
+		{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
+			Headers:   map[string]string{"authorization": "Bearer joined", "via": "x"},
+			HeaderMap: &corev3.HeaderMap{Headers: []*corev3.HeaderValue{{Key: "authorization", RawValue: []byte("Bearer raw")}}},
+		}}}},
 		{Attributes: &authv3.AttributeContext{Source: &authv3.AttributeContext_Peer{Address: &corev3.Address{
 			Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: "/tmp/socket"}},
 		}}}},
