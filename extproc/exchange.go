@@ -272,7 +272,7 @@ func (x *exchange) responseBody(ctx context.Context, chunk []byte, last bool) (*
 	}
 	x.session.FirstByte()
 	x.delivered += int64(len(chunk))
-	if x.session.Metered() && x.request.Stream {
+	if x.session.QuotaBound() && x.request.Stream {
 		return x.meteredBody(ctx, chunk, last)
 	}
 	if x.opaque {

@@ -44,7 +44,7 @@ func (s *Session) settlement(ctx context.Context, o Outcome) ledger.Settlement {
 	}
 	s.attribution.leave(&s.tally, explained)
 	if unbilled > 0 {
-		// Who ended the request decides whether it is charged: the lease stays until
+		// They are charged only where the client ended the request: the lease stays until
 		// the proxy's log says so.
 		_, _ = s.next(request.OnChargeOpen, func() { s.unbilled = unbilled })
 	}

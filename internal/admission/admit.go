@@ -37,7 +37,7 @@ func (g *Gate) Admit(ctx context.Context, a Arrival) (Ticket, error) {
 func (g *Gate) admit(ctx context.Context, a Arrival) (Ticket, error) {
 	if g.addresses != nil {
 		if ok, wait := g.addresses.Allow(a.Addr); !ok {
-			return Ticket{}, &DenialError{Reason: AddressRate, RetryAfter: wait, Standing: nothing, Cap: g.addresses.Rate()}
+			return Ticket{}, &DenialError{Reason: AddressRate, RetryAfter: wait, Standing: noStanding, Cap: g.addresses.Rate()}
 		}
 	}
 	if a.Refused != nil {
@@ -101,7 +101,7 @@ func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key, digest [sh
 	s := newSession(&g.shared, Facts{
 		LeaseID: newLeaseID(now), KeyID: key.ID, Secret: apikey.SecretIDOf(digest), Class: a.Class, Method: a.Method,
 		Endpoint: a.Endpoint, RequestID: a.RequestID, Addr: a.Addr, Started: wall,
-		Caps: key.Caps(g.caps, wall), Standing: nothing,
+		Caps: key.Caps(g.caps, wall), Standing: noStanding,
 	}, key, now)
 	if _, err := s.next(request.OnArrived, nil); err != nil {
 		return Ticket{}, err

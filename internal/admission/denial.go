@@ -74,8 +74,9 @@ func Reasons() []Reason {
 	}
 }
 
-// clientsOwn: the client got the request wrong, so it keeps its count.
-func (r Reason) clientsOwn() bool {
+// counts reports whether a request that is refused for that reason at its body still
+// counts against its key: the client got it wrong.
+func (r Reason) counts() bool {
 	return r == ModelUnknown || r == BadRequest || r == SlowBody || r == UnsupportedMedia
 }
 
@@ -95,16 +96,16 @@ type DenialError struct {
 	// Cap is the limit that refused where no rate shows it: requests at once, or
 	// requests a second of a client address. 0: not known.
 	Cap int64
-	// Need and Free are of a refusal by slots: how many of them the request needs
-	// and how many were free.
+	// Need and Free belong to a refusal by slots: how many the request needs, and how
+	// many were free.
 	Need, Free int64
 	// Debt is how many tokens were used beyond the limit per minute and are not
 	// waited out yet.
 	Debt int64
-	// Model and Nearest are of [ModelUnknown]: the name that was asked for, and
-	// the name most like it of those that the key may use, "" where there is none.
+	// Model and Nearest belong to [ModelUnknown]: the name that was asked for, and the
+	// most similar name that the key may use, "" where there is none.
 	Model, Nearest string
-	// DefaultKey is of [InvalidKey]: what was sent is the public default key.
+	// DefaultKey belongs to [InvalidKey]: the public default key was sent.
 	DefaultKey bool
 }
 
@@ -119,16 +120,16 @@ type Standing struct {
 	QuotaResets time.Time
 }
 
-// nothing is the standing that no header shows.
-var nothing = Standing{Requests: none, Tokens: none, Quota: none}
+// noStanding is the standing that no header shows.
+var noStanding = Standing{Requests: noRate, Tokens: noRate, Quota: noRate}
 
 // Deny returns a refusal that shows no limits.
 func Deny(r Reason) *DenialError {
-	return &DenialError{Reason: r, Standing: nothing}
+	return &DenialError{Reason: r, Standing: noStanding}
 }
 
-// none is a limit that does not exist: no header shows it.
-var none = limit.Rate{Limit: limit.Unlimited}
+// noRate is a limit that does not exist: no header shows it.
+var noRate = limit.Rate{Limit: limit.Unlimited}
 
 // Error names the reason; it carries nothing secret.
 func (e *DenialError) Error() string { return "refused: " + string(e.Reason) }

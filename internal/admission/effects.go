@@ -73,7 +73,7 @@ func (s *Session) perform(ctx context.Context, do request.Effects) (failed error
 	return failed
 }
 
-// settle writes what is owed. Its first call works out what that is.
+// settle writes the settlement that is owed. The first call makes it from the outcome.
 func (s *Session) settle(ctx context.Context) (request.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()

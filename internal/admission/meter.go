@@ -46,7 +46,7 @@ func (g *Gate) attach(ctx context.Context, row ledger.Record) *Session {
 	s := newSession(&g.shared, Facts{
 		LeaseID: row.LeaseID, KeyID: row.KeyID, Secret: apikey.ParseSecretID(row.Secret), Class: Inference, Method: "POST",
 		Endpoint: row.Endpoint, RequestID: row.RequestID, Addr: addr, Started: row.StartedAt,
-		Caps: key.Caps(g.caps, row.StartedAt), Standing: nothing,
+		Caps: key.Caps(g.caps, row.StartedAt), Standing: noStanding,
 	}, key, now.Add(-max(0, g.wall().Sub(row.StartedAt))))
 	s.order = Order{
 		Model: row.Model, Format: g.format(row.Endpoint), Stream: row.Stream, N: row.N, Prompts: row.Prompts,

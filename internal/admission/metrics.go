@@ -25,7 +25,7 @@ type Metrics struct {
 	anomalyTotal  *prometheus.CounterVec
 }
 
-// NewMetrics registers the gate's metrics: the base names of design B4 on
+// NewMetrics registers the gate's metrics: the two that have no prefix on
 // base, the others on own, which adds the prefix tollgate_.
 func NewMetrics(base, own prometheus.Registerer) *Metrics {
 	m := &Metrics{

@@ -14,9 +14,9 @@ const (
 	mostCompared    = 1000
 )
 
-// nearest is the served name most like what was asked for, of those that the key
-// may use: the same but for upper case or a publisher's prefix, or a typing
-// mistake away. "" when none is close.
+// nearest is the served name that the key may use and that is most similar to the name
+// that was asked for: it differs in case, in a publisher's prefix or by a typing
+// mistake. "" when none is close.
 func nearest(asked string, names []string, key *apikey.Key) string {
 	if len(asked) > longestCompared {
 		return ""

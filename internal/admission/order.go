@@ -83,8 +83,8 @@ func reservationOf(o Order, e limit.Estimate, hold limit.Hold) limit.Reservation
 	return r
 }
 
-// holdOf is what a request may need of its key's quota. A prompt is taken for a
-// quarter of a token a byte at least, whatever was learned of the key's own.
+// holdOf is the share of its key's quota that a request may need. A prompt counts for
+// at least a quarter of a token a byte, also where less was learned of the key.
 func holdOf(o Order, e limit.Estimate, context int64) limit.Hold {
 	h := limit.Hold{Prompt: max(e.Prompt, (o.PromptBytes+3)/4), Extended: o.running()}
 	h.Spare = promptSpare*int64(max(o.Prompts, 1)) + h.Prompt/4

@@ -5,9 +5,9 @@ import (
 )
 
 const (
-	// mostTokens bounds each count of one request, whatever it asked for.
+	// mostTokens bounds each count of every request.
 	mostTokens = 1 << 31
-	// slack is for engines whose context has grown since it was asked for.
+	// slack allows for engines whose context has grown since it was read.
 	slack = 2
 )
 

@@ -13,8 +13,8 @@ import (
 // refuses a bound that reaches beyond its context.
 const contextSpare = 128
 
-// grant takes over what the decision has granted: a bound for an answer that
-// cannot be extended.
+// grant takes over the tokens that a reservation granted. An answer whose share cannot
+// be extended gets them as its bound.
 func (s *Session) grant(o Order, hold limit.Hold, tokens, context int64) {
 	s.bound, s.lowered, s.prompted = 0, false, hold.Prompt
 	if hold.Extended {
@@ -35,17 +35,17 @@ func (s *Session) grant(o Order, hold limit.Hold, tokens, context int64) {
 	s.bound, s.lowered = max(each, 1), declared
 }
 
-// Bound is the most output per choice that the request may be sent with, 0 where
-// it is its own; lowered tells that the client had asked for more.
+// Bound is the bound on output tokens per choice that the request must be sent with; 0
+// leaves the client's own. lowered tells that the client had asked for more.
 func (s *Session) Bound() (most int64, lowered bool) { return s.bound, s.lowered }
 
-// Covers reports whether the key's quota holds what an answer has come to, and
-// extends what the request holds of it where that is too little. Called for each
-// chunk before it is passed, it locks nothing until an extension is due. Text
-// without usage counts a token a delta. unread is the size in bytes of what is
-// delivered although nobody can read it: without usage it counts like its
-// settlement does, beside the prompt. An error says that nobody can tell: the
-// answer must be cut, but not for its quota.
+// Covers reports whether the key's quota covers an answer with that report, and
+// extends the request's share of it where it does not. It must be called for each
+// chunk before the chunk is passed, and takes no lock until an extension is due. Text
+// without usage counts one token for each delta. unread is the size in bytes of an
+// answer that is delivered unread: without usage it counts as in its settlement,
+// beside the prompt. An error says that the limits cannot tell: the answer must be
+// cut, but not for its quota.
 func (s *Session) Covers(ctx context.Context, r usage.Report, unread int64) (bool, error) {
 	granted := s.granted.Load()
 	if granted < 0 {
@@ -87,9 +87,9 @@ func boolean(b bool) int64 {
 	return 0
 }
 
-// Metered reports whether the answer must be covered by a quota as it runs, so that
-// Covers has something to do.
-func (s *Session) Metered() bool { return s.granted.Load() >= 0 }
+// QuotaBound reports whether the answer must be covered by a quota as it runs, so that
+// [Session.Covers] must be asked for each chunk.
+func (s *Session) QuotaBound() bool { return s.granted.Load() >= 0 }
 
 // Allowance is what a meter inside Envoy must know of the key's quota: how many
 // tokens the answer may use in all until it is extended, below 0 when there is no

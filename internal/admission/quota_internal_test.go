@@ -41,8 +41,8 @@ func TestWhatARequestIsSentWith(t *testing.T) {
 		if bound, lowered := s.Bound(); bound != c.bound || lowered != c.lowered {
 			t.Errorf("%s: sent with %d, lowered %v; want %d, %v", name, bound, lowered, c.bound, c.lowered)
 		}
-		if s.Metered() != (c.order.running() && c.granted >= 0) {
-			t.Errorf("%s: covered as it runs: %v", name, s.Metered())
+		if s.QuotaBound() != (c.order.running() && c.granted >= 0) {
+			t.Errorf("%s: covered as it runs: %v", name, s.QuotaBound())
 		}
 	}
 	if h := holdOf(with(func(o *Order) { o.MinTokens, o.N = 30, 2 }), limit.Estimate{Prompt: 1, Output: 20}, 0); h.Least != 60 || h.Prompt != 10 {

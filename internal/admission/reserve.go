@@ -34,7 +34,7 @@ func (s *Session) Reserve(ctx context.Context, o Order) error {
 func (s *Session) Refused(r Reason) {
 	s.metrics.decided(r)
 	s.mu.Lock()
-	s.refund = !r.clientsOwn()
+	s.refund = !r.counts()
 	s.mu.Unlock()
 }
 
