@@ -113,7 +113,7 @@ func listenControl(cfg *config.Config) (net.Listener, string, error) {
 		return l, "", err
 	}
 	if cfg.Launcher.TokenFile == "" {
-		return nil, "", misconfigured{errors.New("launcher.listen needs launcher.token_file: whoever can reach it could load adapters and delete logs")}
+		return nil, "", misconfigured{errors.New("launcher.listen needs launcher.token_file: without it every program that reaches the port could load adapters and delete logs")}
 	}
 	token, err := secretfile.Read(cfg.Launcher.TokenFile)
 	if err != nil {

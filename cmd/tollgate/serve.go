@@ -18,7 +18,7 @@ import (
 
 // serveCmd runs the service.
 type serveCmd struct {
-	Log string `enum:"file,stderr" default:"file" help:"Where the JSON log goes: file (gateway.log under log.dir, warnings also to stderr) or stderr (somebody else keeps it, as the launcher does)."`
+	Log string `enum:"file,stderr" default:"file" help:"Where the JSON log goes: file (gateway.log under log.dir, warnings also to stderr) or stderr (for a supervisor that keeps the log, as the launcher does)."`
 }
 
 // Help is what --help says beside the flags.
@@ -66,7 +66,7 @@ func (c *serveCmd) Run(env *Env) error {
 type output struct {
 	log     hclog.Logger
 	records io.Writer    // of requests; nil where the level is above theirs
-	lost    func() int64 // lines of the file; nil where somebody else writes it
+	lost    func() int64 // lines of the file; nil where another process writes the log
 	done    func()
 }
 

@@ -266,7 +266,7 @@ func (d *decoder) processes(c *Config) {
 	if c.Launcher.Listen != "" {
 		d.address("launcher.listen", c.Launcher.Listen, "10.0.0.2:9466", false)
 		if c.Launcher.TokenFile == "" {
-			d.bad("launcher.listen", "needs launcher.token_file: who reaches the port controls the engine",
+			d.bad("launcher.listen", "needs launcher.token_file: without it every program that reaches the port controls the engine",
 				"name a file with a random token, or leave listen empty for a Unix socket")
 		}
 	}
