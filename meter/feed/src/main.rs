@@ -10,7 +10,12 @@
 //! strip_final, strip_running, encoded), choices, prompts, number of chunks; then
 //! each chunk as its length and its bytes. The answer is two of these: the bytes
 //! to forward, and a line of numbers.
+//!
+//! With the word `records` it reads nothing and writes records of the link: each as
+//! its line, and behind it as what stands in it.
 #![forbid(unsafe_code)]
+
+mod records;
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use tollgate_meter_core::{reshape, Format, Meter, Options};
@@ -25,9 +30,14 @@ const FORMATS: [Format; 6] = [
 ];
 
 fn main() -> io::Result<()> {
+    let word_of = |n: usize| std::env::args().nth(n);
+    if word_of(1).as_deref() == Some("records") {
+        let number = |n: usize| word_of(n).and_then(|w| w.parse().ok()).unwrap_or(1);
+        return records::write(&mut io::stdout().lock(), number(2), number(3));
+    }
     let mut r = BufReader::new(io::stdin().lock());
     let mut w = BufWriter::new(io::stdout().lock());
-    let errors = std::env::args().nth(1).as_deref() == Some("errors");
+    let errors = word_of(1).as_deref() == Some("errors");
     loop {
         let flags = match word(&mut r) {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),

@@ -294,6 +294,27 @@ fn running_counts_go_to_the_file_while_tollgate_is_away() {
 }
 
 #[test]
+fn what_is_torn_in_the_file_spoils_nothing_behind_it() {
+    let settings = Settings {
+        redial: rig::LONG,
+        ..quick()
+    };
+    let torn = line_of("torn");
+    for size in 0..=torn.len() {
+        let rig = Rig::new(settings);
+        let file = rig.folder.0.join("meter-2a-1.spill");
+        fs::write(&file, &torn.as_bytes()[..size]).expect("written");
+        let one = rig.stream("one");
+        one.end(&rig.link);
+        assert_eq!(one.event(), Event::Release);
+        let now = rig.folder.spilled();
+        assert!(now.ends_with(&format!("{}\n", line_of("one"))));
+        let whole = now.lines().filter(|l| *l == line_of("one")).count();
+        assert_eq!(whole, 1, "torn at {size}: {now:?}");
+    }
+}
+
+#[test]
 fn a_long_file_is_written_anew_with_what_counts() {
     let rig = Rig::new(Settings {
         spill_size: 2000,

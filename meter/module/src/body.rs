@@ -78,29 +78,40 @@ impl Stream {
     /// The next piece of a stream whose key has a quota, event by event: the first
     /// for which nothing is left is where it ends.
     fn watched(&mut self, host: &impl Host, last: bool) -> Next {
-        let body = host.with_body(|pieces| pieces.concat());
-        let (mut out, mut changed) = (Vec::new(), false);
-        let mut rest = &body[..];
+        let Some(watch) = &mut self.watch else {
+            return Next::GoOn;
+        };
+        // Both are used again and again.
+        let (mut body, mut out) = std::mem::take(&mut watch.buffers);
+        body.clear();
+        out.clear();
+        host.with_body(|pieces| pieces.iter().for_each(|p| body.extend_from_slice(p)));
+        let next = self.events(host, &body, last, &mut out);
+        if let Some(watch) = &mut self.watch {
+            watch.buffers = (body, out);
+        }
+        next
+    }
+
+    /// Feeds the events of a piece, `out` being what goes on of them.
+    fn events(&mut self, host: &impl Host, body: &[u8], last: bool, out: &mut Vec<u8>) -> Next {
+        let (mut rest, mut changed) = (body, false);
         loop {
             let (event, behind) = rest.split_at(first_event(rest));
             rest = behind;
-            changed |= self.event(event, last && rest.is_empty(), &mut out);
+            changed |= self.event(event, last && rest.is_empty(), out);
             if rest.is_empty() {
                 break;
             }
         }
-        let ended = last
-            || self
-                .meter
-                .as_ref()
-                .is_some_and(|m| !self.opaque && m.ended());
+        let over = |m: &Meter| !self.opaque && m.ended();
+        let ended = last || self.meter.as_deref().is_some_and(over);
+        if changed || self.stall.is_some() {
+            host.replace_body(host::Kind::Received, body.len(), out);
+        }
         if let Some(stall) = &mut self.stall {
             stall.ended |= ended;
-            host.replace_body(host::Kind::Received, body.len(), &out);
             return Next::Hold;
-        }
-        if changed {
-            host.replace_body(host::Kind::Received, body.len(), &out);
         }
         if ended {
             return self.end(host);

@@ -48,6 +48,8 @@ pub(crate) struct Watch {
     ahead: i64,
     /// What was delivered.
     pub(crate) report: Report,
+    /// A piece of the body, and what goes on of it.
+    pub(crate) buffers: (Vec<u8>, Vec<u8>),
 }
 
 impl Watch {
@@ -58,6 +60,7 @@ impl Watch {
             step: quota.allowance,
             ahead: -1,
             report,
+            buffers: Default::default(),
         }
     }
 
