@@ -12,6 +12,7 @@ REDIS   := python3 scripts/fetch_redis.py
 CLIENTS := python3 scripts/fetch_clients.py
 NGINX   := python3 scripts/fetch_nginx.py
 PROMTOOL := python3 scripts/fetch_promtool.py
+BROWSER := python3 scripts/fetch_browser.py
 # cargo in meter/, or one line that says what is left out without it.
 METER   := scripts/cargo_meter.sh
 POSTGRES := python3 scripts/fetch_postgres.py

@@ -45,21 +45,6 @@ def installed():
     return fetching.installed("NGINX_BIN", ["nginx"], lambda found: version_of(found)[:2] >= OLDEST, "an nginx of version 1.18 or later", path)
 
 
-def apt(options, arguments, folder):
-    """Runs apt-get; what it says goes to stderr."""
-    command = ["apt-get", "-q", "-o", "Debug::NoLocking=1"]
-    if os.geteuid() == 0:
-        command += ["-o", "APT::Sandbox::User=root"]  # or it complains that another user cannot write here
-    return subprocess.run(command + options + arguments, cwd=folder, stdout=sys.stderr, stderr=sys.stderr).returncode == 0
-
-
-def own_lists():
-    """Options that make apt-get use lists of packages under .cache."""
-    for sub in ("lists/partial", "archives/partial"):
-        (CACHE / "apt" / sub).mkdir(parents=True, exist_ok=True)
-    return ["-o", f"Dir::State::lists={CACHE / 'apt' / 'lists'}", "-o", f"Dir::Cache={CACHE / 'apt'}"]
-
-
 def download(folder):
     """The packages, as files in the folder."""
     for tool in ("apt-get", "dpkg-deb"):
@@ -67,15 +52,15 @@ def download(folder):
             raise Failure(f"there is no {tool} here: name an nginx in NGINX_BIN, or install one")
     pinned = [f"{name}={version}" for name, version in PINNED.items()]
     say("fetching nginx for the tests, with apt-get (about 3 MB), once")
-    if apt([], ["download", *pinned], folder):
+    if fetching.apt([], ["download", *pinned], folder):
         return
-    options = own_lists()
+    options = fetching.own_lists(CACHE / "apt")
     say("fetching the lists of packages first")
-    if not apt(options, ["update"], folder):
+    if not fetching.apt(options, ["update"], folder):
         raise Failure("apt-get could not fetch its lists (see above). Name an nginx in NGINX_BIN, or install one")
-    if not apt(options, ["download", *pinned], folder):
+    if not fetching.apt(options, ["download", *pinned], folder):
         say("the archive has other versions than the pinned ones: taking those")
-        if not apt(options, ["download", *PINNED], folder):
+        if not fetching.apt(options, ["download", *PINNED], folder):
             raise Failure("apt-get could not fetch nginx (see above). Name one in NGINX_BIN, or install it")
 
 

@@ -140,6 +140,25 @@ def wheel(folder, requirement, digest, platform_tag, remedy):
     return wheels[0]
 
 
+def apt(options, arguments, folder):
+    """Runs apt-get; what it says goes to stderr."""
+    return subprocess.run(apt_command(options, arguments), cwd=folder, stdout=sys.stderr, stderr=sys.stderr).returncode == 0
+
+
+def apt_command(options, arguments):
+    command = ["apt-get", "-q", "-o", "Debug::NoLocking=1"]
+    if os.geteuid() == 0:
+        command += ["-o", "APT::Sandbox::User=root"]  # or it complains that another user cannot write here
+    return command + options + arguments
+
+
+def own_lists(folder):
+    """Options that make apt-get use lists of packages in that folder."""
+    for sub in ("lists/partial", "archives/partial"):
+        (folder / sub).mkdir(parents=True, exist_ok=True)
+    return ["-o", f"Dir::State::lists={folder / 'lists'}", "-o", f"Dir::Cache={folder}"]
+
+
 def same(want, got, what):
     """Fails where a digest is another one."""
     if got != want:

@@ -20,7 +20,10 @@ export function stacked(times, series, { label, width, hourly }) {
     width: Math.max(280, width), height: 260, cursor: { show: false }, legend: { show: false },
     tzDate: (ts) => uPlot.tzDate(new Date(ts * 1e3), "UTC"),
     scales: { x: { range: (_, from, to) => { const step = hourly ? 3600 : 86400; return [from - step / 2, to + step / 2]; } }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.05 : 1] } },
-    axes: [axis, { ...axis, size: 62, values: (_, ticks) => ticks.map((v) => compact(v)) }],
+    axes: [{
+      ...axis, incrs: (hourly ? [1, 3, 6, 12, 24] : [24, 48, 168, 336, 720]).map((hours) => hours * 3600),
+      values: (_, ticks) => ticks.map((t) => { const iso = new Date(t * 1e3).toISOString(); return hourly ? iso.slice(11, 16) : iso.slice(5, 10); }),
+    }, { ...axis, size: 62, values: (_, ticks) => ticks.map((v) => compact(v)) }],
     // The tallest sum is drawn first, the others over it.
     series: [{}, ...names.map((_, i) => names.length - 1 - i).map((i) => ({ fill: colours[i % colours.length], stroke: colours[i % colours.length], width: 0, paths: bars, points: { show: false } }))],
   };

@@ -65,7 +65,7 @@ async function logPanel(section) {
   const names = Object.keys(stats.logs).sort();
   if (!names.length) return section.replaceChildren();
   const which = field("Log", { value: names.includes("vllm.log") ? "vllm.log" : names[0] }, names.map((n) => [n, `${n} (${bytes(stats.logs[n].total_bytes)})`]));
-  const text = h("pre", { tabindex: "0", "aria-label": "Last lines" });
+  const text = h("pre", { tabindex: "0", role: "region", "aria-label": "Last lines" });
   const load = async () => {
     try {
       text.textContent = (await get("/admin/logs/" + encodeURIComponent(which.control.value) + "?lines=200")).lines.join("\n") || "The log is empty.";

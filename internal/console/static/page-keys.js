@@ -43,10 +43,12 @@ function fill(l, used, limit) {
 function limitFields(k) {
   const value = (v) => (v === null || v === undefined ? "" : String(v));
   const limits = k.limits || {};
+  // null is "unlimited" in the key's own words; absent is the gateway's limit.
+  const limit = (label, name) => field(label, { type: "number", min: "0", value: value(limits[name]), placeholder: limits[name] === null ? "unlimited" : "the gateway's" });
   return {
-    concurrent: field("Requests at once", { type: "number", min: "0", value: value(limits.concurrent) }),
-    requests_per_minute: field("Requests a minute", { type: "number", min: "0", value: value(limits.requests_per_minute) }),
-    tokens_per_minute: field("Tokens a minute", { type: "number", min: "0", value: value(limits.tokens_per_minute) }),
+    concurrent: limit("Requests at once", "concurrent"),
+    requests_per_minute: limit("Requests a minute", "requests_per_minute"),
+    tokens_per_minute: limit("Tokens a minute", "tokens_per_minute"),
     quota: field("Quota in tokens", { type: "number", min: "0", value: value(k.quota) }),
     quota_period: field("Quota per", { value: k.quota_period || "total" }, [["total", "whole life"], ["month", "month"], ["day", "day"]]),
     models: field("Models, with commas (empty: all)", { value: (k.models || []).join(", "), spellcheck: "false" }),
@@ -57,17 +59,39 @@ function limitFields(k) {
 
 const local = (at) => new Date(new Date(at) - new Date().getTimezoneOffset() * 60e3).toISOString().slice(0, 16);
 
-function read(fields, fresh) {
-  const n = (f) => (f.control.value === "" ? null : Number(f.control.value));
+const limitNames = ["concurrent", "requests_per_minute", "tokens_per_minute"];
+
+// check lets the browser say what is not filled in well.
+function check(fields) {
   for (const f of Object.values(fields)) if (!f.control.reportValidity()) throw new Error("A field is not filled in well.");
-  const models = fields.models.control.value.split(",").map((m) => m.trim()).filter(Boolean);
-  const limits = {};
-  for (const name of ["concurrent", "requests_per_minute", "tokens_per_minute"]) if (!fresh || n(fields[name]) !== null) limits[name] = n(fields[name]);
-  const body = { limits, quota: n(fields.quota), quota_period: fields.quota_period.control.value, note: fields.note.control.value };
-  if (models.length || !fresh) body.models = models.length ? models : null;
-  const end = fields.expires_at.control.value;
-  if (end || !fresh) body.expires_at = end ? new Date(end).toISOString() : null;
+}
+
+const values = (fields) => Object.fromEntries(Object.entries(fields).map(([name, f]) => [name, f.control.value.trim()]));
+const count = (text) => (text === "" ? null : Number(text));
+
+// meant is a body of the API for what the fields say and said before.
+function meant(now, before = {}) {
+  const body = {}, limits = {};
+  const differs = (name) => now[name] !== (before[name] ?? "");
+  for (const name of limitNames) if (differs(name) && now[name] !== "") limits[name] = count(now[name]);
+  if (Object.keys(limits).length) body.limits = limits;
+  if (differs("quota")) body.quota = count(now.quota);
+  if (now.quota_period !== (before.quota_period ?? "total")) body.quota_period = now.quota_period;
+  if (differs("models")) body.models = now.models ? now.models.split(",").map((m) => m.trim()).filter(Boolean) : null;
+  if (differs("expires_at")) body.expires_at = now.expires_at ? new Date(now.expires_at).toISOString() : null;
+  if (differs("note")) body.note = now.note;
   return body;
+}
+
+// save writes what was changed. A limit that was emptied goes back to the gateway's:
+// the API can only take all limits of a key away, so the others are set again.
+async function save(path, now, before) {
+  const body = meant(now, before);
+  if (limitNames.some((name) => before[name] !== "" && now[name] === "")) {
+    await call("PATCH", path, { body: { limits: null } });
+    body.limits = Object.fromEntries(limitNames.filter((name) => now[name] !== "").map((name) => [name, count(now[name])]));
+  }
+  if (Object.keys(body).length) await call("PATCH", path, { body });
 }
 
 const grid = (fields) => h("div", { class: "grid2" }, Object.values(fields).map((f) => f.label));
@@ -80,10 +104,9 @@ async function create(done) {
     { text: "Leave it" },
     { text: "Create", class: "main", value: () => {
       if (!user.control.reportValidity()) throw new Error("A user is missing.");
-      const body = { user: user.control.value, ...read(fields, true) };
-      if (id.control.value) body.id = id.control.value;
-      if (body.quota === null) delete body.quota;
-      if (!body.note) delete body.note;
+      check(fields);
+      const body = { user: user.control.value.trim(), ...meant(values(fields)) };
+      if (id.control.value) body.id = id.control.value.trim();
       return call("POST", "/admin/keys", { body });
     } },
   ]);
@@ -93,7 +116,7 @@ async function create(done) {
 }
 
 function showSecret(made, text) {
-  const shown = h("pre", { tabindex: "0", class: "secret" }, made.key);
+  const shown = h("pre", { tabindex: "0", role: "region", "aria-label": "The key", class: "secret" }, made.key);
   return dialog("Key " + short(made.id, 60), h("div", {}, h("p", {}, text), shown,
     h("button", { type: "button", onclick: async () => { await navigator.clipboard.writeText(made.key).then(() => toast("Copied."), () => toast("The browser does not let this page copy; select the text.", true)); } }, "Copy"),
     snippets()), [{ text: "I have it", class: "main" }]);
@@ -102,7 +125,7 @@ function showSecret(made, text) {
 async function edit(k, limits, done) {
   const path = "/admin/keys/" + encodeURIComponent(k.id);
   const used = await get("/admin/ledger" + query({ key: k.id, limit: 1 }));
-  const fields = limitFields(k);
+  const fields = limitFields(k), before = values(fields);
   const reset = limits && limits.now.quota_period !== "total" ? ` The quota counts ${limits.now.quota_period}.` : "";
   const act = async (what) => { await what(); await done(); return true; };
   await dialog("Key " + short(k.id, 60), h("div", {},
@@ -115,7 +138,7 @@ async function edit(k, limits, done) {
     k.enabled
       ? { text: "Disable", class: "danger", value: () => act(() => call("PATCH", path, { body: { enabled: false } })) }
       : { text: "Enable", value: () => act(() => call("PATCH", path, { body: { enabled: true } })) },
-    { text: "Save", class: "main", value: () => act(() => call("PATCH", path, { body: read(fields, false) })) },
+    { text: "Save", class: "main", value: () => { check(fields); return act(() => save(path, values(fields), before)); } },
   ]);
 }
 

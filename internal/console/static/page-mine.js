@@ -42,7 +42,7 @@ export async function mine(body, signal) {
 
 // playground sends one chat request and shows the answer as it streams, and what it used.
 function playground(models, signal) {
-  const model = field("Model", { value: models[0] || "" }, models.map((m) => [m, short(m, 80)]));
+  const model = field("Model", { value: models[0] || "" }, models.map((m) => [m, short(m, 60)]));
   const prompt = field("Message", { rows: 3, required: true, value: "" });
   const answer = h("div", { class: "answer", "aria-live": "off" }), used = h("p", { class: "note", role: "status" });
   const send = h("button", { class: "main", type: "submit" }, "Send"), stop = h("button", { type: "button", disabled: true }, "Stop");

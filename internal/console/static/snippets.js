@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 export function snippets() {
   const base = location.origin;
   return h("div", {}, h("h3", {}, "How to use it"),
-    h("pre", { tabindex: "0" }, [
+    h("pre", { tabindex: "0", role: "region", "aria-label": "Examples" }, [
       "read -rs TOLLGATE_KEY && export TOLLGATE_KEY   # paste the key, then Enter",
       "",
       `curl ${base}/v1/models -H "Authorization: Bearer $TOLLGATE_KEY"`,
