@@ -86,8 +86,9 @@ func (x *exchange) check(ctx context.Context, last []byte) (*outbound, error) {
 	err = x.session.Reserve(ctx, admission.Order{
 		Model: parsed.Model, Format: parsed.Format, Stream: parsed.Stream,
 		N: parsed.N, Prompts: parsed.Prompts, PromptBytes: parsed.PromptBytes,
-		MaxTokens: parsed.MaxTokens, MinTokens: parsed.MinTokens,
+		MaxTokens: parsed.MaxTokens, MinTokens: parsed.MinTokens, Prompt: x.prompt,
 	})
+	x.prompt = nil
 	var denied *admission.DenialError
 	switch {
 	case errors.As(err, &denied):
@@ -99,7 +100,7 @@ func (x *exchange) check(ctx context.Context, last []byte) (*outbound, error) {
 	if err := x.boundRequest(); err != nil {
 		return nil, err
 	}
-	return x.replaceRequest(body), nil
+	return x.direct(x.replaceRequest(body)), nil
 }
 
 // parse reads the body that last completes and writes the one for the engine. A
@@ -124,7 +125,12 @@ func (x *exchange) parse(ctx context.Context, last []byte) (body []byte, parsed 
 		x.joined = x.body.join()
 		body = *x.joined
 	}
-	parsed, err = openai.Parse(x.endpoint, body, limits)
+	limits.Served = x.session.Resolve
+	if parsed, err = openai.Parse(x.endpoint, body, limits); err == nil {
+		if x.prompt = x.session.Prompt(x.o.IsolateCache); x.prompt != nil {
+			parsed.WritePrompt(x.prompt)
+		}
+	}
 	if x.joined != nil && err == nil && &parsed.Body[0] != &body[0] {
 		rpc.Buffers.Put(x.joined) // what is needed of it is in the new body
 		x.joined = nil

@@ -11,6 +11,7 @@ import (
 	"tollgate/internal/envoycode"
 	"tollgate/internal/ledger"
 	"tollgate/internal/openai"
+	"tollgate/internal/placement"
 	"tollgate/internal/route"
 	"tollgate/internal/rpc"
 	"tollgate/internal/usage"
@@ -29,6 +30,7 @@ type exchange struct {
 	session   *admission.Session // nil on a stream that starts with a response: a local reply
 	endpoint  openai.Endpoint
 	request   *openai.Request
+	prompt    *placement.Prompt // until the session has it
 	body      arrival
 	joined    *[]byte // of rpc.Buffers: a body that came in pieces
 	rewritten *[]byte // of rpc.Buffers: the body for vLLM until it is handed to gRPC
@@ -183,6 +185,7 @@ func (x *exchange) responseHeaders(ctx context.Context, h *head, end bool) (*out
 	}
 	x.freeBody() // where the body ended with trailers
 	x.status, x.engine = h.status, h.engine
+	x.session.ServedBy(h.engine)
 	rates := x.rateHeaders()
 	switch {
 	case !spoke:

@@ -36,13 +36,14 @@ func (in *inbound) free() {
 	}
 }
 
-// outbound is one answer. Exactly one field is set.
+// outbound is one answer. Exactly one field but meta is set.
 type outbound struct {
 	prepared []byte  // encoded already, never changed
 	chunk    []byte  // replaces a chunk of the answer; copied when it is sent
 	clear    bool    // removes a chunk of the answer
 	request  *[]byte // of rpc.Buffers: replaces the request's body; given back by the transport
 	message  *extprocv3.ProcessingResponse
+	meta     []byte // beside request: encoded dynamic metadata
 }
 
 // Encode implements [rpc.Encoder].
@@ -55,7 +56,7 @@ func (out *outbound) Encode() (mem.BufferSlice, error) {
 	case out.chunk != nil:
 		return mem.BufferSlice{chunkAnswer(out.chunk)}, nil
 	case out.request != nil:
-		return mem.BufferSlice{mem.SliceBuffer(requestPrefix(*out.request)), mem.NewBuffer(out.request, rpc.Buffers)}, nil
+		return mem.BufferSlice{mem.SliceBuffer(append(out.meta, requestPrefix(*out.request)...)), mem.NewBuffer(out.request, rpc.Buffers)}, nil
 	}
 	b, err := proto.Marshal(out.message)
 	return mem.BufferSlice{mem.SliceBuffer(b)}, err

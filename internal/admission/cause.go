@@ -72,9 +72,11 @@ type Witness struct {
 // spoken or the second has been waited for long enough.
 type Access struct {
 	Witness
-	User    string
-	Model   string
-	Reason  ledger.EndReason // "" where nothing was recorded in the ledger
-	Quality ledger.Quality
-	Counts  usage.Counts // [usage.Unsaid] where nothing was recorded
+	User  string
+	Model string // that served
+	// RequestedModel is the name that the client asked for.
+	RequestedModel string
+	Reason         ledger.EndReason // "" where nothing was recorded in the ledger
+	Quality        ledger.Quality
+	Counts         usage.Counts // [usage.Unsaid] where nothing was recorded
 }

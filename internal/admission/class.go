@@ -1,5 +1,10 @@
 package admission
 
+import (
+	"tollgate/internal/alias"
+	"tollgate/internal/placement"
+)
+
 // Class says what a route consumes.
 type Class uint8
 
@@ -33,4 +38,20 @@ type Catalog interface {
 	Ready() bool
 	// Only is the address of the engine when there is exactly one, else "".
 	Only() string
+}
+
+// Roster says which engines may take a request. It must not block.
+type Roster interface {
+	// Serving appends the ready engines that serve a model to list.
+	Serving(model string, list []placement.Engine) []placement.Engine
+	// Listed reports whether an engine has listed the model, ready now or not.
+	Listed(model string) bool
+}
+
+// Placing is how requests find their model and their engine; the zero value knows
+// no aliases and leaves the choice of the engine to the proxy.
+type Placing struct {
+	Aliases *alias.Table
+	Engines Roster // nil: one engine serves everything
+	Placer  *placement.Placer
 }

@@ -109,6 +109,7 @@ func (s *Session) write(ctx context.Context, st ledger.Settlement) (request.Even
 	order, reserved, text := s.order, s.reserved, s.lastOutcome().Report.TextBytes
 	s.mu.Unlock()
 	if first {
+		s.learnSeat(&rec)
 		s.learn(order, reserved, &rec, text)
 	}
 	return request.OnAccepted, nil
@@ -186,7 +187,9 @@ func (s *Session) tellHolder() {
 func (s *Session) countRow() {
 	s.mu.Lock()
 	rec := *s.record
+	model, requested := s.modelLabels()
 	s.mu.Unlock()
+	s.metrics.models.WithLabelValues(model, requested).Inc()
 	first := time.Duration(0)
 	if !rec.FirstByteAt.IsZero() {
 		first = rec.FirstByteAt.Sub(rec.StartedAt)
@@ -207,6 +210,7 @@ func (s *Session) giveBack(ctx context.Context) {
 	s.mu.Lock()
 	claimed, final := s.claimed, s.final()
 	s.mu.Unlock()
+	s.stand()
 	if claimed {
 		s.metrics.active.Dec()
 	}
@@ -282,7 +286,7 @@ func (s *Session) compare(w *Witness, rec *ledger.Record) {
 // accessRecord joins the two accounts; w is nil where no log entry came, rec where
 // nothing was sent to an engine.
 func (s *Session) accessRecord(w *Witness, rec *ledger.Record, order Order) Access {
-	a := Access{User: s.key.User, Model: order.Model, Counts: usage.None()}
+	a := Access{User: s.key.User, Model: order.Model, RequestedModel: order.Requested, Counts: usage.None()}
 	if w != nil {
 		a.Witness = *w
 	} else {

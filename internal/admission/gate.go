@@ -75,6 +75,8 @@ type Options struct {
 	Addresses *limit.Addresses // nil: no rate per address
 	Ledger    ledger.Store
 	Catalog   Catalog
+	// Placing says what names stand for and which engine gets a request.
+	Placing   Placing
 	Estimator *limit.Estimator
 	Metrics   *Metrics
 	Log       hclog.Logger
@@ -123,7 +125,7 @@ func NewGate(o Options) *Gate {
 	}
 	g := &Gate{
 		shared: shared{
-			limits: o.Limits, ledger: o.Ledger, catalog: o.Catalog, estimate: o.Estimator, metrics: o.Metrics,
+			limits: o.Limits, ledger: o.Ledger, catalog: o.Catalog, placing: o.Placing, estimate: o.Estimator, metrics: o.Metrics,
 			log: o.Log, attribution: newAttribution(o.Generated), wall: o.Wall, access: o.Access, replicas: o.Shared, flush: make(chan struct{}, 1),
 		},
 		keys: o.Keys, addresses: o.Addresses, caps: o.Caps, format: o.Format, sessions: newSessions(),

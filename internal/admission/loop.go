@@ -79,6 +79,7 @@ func (g *Gate) checkpoint(ctx context.Context) {
 	var points []ledger.Checkpoint
 	for _, s := range g.sessions.all() {
 		counts := s.counts()
+		s.watchSeat(counts)
 		used := counts.Prompt + counts.Completion
 		if used == s.written.Load() || !s.standsAt().Running() {
 			continue

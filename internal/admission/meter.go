@@ -49,7 +49,7 @@ func (g *Gate) attach(ctx context.Context, row ledger.Record) *Session {
 		Caps: key.Caps(g.caps, row.StartedAt), Standing: noStanding,
 	}, key, now.Add(-max(0, g.wall().Sub(row.StartedAt))))
 	s.order = Order{
-		Model: row.Model, Format: g.format(row.Endpoint), Stream: row.Stream, N: row.N, Prompts: row.Prompts,
+		Model: row.Model, Requested: row.RequestedModel, Format: g.format(row.Endpoint), Stream: row.Stream, N: row.N, Prompts: row.Prompts,
 		MaxTokens: -1, Meter: row.Meter,
 	}
 	maxLen, _ := g.catalog.Model(row.Model)
@@ -59,7 +59,9 @@ func (g *Gate) attach(ctx context.Context, row ledger.Record) *Session {
 	if err == nil {
 		err = s.perform(ctx, do)
 	}
+	s.rejoin(row)
 	if err != nil || !g.sessions.add(s) { // another call was first; adopting a lease twice changes nothing
+		s.stand()
 		return g.sessions.get(row.LeaseID)
 	}
 	g.metrics.active.Inc()

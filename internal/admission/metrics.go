@@ -18,6 +18,7 @@ type Metrics struct {
 	tokenUsage    *prometheus.CounterVec
 	settledTotal  *prometheus.CounterVec
 	settledTokens *prometheus.CounterVec
+	models        *prometheus.CounterVec
 	firstToken    prometheus.Histogram
 	interToken    prometheus.Histogram
 	estimateError prometheus.Histogram
@@ -44,6 +45,9 @@ func NewMetrics(base, own prometheus.Registerer) *Metrics {
 		settledTokens: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tokens_settled_total", Help: "Tokens settled in the ledger, by type and quality.",
 		}, []string{"type", "quality"}),
+		models: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "model_requests_total", Help: "Requests settled in the ledger, by the model that served and by the name that was asked for.",
+		}, []string{"model", "requested_model"}),
 		firstToken: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "time_to_first_token_seconds", Help: "From admission to the first byte of the answer's body.",
 			Buckets: prometheus.ExponentialBuckets(0.005, 2, 14),
@@ -64,7 +68,7 @@ func NewMetrics(base, own prometheus.Registerer) *Metrics {
 		}, []string{"kind"}),
 	}
 	base.MustRegister(m.active, m.tokenUsage)
-	own.MustRegister(m.decisions, m.settledTotal, m.settledTokens, m.firstToken, m.interToken,
+	own.MustRegister(m.decisions, m.settledTotal, m.settledTokens, m.models, m.firstToken, m.interToken,
 		m.estimateError, m.disagreements, m.anomalyTotal)
 	m.touch()
 	return m

@@ -2,12 +2,15 @@ package admission
 
 import (
 	"tollgate/internal/limit"
+	"tollgate/internal/placement"
 	"tollgate/internal/usage"
 )
 
 // Order is what a request asks for, known from its body.
 type Order struct {
+	// Model is the name that the client asks for; once reserved, the one that serves.
 	Model       string
+	Requested   string // the client's own, set by [Session.Reserve]
 	Format      usage.Format
 	Stream      bool
 	N, Prompts  int   // choices per prompt, prompts; both at least 1
@@ -17,6 +20,11 @@ type Order struct {
 	// Meter is the instance of the meter inside Envoy to which the answer will be
 	// handed over; "" when the stream counts it.
 	Meter string
+	// Prompt is what [Session.Prompt] gave, written to its end; nil where it gave
+	// nothing. It belongs to the session from now on.
+	Prompt *placement.Prompt
+
+	alias string // that led to the model, as the operator wrote it; "" where none did
 }
 
 const (

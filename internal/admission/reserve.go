@@ -7,6 +7,7 @@ import (
 
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
+	"tollgate/internal/placement"
 	"tollgate/internal/request"
 	"tollgate/internal/usage"
 )
@@ -39,21 +40,23 @@ func (s *Session) Refused(r Reason) {
 }
 
 func (s *Session) reserve(ctx context.Context, o Order) error {
-	if !s.catalog.Ready() {
-		return s.deny(EngineUnavailable)
+	maxLen, denied := s.name(&o)
+	if denied != nil {
+		return denied
 	}
-	maxLen, served := s.catalog.Model(o.Model)
-	if !served || !s.key.Allows(o.Model) {
-		d := s.deny(ModelUnknown)
-		d.Param, d.Model, d.Nearest = "model", o.Model, nearest(o.Model, s.catalog.Names(), s.key)
-		return d
+	var room [8]placement.Engine
+	engines, err := s.candidates(o, room[:0])
+	if err != nil {
+		return err
 	}
 	tokens, err := s.take(ctx, o, maxLen)
 	if err != nil {
 		return err
 	}
 	s.most = boundsOf(o, maxLen)
-	if _, err := s.next(request.OnReserved, func() { s.order, s.reserved = o, tokens }); err != nil {
+	seat := s.place(engines, o, tokens)
+	if _, err := s.next(request.OnReserved, func() { s.order, s.reserved, s.seat = o, tokens, seat }); err != nil {
+		seat.Leave()
 		return s.deny(Cancelled) // somebody has cut it meanwhile
 	}
 	return s.begin(ctx, o, tokens)
@@ -84,6 +87,7 @@ func (s *Session) take(ctx context.Context, o Order, maxLen int64) (tokens int64
 		return 0, s.denial(d, r.Tokens)
 	}
 	s.grant(o, hold, d.Granted, maxLen)
+	s.expected.Store(estimate.Output)
 	return r.Tokens, nil
 }
 
@@ -115,12 +119,17 @@ func (s *Session) begin(ctx context.Context, o Order, tokens int64) error {
 func (s *Session) intent(o Order, tokens int64) ledger.Intent {
 	return ledger.Intent{
 		LeaseID: s.facts.LeaseID, RequestID: s.facts.RequestID, KeyID: s.key.ID, User: s.key.User,
-		Model: o.Model, RequestedModel: o.Model, Endpoint: s.facts.Endpoint, Engine: s.catalog.Only(),
+		Model: o.Model, RequestedModel: o.Requested, Endpoint: s.facts.Endpoint, Engine: s.engine(),
 		Stream: o.Stream, N: o.N, Prompts: o.Prompts, StartedAt: s.facts.Started,
 		Reserved: tokens, ClientAddr: s.facts.Addr.String(), Meter: o.Meter, Secret: s.facts.Secret.String(),
 	}
 }
 
-func (s *Session) deny(r Reason) *DenialError {
-	return &DenialError{Reason: r, Standing: s.Standing()}
+// engine is the address of the engine that the request goes to first, "" where the
+// proxy chooses.
+func (s *Session) engine() string {
+	if _, endpoints := s.Endpoints(); len(endpoints) > 0 {
+		return endpoints[0]
+	}
+	return s.catalog.Only()
 }

@@ -10,9 +10,11 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"tollgate/internal/alias"
 	"tollgate/internal/apikey"
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
+	"tollgate/internal/placement"
 	"tollgate/internal/request"
 	"tollgate/internal/usage"
 )
@@ -55,6 +57,9 @@ type Session struct {
 	bound    int64        // output per choice to be sent with, 0: the client's own; of the stream alone
 	lowered  bool         // the client had asked for more
 	prompted int64        // held for the prompt; of the stream alone
+	asked    string       // the name that was resolved last; of the stream alone
+	choice   alias.Choice // what it was resolved to; of the stream alone
+	expected atomic.Int64 // tokens of output that were reserved
 
 	mu        sync.Mutex
 	state     request.State // guarded by mu, like all that follows
@@ -63,8 +68,9 @@ type Session struct {
 	order     Order
 	standing  Standing // as of the last decision
 	reserved  int64
-	instance  string // of the meter inside Envoy that has the answer, "" before
-	onCut     func() // ends the holder's stream; nil when nobody can, or when it was called
+	seat      *placement.Seat // what it holds of an engine's load; nil when not placed, or given back
+	instance  string          // of the meter inside Envoy that has the answer, "" before
+	onCut     func()          // ends the holder's stream; nil when nobody can, or when it was called
 	cutReason ledger.EndReason
 	until     time.Time // when the secret or its key expires; zero: never
 	refund    bool      // the request did not count against the key
@@ -81,6 +87,7 @@ type shared struct {
 	limits      limit.Store
 	ledger      ledger.Store
 	catalog     Catalog
+	placing     Placing
 	estimate    *limit.Estimator
 	metrics     *Metrics
 	log         hclog.Logger
@@ -188,6 +195,10 @@ func (s *Session) standingOf(d limit.Decision) Standing {
 		st.Quota.Reset, st.QuotaResets = max(0, end.Sub(s.wall())), end
 	}
 	return st
+}
+
+func (s *Session) deny(r Reason) *DenialError {
+	return &DenialError{Reason: r, Standing: s.Standing()}
 }
 
 // denial turns a store's refusal into the gate's; tokens is what was asked for,

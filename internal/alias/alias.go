@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"unicode"
 )
 
 // Target is a model that serves a name.
@@ -61,6 +62,9 @@ type Table struct {
 	all      []*entry // as they were given
 }
 
+// longestName is the longest name in bytes that a pattern covers.
+const longestName = 256
+
 type entry struct {
 	Alias
 	turn atomic.Uint64
@@ -107,6 +111,9 @@ func (t *Table) find(name string, listed func(model string) bool) *entry {
 	}
 	if len(t.patterns) == 0 || listed(name) {
 		return nil
+	}
+	if len(name) > longestName || strings.ContainsFunc(name, unicode.IsControl) {
+		return nil // what follows the head of a pattern is the client's own, and is written down
 	}
 	for _, e := range t.patterns {
 		if e.Matches(name) {

@@ -2,6 +2,7 @@ package alias_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -80,6 +81,9 @@ func TestWhichNameMeansWhat(t *testing.T) {
 		{"m9", []string{"m1", "m9"}, alias.Choice{Model: "m1", Alias: "m9"}}, // but not under an exact alias
 		{"m1", []string{"m1"}, alias.Choice{Model: "m1"}},
 		{"", nil, alias.Choice{}},
+		{"claude-\n", []string{"m1"}, alias.Choice{Model: "claude-\n"}},
+		{"claude-" + strings.Repeat("x", 249), []string{"m1"}, alias.Choice{Model: "m1", Alias: "claude-*"}},
+		{"claude-" + strings.Repeat("x", 250), []string{"m1"}, alias.Choice{Model: "claude-" + strings.Repeat("x", 250)}},
 	} {
 		if diff := cmp.Diff(tt.want, table.Choose(tt.name, listed, in(tt.ready...))); diff != "" {
 			t.Errorf("%q with %v ready (-want +got):\n%s", tt.name, tt.ready, diff)

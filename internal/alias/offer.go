@@ -65,9 +65,9 @@ const (
 	mostCompared    = 1000
 )
 
-// Nearest is the name most like what was asked for: the same but for upper case or
-// a publisher's prefix, or a typing mistake away. "" when none is close. Patterns
-// are no names.
+// Nearest is the name that is most similar to the name that was asked for: it differs
+// in case, in a publisher's prefix or by a typing mistake. "" when none is close.
+// Patterns are no names.
 func Nearest(asked string, names []string) string {
 	if len(asked) > longestCompared {
 		return ""

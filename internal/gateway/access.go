@@ -88,7 +88,7 @@ func (r *recorder) line(a *admission.Access, failed string) {
 	attrs := append(make([]slog.Attr, 0, 24),
 		slog.String("@module", "tollgate.access"), slog.String("request_id", a.RequestID), slog.String("lease_id", a.LeaseID),
 		slog.String("key_id", a.KeyID), slog.String("user", a.User), slog.String("method", a.Method),
-		slog.String("endpoint", a.Endpoint), slog.String("model", a.Model), slog.Int("status", a.Status),
+		slog.String("endpoint", a.Endpoint), slog.String("model", a.Model), slog.String("requested_model", a.RequestedModel), slog.Int("status", a.Status),
 		milliseconds("duration_ms", a.Duration), milliseconds("first_byte_ms", a.FirstByte),
 		slog.Uint64("bytes_in", a.BytesIn), slog.Uint64("bytes_out", a.BytesOut),
 		slog.String("client_addr", a.ClientAddr), slog.String("details", a.Details))

@@ -23,7 +23,7 @@ func finished() admission.Access {
 			ClientAddr: "192.0.2.1", Duration: 1500 * time.Millisecond, FirstByte: 20 * time.Millisecond,
 			BytesIn: 100, BytesOut: 2000, Details: "via_upstream",
 		},
-		User: "ann", Model: "tiny <b> & \"q\"\n", Reason: ledger.Complete, Quality: ledger.Exact,
+		User: "ann", Model: "tiny <b> & \"q\"\n", RequestedModel: "chat", Reason: ledger.Complete, Quality: ledger.Exact,
 		Counts: usage.Counts{Prompt: 3, Completion: 2, Cached: usage.Unsaid, Reasoning: usage.Unsaid},
 	}
 }
@@ -48,7 +48,7 @@ func TestARecordLooksLikeALineOfTheLog(t *testing.T) {
 	log := hclog.New(&hclog.LoggerOptions{Name: "tollgate", JSONFormat: true, Output: &out})
 	log.Named("access").Info("request",
 		"request_id", "r1", "lease_id", "0123", "key_id", "team-a", "user", "ann", "method", "POST",
-		"endpoint", "/v1/chat/completions", "model", "tiny <b> & \"q\"\n", "status", 200, "duration_ms", 1500,
+		"endpoint", "/v1/chat/completions", "model", "tiny <b> & \"q\"\n", "requested_model", "chat", "status", 200, "duration_ms", 1500,
 		"first_byte_ms", 20, "bytes_in", 100, "bytes_out", 2000, "client_addr", "192.0.2.1", "details", "via_upstream",
 		"end_reason", "complete", "quality", "exact", "prompt_tokens", 3, "completion_tokens", 2)
 	var want map[string]any

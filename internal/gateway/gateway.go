@@ -32,7 +32,6 @@ import (
 	"tollgate/internal/limit"
 	"tollgate/internal/media"
 	"tollgate/internal/openai"
-	"tollgate/internal/placement"
 	"tollgate/internal/reconcile"
 	"tollgate/internal/sqlitestore"
 	"tollgate/internal/unixsock"
@@ -66,7 +65,6 @@ type Gateway struct {
 	limits   limit.Store
 	engines  *fleet.Fleet
 	xds      *xds.Server
-	placer   *placement.Placer
 	names    *alias.Table
 	gate     *admission.Gate
 	check    *extauthz.Server
@@ -245,9 +243,8 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 		addresses = limit.NewAddresses(*rl.QPS, 0, addressesKept)
 	}
 	g.records = newRecorder(base, o.Records)
-	g.placer = g.newPlacer(own)
 	g.gate = admission.NewGate(admission.Options{
-		Keys: g.keys, Limits: g.limits, Addresses: addresses, Ledger: accounts{g.ledger, g.central}, Catalog: g.engines,
+		Keys: g.keys, Limits: g.limits, Addresses: addresses, Ledger: accounts{g.ledger, g.central}, Catalog: g.engines, Placing: g.placing(own),
 		Format:    func(endpoint string) usage.Format { return openai.Endpoint(endpoint).Format() },
 		Estimator: limit.NewEstimator(g.cfg.Request.DefaultOutputEstimate),
 		Metrics:   admission.NewMetrics(base, own), Log: log.Named("admission"), Caps: caps,

@@ -220,6 +220,15 @@ func (p *Placer) Place(engines []Engine, prompt *Prompt, tokens int64, fallback 
 	return s
 }
 
+// Rejoin takes a seat at an engine that a request is at already.
+func (p *Placer) Rejoin(endpoint string, tokens int64) *Seat {
+	s := &Seat{placer: p, Endpoints: []string{endpoint}, Outcome: ByLoad, left: max(0, tokens)}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.enter(p.at(endpoint))
+	return s
+}
+
 // choose sorts the candidates, the best first. Requires p.mu.
 func (p *Placer) choose(all []candidate, engines []Engine, prompt *Prompt, tokens float64) Outcome {
 	var total, weights float64

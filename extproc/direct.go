@@ -1,0 +1,27 @@
+package extproc
+
+import "strings"
+
+const (
+	// balancer is the namespace that Envoy's load balancers read.
+	balancer = "envoy.lb"
+	// destination names the engines to try, ip:port, the best first: the key that
+	// Gateway API's inference extension has for it.
+	destination = "x-gateway-destination-endpoint"
+	// servedModel is what engines without a name in the list are chosen by.
+	servedModel = "model"
+)
+
+// direct adds to the answer for a checked body where the request goes.
+func (x *exchange) direct(out *outbound) *outbound {
+	model, endpoints := x.session.Endpoints()
+	if len(endpoints) == 0 {
+		return out
+	}
+	meta := appendMetadata(nil, balancer, field{servedModel, model}, field{destination, strings.Join(endpoints, ",")})
+	if out.prepared != nil { // shared: it must not be changed
+		return &outbound{prepared: append(meta, out.prepared...)}
+	}
+	out.meta = append(out.meta, meta...)
+	return out
+}
