@@ -20,14 +20,26 @@ const (
 
 // happen lets an event happen, performs its effects and reports their results as
 // events, until nothing is left to do. note is that of next. The error is a
-// [*request.IllegalError], or that of the ledger when it refused a write.
-// REQUIRES: mu not held.
+// [*request.IllegalError], or that of the ledger when it refused a write. The context
+// must bound how long the ledger is waited for. REQUIRES: mu not held.
 func (s *Session) happen(ctx context.Context, on request.Event, note func()) error {
 	do, err := s.next(on, note)
 	if err != nil {
 		return err
 	}
 	return s.perform(ctx, do)
+}
+
+// legal is the error of an event without the one that says that it came too late.
+func legal(err error) error {
+	if err == nil {
+		return nil
+	}
+	var illegal *request.IllegalError
+	if errors.As(err, &illegal) {
+		return nil
+	}
+	return err
 }
 
 // perform performs effects and what follows from them. REQUIRES: mu not held.
@@ -65,7 +77,7 @@ func (s *Session) perform(ctx context.Context, do request.Effects) (failed error
 			s.log.Error("the life of a request went wrong", "lease_id", s.facts.LeaseID, "error", illegal)
 		}
 		if result == request.OnRefused {
-			s.owes(s)
+			s.owe(s)
 		}
 		failed = errors.Join(failed, err)
 		rest |= more
@@ -75,23 +87,22 @@ func (s *Session) perform(ctx context.Context, do request.Effects) (failed error
 
 // settle writes the settlement that is owed. The first call makes it from the outcome.
 func (s *Session) settle(ctx context.Context) (request.Event, error) {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
-	defer cancel()
 	s.mu.Lock()
-	owed, outcome := s.owed, s.lastOutcome()
+	owing, outcome := s.owing, s.lastOutcome()
 	s.mu.Unlock()
-	if owed == nil {
+	if !owing {
 		st := s.settlement(ctx, outcome)
-		owed = &st
+		s.mu.Lock()
+		s.owed, s.owing = st, true
+		s.mu.Unlock()
 	}
 	s.mu.Lock()
 	if s.state.Named {
-		st := s.named(*owed)
-		owed = &st
+		s.owed = s.named(s.owed)
 	}
-	s.owed = owed
+	st := s.owed
 	s.mu.Unlock()
-	return s.write(ctx, *owed)
+	return s.write(ctx, st)
 }
 
 // write writes a settlement and says what the ledger answered.
@@ -118,8 +129,8 @@ func (s *Session) write(ctx context.Context, st ledger.Settlement) (request.Even
 // lastOutcome is what the holder said of the end, or what was last heard of it.
 // REQUIRES: mu held.
 func (s *Session) lastOutcome() Outcome {
-	if s.outcome != nil {
-		return *s.outcome
+	if s.ended {
+		return s.outcome
 	}
 	counts := usage.None()
 	seen := s.completion.Load() > 0 || s.prompt.Load() > 0
@@ -144,7 +155,7 @@ func (s *Session) rename(ctx context.Context) (request.Event, error) {
 		LeaseID: s.facts.LeaseID, Status: rec.Status, FirstByteAt: rec.FirstByteAt, EndedAt: rec.EndedAt,
 		Reason: rec.Reason, Quality: rec.Quality, Counts: rec.Counts,
 	})
-	s.owed = &st
+	s.owed, s.owing = st, true
 	s.mu.Unlock()
 	if st.Reason == rec.Reason {
 		return request.OnAccepted, nil
@@ -246,9 +257,9 @@ func (s *Session) final() limit.Final {
 	switch {
 	case s.record != nil:
 		f.Total = total(s.record.Counts)
-	case s.owed != nil && s.state.Named:
-		f.Total = total(s.named(*s.owed).Counts)
-	case s.owed != nil:
+	case s.owing && s.state.Named:
+		f.Total = total(s.named(s.owed).Counts)
+	case s.owing:
 		f.Total = total(s.owed.Counts)
 	}
 	return f
@@ -258,9 +269,9 @@ func (s *Session) final() limit.Final {
 // witnesses disagree.
 func (s *Session) writeRecord() {
 	s.mu.Lock()
-	w, rec, order, owed := s.witness, s.record, s.order, s.owed
+	w, rec, order := s.witness, s.record, s.order
 	if s.state.Ledger == request.LedgerLost {
-		named := s.named(*owed)
+		named := s.named(s.owed)
 		rec = &ledger.Record{Status: named.Status, Reason: named.Reason, Quality: named.Quality, Counts: named.Counts}
 	}
 	s.mu.Unlock()

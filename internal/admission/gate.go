@@ -130,6 +130,6 @@ func NewGate(o Options) *Gate {
 		},
 		keys: o.Keys, addresses: o.Addresses, caps: o.Caps, format: o.Format, sessions: newSessions(),
 	}
-	g.forget, g.owes = g.sessions.forget, g.debts.add
+	g.forget, g.owe = g.sessions.forget, g.debts.add
 	return g
 }

@@ -15,6 +15,10 @@ import (
 // settle. The lease is given back here already, because vLLM is done.
 func (s *Session) Settle(ctx context.Context, o Outcome) error {
 	s.mu.Lock()
+	if s.state.Ledger != request.LedgerOpen {
+		s.mu.Unlock()
+		return nil
+	}
 	if s.cutReason != "" && o.Reason == ledger.Aborted {
 		o.Reason = s.cutReason
 	}
@@ -22,10 +26,13 @@ func (s *Session) Settle(ctx context.Context, o Outcome) error {
 	if o.Reason == ledger.Aborted {
 		end = request.OnBroken
 	}
-	do, err := s.nextLocked(end, func() { s.outcome = &o })
+	do, err := s.nextLocked(end, nil)
+	if err == nil {
+		s.outcome, s.ended = o, true
+	}
 	s.mu.Unlock()
 	if err != nil {
-		return nil //nolint:nilerr // settled already, or nothing to settle: no error of the ledger
+		return err
 	}
 	return s.perform(ctx, do)
 }
@@ -45,13 +52,10 @@ func (s *Session) Close(ctx context.Context, o Outcome) {
 // end settles what is not settled and closes the session. The error is that of the
 // ledger.
 func (s *Session) end(ctx context.Context, o Outcome) error {
-	ctx = context.WithoutCancel(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
 	failed := s.Settle(ctx, o)
-	var illegal *request.IllegalError
-	if err := s.happen(ctx, request.OnClosed, nil); !errors.As(err, &illegal) {
-		failed = errors.Join(failed, err)
-	}
-	return failed
+	return errors.Join(failed, legal(s.happen(ctx, request.OnClosed, nil)))
 }
 
 // OnCut names what ends the stream when the request is cut from outside. It is
@@ -76,9 +80,9 @@ func (s *Session) OnCut(fn func()) {
 // [Session.Close] does nothing any more.
 func (s *Session) HandOver(ctx context.Context, instance string, cut func()) bool {
 	s.OnCut(cut)
-	err := s.happen(context.WithoutCancel(ctx), request.OnHandedOver, func() { s.instance = instance })
-	var illegal *request.IllegalError
-	if err != nil && !errors.As(err, &illegal) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	if err := legal(s.happen(ctx, request.OnHandedOver, func() { s.instance = instance })); err != nil {
 		s.log.Error("cannot settle, will retry", "request_id", s.facts.RequestID, "error", err)
 	}
 	return s.standsAt().Stage == request.Handed

@@ -132,6 +132,8 @@ func (g *Gate) sweep(ctx context.Context) {
 // waitedInVain lets the request go on without what it waits for. When that came
 // meanwhile, nothing happens.
 func (s *Session) waitedInVain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
 	_ = s.happen(ctx, request.OnExpired, func() { s.refund = s.refund || !s.claimed }) // what is owed is retried
 }
 
@@ -153,10 +155,17 @@ func (g *Gate) waive(ctx context.Context) {
 func (g *Gate) retry(ctx context.Context) {
 	for range g.debts.len() {
 		s := g.debts.take()
-		if s == nil || s.happen(ctx, request.OnRetry, nil) != nil {
+		if s == nil || s.retry(ctx) != nil {
 			return
 		}
 	}
+}
+
+// retry writes what the session owes.
+func (s *Session) retry(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	return s.happen(ctx, request.OnRetry, nil)
 }
 
 // giveUp writes the access records of what is owed still: nothing will be

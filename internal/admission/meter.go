@@ -172,18 +172,17 @@ func (g *Gate) MeterGone(ctx context.Context, leaseID string) error {
 	if s == nil {
 		return err
 	}
-	err = s.happen(context.WithoutCancel(ctx), request.OnMeterGone, nil)
-	var illegal *request.IllegalError
-	if errors.As(err, &illegal) {
-		return nil // its end is known
-	}
-	return err
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	return legal(s.happen(ctx, request.OnMeterGone, nil))
 }
 
 // InstanceGone settles the requests whose answers the meter of that instance had from
 // the counts that it told last: its Envoy is dead. It returns how many there were.
 func (g *Gate) InstanceGone(ctx context.Context, instance string) int {
 	const atOnce = 64 // the ledger commits what comes together in one step
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
 	var group sync.WaitGroup
 	room := make(chan struct{}, atOnce)
 	n := 0
@@ -195,7 +194,7 @@ func (g *Gate) InstanceGone(ctx context.Context, instance string) int {
 		room <- struct{}{}
 		group.Go(func() {
 			defer func() { <-room }()
-			_ = s.happen(context.WithoutCancel(ctx), request.OnMeterLost, s.noteCrash) // what is owed is retried
+			_ = s.happen(ctx, request.OnMeterLost, s.noteCrash) // what is owed is retried
 		})
 	}
 	group.Wait()
@@ -211,7 +210,7 @@ func (s *Session) noteCrash() {
 	} else {
 		o.Reason = ledger.EnvoyCrash
 	}
-	s.outcome = &o
+	s.outcome, s.ended = o, true
 }
 
 // handedTo reports whether the meter of that instance has the answer.

@@ -111,8 +111,10 @@ func (s *Session) begin(ctx context.Context, o Order, tokens int64) error {
 		LeaseID: s.facts.LeaseID, EndedAt: s.now(), Reason: ledger.Refused, Quality: ledger.Exact,
 		Counts: usage.Counts{Cached: usage.Unsaid, Reasoning: usage.Unsaid},
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
 	// The error that counts is the one above; a settlement that fails is retried.
-	_ = s.happen(context.WithoutCancel(ctx), request.OnIntentUnknown, func() { s.owed, s.refund = &withdrawn, true })
+	_ = s.happen(ctx, request.OnIntentUnknown, func() { s.owed, s.owing, s.refund = withdrawn, true, true })
 	return failed
 }
 

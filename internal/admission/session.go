@@ -76,10 +76,12 @@ type Session struct {
 	refund    bool      // the request did not count against the key
 	closedAt  time.Time
 	witness   *Witness
-	outcome   *Outcome           // what the holder said of the end
-	owed      *ledger.Settlement // what the ledger is to write
-	unbilled  int64              // output that nobody saw, charged where the client ended the request
-	record    *ledger.Record     // the row as it was settled last
+	outcome   Outcome           // what the holder said of the end
+	ended     bool              // it has
+	owed      ledger.Settlement // what the ledger is to write
+	owing     bool              // owed is set
+	unbilled  int64             // output that nobody saw, charged where the client ended the request
+	record    *ledger.Record    // the row as it was settled last
 }
 
 // shared is what sessions use of their gate.
@@ -102,8 +104,8 @@ type shared struct {
 	// forget drops a session that is done. unlogged: its access record is written
 	// without its log entry.
 	forget func(s *Session, unlogged bool)
-	// owes keeps a session whose settlement the ledger has refused.
-	owes func(*Session)
+	// owe keeps a session whose settlement the ledger has refused.
+	owe func(*Session)
 }
 
 // newSession is a session of which nothing has happened yet.

@@ -2,7 +2,6 @@ package admission
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"tollgate/internal/request"
@@ -17,22 +16,33 @@ func (g *Gate) Witness(w Witness) {
 	if s == nil && late {
 		return // the record was written without it
 	}
-	if s != nil {
-		err := s.happen(context.Background(), request.OnEntry, func() {
-			s.witness = &w
-			// Without a lease in the entry the check's answer came too late, as for a
-			// check that is cancelled.
-			s.refund = s.refund || !s.claimed && (w.Cause == CauseGateway || w.LeaseID == "")
-		})
-		var illegal *request.IllegalError
-		if !errors.As(err, &illegal) || illegal.State.Entry != request.EntryAwaited || illegal.State.Lease == request.LeaseElsewhere {
-			return // taken, or the second one, or another gateway's
-		}
+	if s != nil && s.logged(&w) {
+		return
 	}
 	if s == nil && g.replicas && w.LeaseID != "" {
 		return // another gateway has the request, and writes its record
 	}
 	g.access(Access{Witness: w, Counts: usage.None()})
+}
+
+// logged takes the log entry of the session. It is false when the access record must
+// be made of the entry alone: the session was withdrawn.
+func (s *Session) logged(w *Witness) bool {
+	s.mu.Lock()
+	do, err := s.nextLocked(request.OnEntry, nil)
+	if err == nil {
+		s.witness = w
+		// Without a lease in the entry the check's answer came too late, as for a
+		// check that is cancelled.
+		s.refund = s.refund || !s.claimed && (w.Cause == CauseGateway || w.LeaseID == "")
+	}
+	state := s.state
+	s.mu.Unlock()
+	if err != nil { // the second entry, or another gateway's, or too late
+		return state.Entry != request.EntryAwaited || state.Lease == request.LeaseElsewhere
+	}
+	_ = s.perform(context.Background(), do) // what is owed is retried; a rename bounds its own time
+	return true
 }
 
 // Holds reports whether a request is, or was until a moment ago, held here: its log

@@ -96,6 +96,13 @@ func (l life) wrong() string {
 		return "it is not forgotten at its end, and only then"
 	case l.Stage != Done:
 		return ""
+	}
+	return l.wrongEnd()
+}
+
+// wrongEnd says which promise a life that is over breaks; "" when none.
+func (l life) wrongEnd() string {
+	switch {
 	case l.given != l.taken:
 		return "a lease was lost"
 	case (l.Ledger == LedgerWritten) != (l.counted == 1):
