@@ -175,8 +175,8 @@ func (h *host) addEnvoy(admin *envoyAdmin) error {
 
 // engineTarget is the engine that a first example is sent to.
 func engineTarget(cfg *config.Config) string {
-	if len(cfg.VLLM.Endpoints) > 0 {
-		return cfg.VLLM.Endpoints[0]
+	if engines := cfg.EngineAddresses(); len(engines) > 0 {
+		return engines[0]
 	}
 	return engineAddress(cfg)
 }

@@ -129,12 +129,14 @@ func (h *host) up() error {
 	defer removeSockets(h.cfg)
 	defer stopControl()
 
+	leave := h.register()
 	if err := h.startAll(); err == nil {
 		h.sayReady()
 		<-h.stopping.Done()
 	} else {
 		h.stop(err) // a stop that has begun keeps its cause
 	}
+	leave()
 	h.stopAll(admin)
 	if err := context.Cause(h.stopping); !errors.Is(err, errAsked) {
 		return err
@@ -180,6 +182,10 @@ func (h *host) edgeReady() error {
 		}
 		ctx, cancel := context.WithTimeout(h.stopping, 5*time.Second)
 		status, err := edgeHealth(ctx, client, base)
+		if err == nil && len(h.cfg.Fleet()) == 0 {
+			cancel()
+			return nil // engines come at run time, or not
+		}
 		if err == nil && status == http.StatusOK {
 			var healthy int
 			if healthy, err = admin.stat(ctx, "cluster.vllm.membership_healthy"); err == nil && healthy > 0 {

@@ -16,7 +16,8 @@ type vllmCmd struct{}
 func (vllmCmd) Help() string {
 	return `Runs vLLM as the vllm section of the configuration says, and the control API
 (launcher.listen with launcher.token_file, or the Unix socket under state_dir).
-The gateway's host names this one in vllm.endpoints and launchers.`
+The gateway's host names this one in engines and launchers, or this one tells
+the gateways of launcher.gateways of itself.`
 }
 
 // Run returns when the engine has stopped.
@@ -66,12 +67,15 @@ func (h *host) runEngine() {
 	done := h.console.follow(h.waiting)
 	err := h.start(engineName).child.WaitReady(h.stopping)
 	done()
+	leave := h.register()
+	defer leave() // also where the engine never was ready
 	if err == nil {
 		fmt.Fprintf(h.stdout, "ready http://%s\n", engineAddress(h.cfg))
 		<-h.stopping.Done()
 	} else {
 		h.stop(err)
 	}
+	leave()
 	done = h.console.follow(func() string { return "stopping: " + h.running() })
 	defer done()
 	h.unit(engineName).end()

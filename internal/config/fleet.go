@@ -149,3 +149,9 @@ func (d *decoder) gateways(c *Config) {
 		d.file(join(key, "key_file"), g.KeyFile)
 	}
 }
+
+// local reports whether the gateway is on this host.
+func (g Gateway) local() bool {
+	u, err := url.Parse(g.URL)
+	return err == nil && loopbackHost(u.Hostname())
+}

@@ -29,6 +29,9 @@ func (c *Config) hostWarnings() []string {
 	if c.Launcher.Listen != "" && !loopback(c.Launcher.Listen) {
 		w = append(w, "launcher.listen "+c.Launcher.Listen+" carries its token over a network without TLS: use a private network")
 	}
+	if len(c.Launcher.Gateways) > 0 && loopbackHost(c.VLLM.Host) && slices.ContainsFunc(c.Launcher.Gateways, func(g Gateway) bool { return !g.local() }) {
+		w = append(w, "launcher.gateways names a gateway on another host, but vllm.host "+c.VLLM.Host+" is reached from this one only; set vllm.host to an address that the gateway reaches")
+	}
 	if len(c.Launchers) > 0 && c.Launcher.TokenFile == "" {
 		w = append(w, "launchers are named but launcher.token_file is empty: they will refuse")
 	}
