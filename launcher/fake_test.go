@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -53,6 +54,19 @@ func code(err error) int {
 
 // fakeTollgate answers the gRPC health service where tollgate does.
 func fakeTollgate() error {
+	switch strings.Join(os.Args[1:], " ") {
+	case "--version":
+		fmt.Fprintln(os.Stdout, "tollgate of "+filepath.Base(filepath.Dir(os.Args[0])))
+		return nil
+	case "config check --config config.yaml":
+		if strings.HasPrefix(filepath.Base(filepath.Dir(os.Args[0])), "picky") {
+			return errors.New("config.yaml:1:1: this version has no such setting")
+		}
+		return nil
+	}
+	if strings.HasPrefix(filepath.Base(filepath.Dir(os.Args[0])), "broken") {
+		return errors.New("it does not work")
+	}
 	if len(os.Args) < 4 || os.Args[1] != "serve" || os.Args[2] != "--config" {
 		return fmt.Errorf("wrong arguments: %q", os.Args)
 	}

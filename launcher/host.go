@@ -53,6 +53,10 @@ type host struct {
 	killing  context.Context //nolint:containedctx // as above
 	kill     context.CancelFunc
 
+	program   atomic.Pointer[string] // tollgate's path
+	upgrading sync.Mutex             // one upgrade at a time
+	trial     atomic.Bool            // a new one is tried out: its failure ends nothing
+
 	missing atomic.Pointer[string] // which engines do not answer, and why; nil: not known
 
 	mu    sync.Mutex
@@ -262,6 +266,7 @@ func (h *host) serveControl(adapters *control.Adapters) (stop func(), err error)
 			u.child.Restart()
 			return nil
 		},
+		Upgrade: h.upgradeHere(), Meter: h.meterHost(),
 	})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(h.stopping))
 	done := make(chan struct{})
@@ -301,4 +306,25 @@ func (h *host) close() {
 		h.record.Info("ended")
 	}
 	_ = h.file.Close()
+}
+
+// upgradeHere is what the control API calls; nil where no tollgate runs.
+func (h *host) upgradeHere() func(context.Context, string) (control.Upgraded, error) {
+	if h.unit(tollgateName) == nil {
+		return nil
+	}
+	return h.upgrade
+}
+
+// meterHost says where answers are metered; nil where no gateway runs.
+func (h *host) meterHost() func() string {
+	if h.unit(tollgateName) == nil {
+		return nil
+	}
+	return func() string {
+		if h.meter != nil {
+			return config.MeterModule
+		}
+		return config.MeterExtProc
+	}
 }

@@ -46,6 +46,7 @@ type commands struct {
 
 	Up       upCmd       `cmd:"" help:"Run the whole stack on this host: vLLM if vllm.auto_start, tollgate and Envoy."`
 	VLLM     vllmCmd     `cmd:"" name:"vllm" help:"Run only vLLM and the control API: what a separate GPU host needs."`
+	Upgrade  upgradeCmd  `cmd:"" help:"Replace the running tollgate by a new program; Envoy and vLLM stay."`
 	Simulate simulateCmd `cmd:"" help:"Run the simulated vLLM alone."`
 	Versions versionCmd  `cmd:"" name:"version" help:"Print the versions of the launcher, of Go, of Envoy and of tollgate."`
 	Watch    watchCmd    `cmd:"" hidden:"" help:"Kill what a dead launcher left behind; the launcher runs it."`

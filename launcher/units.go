@@ -121,17 +121,19 @@ func (h *host) addTollgate() error {
 	if err != nil {
 		return err
 	}
+	h.program.Store(&binary)
 	probe := &tollgateProbe{socket: h.cfg.InState(config.GRPCSocket)}
 	return h.add(supervisor.Spec{
 		Name: tollgateName,
 		Command: func() (supervisor.Command, error) {
 			return supervisor.Command{
-				Path: binary, Args: []string{"serve", "--config", h.config, "--log", "stderr"}, Env: h.gatewayEnv(),
+				Path: *h.program.Load(), Args: []string{"serve", "--config", h.config, "--log", "stderr"}, Env: h.gatewayEnv(),
 			}, nil
 		},
 		Ready: probe.serving, ReadyTimeout: serviceReady,
 		Live: probe.serving, LiveInterval: liveInterval, LiveTimeout: liveTimeout, LiveMisses: liveMisses,
-		StopTimeout: serviceStop, Restart: serviceRestart, Permanent: wrongUsage,
+		StopTimeout: serviceStop, Restart: serviceRestart,
+		Permanent: func(e supervisor.Exit) bool { return wrongUsage(e) && !h.trial.Load() },
 	}, "gateway.log")
 }
 

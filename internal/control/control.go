@@ -43,6 +43,13 @@ type Options struct {
 	Children func() []supervisor.Status
 	// Restart asks for a restart of a child; it fails with [ErrNoChild].
 	Restart func(child string) error
+	// Upgrade replaces tollgate by another program, "" for the one that lies where the
+	// running one lay; nil where none runs here. It returns when the new one is ready,
+	// or the old one again, which is an error.
+	Upgrade func(ctx context.Context, program string) (Upgraded, error)
+	// Meter says where answers are metered, [config.MeterModule] or
+	// [config.MeterExtProc]; "" where no gateway runs.
+	Meter func() string
 	// Adapters of the engine; nil where no engine runs here, or where it takes no
 	// adapters.
 	Adapters *Adapters
@@ -60,6 +67,7 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("GET /log", a.log)
 	mux.HandleFunc("POST /clean-logs", a.cleanLogs)
 	mux.HandleFunc("POST /restart", a.restart)
+	mux.HandleFunc("POST /upgrade", a.upgrade)
 	mux.HandleFunc("POST /load-lora-adapter", a.load)
 	mux.HandleFunc("POST /unload-lora-adapter", a.unload)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -105,7 +113,11 @@ func (a *api) state(w http.ResponseWriter, _ *http.Request) {
 	if children == nil {
 		children = []supervisor.Status{}
 	}
-	answer(w, http.StatusOK, map[string]any{"children": children})
+	state := map[string]any{"children": children}
+	if a.o.Meter != nil {
+		state["meter"] = a.o.Meter()
+	}
+	answer(w, http.StatusOK, state)
 }
 
 func (a *api) logStats(w http.ResponseWriter, _ *http.Request) {
@@ -161,6 +173,40 @@ func (a *api) restart(w http.ResponseWriter, r *http.Request) {
 		a.broken(w, "cannot restart", err)
 	default:
 		answer(w, http.StatusAccepted, map[string]any{"child": child, "message": "is being restarted"})
+	}
+}
+
+// Upgraded is what became of an upgrade.
+type Upgraded struct {
+	From string  `json:"from"` // versions
+	To   string  `json:"to"`
+	Took float64 `json:"took_seconds"` // until the new one was ready
+}
+
+// ErrUpgrade marks a program that was refused, or did not become ready: what ran
+// before runs.
+var ErrUpgrade = errors.New("tollgate was not upgraded")
+
+func (a *api) upgrade(w http.ResponseWriter, r *http.Request) {
+	if a.o.Upgrade == nil {
+		fail(w, http.StatusConflict, "no tollgate runs here")
+		return
+	}
+	var asked struct {
+		Program string `json:"program"`
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&asked); err != nil {
+		fail(w, http.StatusBadRequest, `the body must be {"program": "PATH"}, or with "" for the program that lies where the running one lay`)
+		return
+	}
+	done, err := a.o.Upgrade(r.Context(), asked.Program)
+	switch {
+	case errors.Is(err, ErrUpgrade):
+		fail(w, http.StatusUnprocessableEntity, err.Error())
+	case err != nil:
+		a.broken(w, "cannot upgrade", err)
+	default:
+		answer(w, http.StatusOK, done)
 	}
 }
 

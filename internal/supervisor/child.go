@@ -69,7 +69,7 @@ type Spec struct {
 type Child struct {
 	spec    Spec
 	start   func(Command, io.Writer, *Guard) (process, error)
-	restart chan struct{}
+	restart chan time.Duration // how long the stop may take
 	killed  chan struct{}
 	killing sync.Once
 
@@ -87,7 +87,7 @@ func New(s Spec) *Child {
 	}
 	return &Child{
 		spec: s, start: start,
-		restart: make(chan struct{}, 1), killed: make(chan struct{}),
+		restart: make(chan time.Duration, 1), killed: make(chan struct{}),
 		status:  Status{Name: s.Name, State: Stopped, Since: time.Now()},
 		changed: make(chan struct{}),
 	}
@@ -102,9 +102,12 @@ func (c *Child) Status() Status {
 
 // Restart stops the child and starts it again; it does not count as a crash.
 // One that waits after a crash is started at once.
-func (c *Child) Restart() {
+func (c *Child) Restart() { c.RestartWithin(c.spec.StopTimeout) }
+
+// RestartWithin is [Child.Restart] with a stop that may take as long as is said.
+func (c *Child) RestartWithin(stop time.Duration) {
 	select {
-	case c.restart <- struct{}{}:
+	case c.restart <- stop:
 	default:
 	}
 }
@@ -313,13 +316,13 @@ func (c *Child) attend(ctx context.Context, p process, events <-chan *deadError)
 		case <-p.done():
 			return crashed, nil, wasReady
 		case <-ctx.Done():
-			c.stop(p, wasReady)
+			c.stop(p, wasReady, c.spec.StopTimeout)
 			return stopped, nil, wasReady
 		case <-c.killed:
 			c.slay(p)
 			return stopped, nil, wasReady
-		case <-c.restart:
-			c.stop(p, wasReady)
+		case patience := <-c.restart:
+			c.stop(p, wasReady, patience)
 			return restarted, nil, wasReady
 		case dead := <-events:
 			if dead != nil {
@@ -337,11 +340,11 @@ func (c *Child) attend(ctx context.Context, p process, events <-chan *deadError)
 }
 
 // stop sends SIGTERM to the main process, again every second while the child is still
-// starting, and SIGKILL to the family after the stop timeout.
-func (c *Child) stop(p process, wasReady bool) {
+// starting, and SIGKILL to the family after patience.
+func (c *Child) stop(p process, wasReady bool, patience time.Duration) {
 	c.state(Draining)
 	p.terminate()
-	deadline := time.NewTimer(c.spec.StopTimeout)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	var again <-chan time.Time
 	if !wasReady {
