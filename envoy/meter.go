@@ -14,8 +14,8 @@ import (
 // SearchPath is the variable in which Envoy is told the folder of its libraries.
 const SearchPath = "ENVOY_DYNAMIC_MODULES_SEARCH_PATH"
 
-// libraryVariable names the library of the meter by its path.
-const libraryVariable = "TOLLGATE_METER_LIBRARY"
+// LibraryVariable names the library of the meter by its path.
+const LibraryVariable = "TOLLGATE_METER_LIBRARY"
 
 // Meter is the meter inside Envoy, as far as the bootstrap needs it.
 type Meter struct {
@@ -54,19 +54,19 @@ var (
 // ../lib/tollgate of it, or in .cache/meter. One that is named and cannot be used is an error,
 // not a reason to look elsewhere.
 func MeterLibrary(self string, getenv func(string) string) (string, error) {
-	if given := getenv(libraryVariable); given != "" {
+	if given := getenv(LibraryVariable); given != "" {
 		path, err := filepath.Abs(given)
 		if err == nil {
 			err = checkLibrary(path)
 		}
 		if err != nil {
-			return "", fmt.Errorf("use the meter that %s names: %w", libraryVariable, err)
+			return "", fmt.Errorf("use the meter that %s names: %w", LibraryVariable, err)
 		}
 		return path, nil
 	}
 	bin := filepath.Dir(self)
 	for _, dir := range []string{bin, filepath.Join(bin, "../lib/tollgate"), ".cache/meter"} {
-		if path := newest(filepath.Join(dir, "libtollgate_meter-*.so")); path != "" {
+		if path := NewestLibrary(dir); path != "" {
 			path, err := filepath.Abs(path)
 			if err == nil {
 				err = checkLibrary(path)
@@ -77,9 +77,10 @@ func MeterLibrary(self string, getenv func(string) string) (string, error) {
 	return "", ErrNoLibrary
 }
 
-// newest is the file of a pattern that was written last; "" where there is none.
-func newest(pattern string) (found string) {
-	paths, err := filepath.Glob(pattern)
+// NewestLibrary is the library of a folder that was written last; "" where there is
+// none.
+func NewestLibrary(dir string) (found string) {
+	paths, err := filepath.Glob(filepath.Join(dir, "libtollgate_meter-*.so"))
 	if err != nil {
 		return ""
 	}

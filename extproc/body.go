@@ -83,10 +83,13 @@ func (x *exchange) check(ctx context.Context, last []byte) (*outbound, error) {
 		return nil, fmt.Errorf("parse request: %w", err)
 	}
 	x.request = parsed
+	if d := x.tooManyChoices(); d != nil {
+		return x.refuseSelf(d), nil
+	}
 	err = x.session.Reserve(ctx, admission.Order{
 		Model: parsed.Model, Format: parsed.Format, Stream: parsed.Stream,
 		N: parsed.N, Prompts: parsed.Prompts, PromptBytes: parsed.PromptBytes,
-		MaxTokens: parsed.MaxTokens, MinTokens: parsed.MinTokens, Prompt: x.prompt,
+		MaxTokens: parsed.MaxTokens, MinTokens: parsed.MinTokens, Meter: x.meterBy, Prompt: x.prompt,
 	})
 	x.prompt = nil
 	var denied *admission.DenialError
@@ -99,6 +102,9 @@ func (x *exchange) check(ctx context.Context, last []byte) (*outbound, error) {
 	}
 	if err := x.boundRequest(); err != nil {
 		return nil, err
+	}
+	if x.meterBy == "" {
+		x.o.Metrics.metered.WithLabelValues(hostExtProc).Inc()
 	}
 	return x.direct(x.replaceRequest(body)), nil
 }

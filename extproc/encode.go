@@ -34,10 +34,12 @@ const (
 	smallestPrefix = 64 // bytes: room for the tags and lengths before a body
 )
 
-// withoutEnginesCORS removes vLLM's own words on who may read its answers (it
-// allows all origins). Who may is cors.allow_origins, which Envoy says after us.
+// enginesCORS are vLLM's own words on who may read its answers (it allows all
+// origins). Who may is cors.allow_origins, which Envoy says after us.
+var enginesCORS = []string{"access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"}
+
 var withoutEnginesCORS = func() (b []byte) {
-	for _, name := range []string{"access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers"} {
+	for _, name := range enginesCORS {
 		b = wire.AppendString(b, mutationRemove, name)
 	}
 	return b

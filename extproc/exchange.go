@@ -49,6 +49,8 @@ type exchange struct {
 	quotaSpent bool
 	spentTimer *time.Timer
 	settled    bool
+	meterBy    string // the instance of the meter that is to have the answer; "": this stream
+	handed     bool   // it has it
 }
 
 // close ends the session: the one deferred call of the stream.
@@ -166,10 +168,14 @@ func (x *exchange) requestHeaders(ctx context.Context, h *head, end bool) (*outb
 		return x.refuseSelf(badBody(noBody, "")), nil
 	}
 	x.body.announced, x.wantsBody = h.contentLength, true
-	if h.meter != "" {
-		return keepFromMeter, nil
+	switch {
+	case h.meter == "":
+		return wantRequestBody, nil
+	case x.o.Meters == nil || !x.o.Meters.Connected(h.meter):
+		return keepFromMeter, nil // another host's, or it has just come
 	}
-	return wantRequestBody, nil
+	x.meterBy = h.meter
+	return wantRequestAlone, nil
 }
 
 // responseHeaders decides what the answer's body costs: metered when it is a

@@ -7,7 +7,14 @@ type Metrics struct {
 	unmetered  prometheus.Counter
 	badTickets prometheus.Counter
 	panics     prometheus.Counter
+	metered    *prometheus.CounterVec
 }
+
+// The hosts of the meter, as a label.
+const (
+	hostModule  = "module"
+	hostExtProc = "ext_proc"
+)
 
 // NewMetrics registers the adapter's metrics.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
@@ -22,6 +29,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "stream_panics_total", Help: "Streams cut because of a fault of ours. Must be 0.",
 		}),
 	}
-	reg.MustRegister(m.unmetered, m.badTickets, m.panics)
+	m.metered = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "requests_metered_total", Help: "Requests sent to an engine, by where their answers are metered.",
+	}, []string{"host"})
+	m.metered.WithLabelValues(hostModule)
+	m.metered.WithLabelValues(hostExtProc)
+	reg.MustRegister(m.unmetered, m.badTickets, m.panics, m.metered)
 	return m
 }

@@ -40,6 +40,16 @@ var (
 		},
 		DynamicMetadata: planFor(extprocHas),
 	})
+	// wantRequestAlone asks for the body of a request whose answer the meter inside
+	// Envoy will have.
+	wantRequestAlone = prepare(&extprocv3.ProcessingResponse{
+		Response: wantRequestBodyOf,
+		ModeOverride: &filterv3.ProcessingMode{
+			RequestBodyMode:     filterv3.ProcessingMode_STREAMED,
+			ResponseHeaderMode:  filterv3.ProcessingMode_SKIP,
+			ResponseTrailerMode: filterv3.ProcessingMode_SKIP,
+		},
+	})
 	// requestPieceHeld takes a piece of the request's body away from Envoy.
 	requestPieceHeld = prepare(&extprocv3.ProcessingResponse{
 		Response: &extprocv3.ProcessingResponse_RequestBody{RequestBody: &extprocv3.BodyResponse{

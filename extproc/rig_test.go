@@ -45,6 +45,7 @@ type bench struct {
 	book   *ledger.Book
 	client extprocv3.ExternalProcessorClient
 	bodies *extproc.Budget
+	meters meters
 }
 
 func newBench(t *testing.T) *bench {
@@ -75,7 +76,7 @@ func benchOf(t *testing.T, file string) *bench {
 func (b *bench) serve(claim extproc.Claimer, reg prometheus.Registerer) {
 	server := grpc.NewServer(rpc.ServerOptions()...)
 	extproc.Register(server, extproc.NewServer(extproc.Options{
-		Claim: claim, Limits: openai.Limits{MaxN: 4, MaxPrompts: 4}, Bodies: b.bodies,
+		Claim: claim, Limits: openai.Limits{MaxN: 4, MaxPrompts: 4}, Bodies: b.bodies, Meters: &b.meters,
 		Metrics: extproc.NewMetrics(reg), Log: hclog.NewNullLogger(),
 	}))
 	lis := bufconn.Listen(1 << 20)
@@ -97,6 +98,7 @@ type stream struct {
 	*bench
 	extprocv3.ExternalProcessor_ProcessClient
 	lease string
+	meter string // the instance that has registered the request
 }
 
 func (b *bench) open(lease string) *stream {
@@ -107,7 +109,7 @@ func (b *bench) open(lease string) *stream {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return &stream{b, s, lease}
+	return &stream{bench: b, ExternalProcessor_ProcessClient: s, lease: lease}
 }
 
 func (b *bench) ticket() string {
@@ -138,7 +140,11 @@ func (s *stream) say(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRespon
 
 // with adds the metadata to a message.
 func (s *stream) with(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRequest {
-	m.MetadataContext = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{ticket.Namespace: {Fields: map[string]*structpb.Value{"lease": structpb.NewStringValue(s.lease)}}}}
+	about := map[string]*structpb.Struct{ticket.Namespace: {Fields: map[string]*structpb.Value{"lease": structpb.NewStringValue(s.lease)}}}
+	if s.meter != "" {
+		about["tollgate.meter.by"] = &structpb.Struct{Fields: map[string]*structpb.Value{"instance": structpb.NewStringValue(s.meter)}}
+	}
+	m.MetadataContext = &corev3.Metadata{FilterMetadata: about}
 	return m
 }
 

@@ -35,7 +35,9 @@ type Options struct {
 	// IsolateCache gives each key its own prefix cache in vLLM.
 	IsolateCache bool
 	// Bodies bounds the bytes of all request bodies in memory; nil: no bound.
-	Bodies  *Budget
+	Bodies *Budget
+	// Meters are the meters inside Envoys that answers are handed over to; nil: none.
+	Meters  Meters
 	Metrics *Metrics
 	Log     hclog.Logger
 }
@@ -66,10 +68,10 @@ func NewServer(o Options) *Server {
 var errCut = status.New(codes.Unavailable, "request was cut")
 
 // process is one stream: the loop and the one place where the session is
-// closed. It returns nil only when the stream has ended, by Envoy or by a cut: a
-// clean end by us would let the rest of the answer flow unmetered, whatever
-// failure_mode_allow says. Every other end is an error status, which cuts the
-// client.
+// closed. It returns nil only when the stream has ended, by Envoy or by a cut, or when
+// the answer was handed over: a clean end by us lets the rest of the answer flow
+// past us, whatever failure_mode_allow says, which is wanted there and nowhere else.
+// Every other end is an error status, which cuts the client.
 func (s *Server) process(stream grpc.ServerStream) (err error) {
 	own, err := rpc.StreamOf(stream.Context())
 	if err != nil {
@@ -97,7 +99,7 @@ func (s *Server) process(stream grpc.ServerStream) (err error) {
 		case err != nil:
 			return fmt.Errorf("receive: %w", err)
 		}
-		if err := s.answer(ctx, stream, x); err != nil {
+		if err := s.answer(ctx, stream, x); err != nil || x.handed {
 			return err
 		}
 	}
@@ -115,8 +117,11 @@ func (s *Server) answer(ctx context.Context, stream grpc.ServerStream, x *exchan
 		}
 	}
 	out, err := x.step(ctx)
+	if err == nil && out != nil {
+		out, err = x.handOver(ctx, out)
+	}
 	if err != nil {
-		if ctx.Err() == nil { // else the client has gone, or the request was cut
+		if ctx.Err() == nil && !errors.Is(err, errGone) { // else the client has gone, or the request was cut
 			s.o.Log.Error("cannot process message", "request_id", x.requestID, "error", err)
 		}
 		return status.Error(codes.Unavailable, "cannot process")

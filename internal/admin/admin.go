@@ -60,9 +60,12 @@ type Replicas interface {
 	Cancel(ctx context.Context, requestID string) (cancelled, missing int)
 }
 
-// Options are what the API serves. All must be set but Hosts and Aliases.
+// Options are what the API serves. All must be set but Poll, Hosts and Aliases.
 type Options struct {
 	Gate *admission.Gate
+	// Poll asks the meters inside Envoys how far live requests are; it returns when
+	// they have said so, or ctx ends. nil: nobody is asked.
+	Poll func(ctx context.Context)
 	// Replicas is nil where there is no other gateway.
 	Replicas Replicas
 	Keys     *apikey.Keyring
@@ -226,11 +229,30 @@ func (a *API) health(w http.ResponseWriter, r *http.Request) {
 // requests lists the live requests of all replicas.
 func (a *API) requests(w http.ResponseWriter, r *http.Request) {
 	if a.o.Replicas == nil {
-		writeJSON(w, http.StatusOK, map[string]any{"requests": a.o.Gate.Live()})
+		writeJSON(w, http.StatusOK, map[string]any{"requests": a.live(r.Context())})
 		return
 	}
+	a.poll(r.Context())
 	live, missing := a.o.Replicas.Requests(r.Context())
 	writeJSON(w, http.StatusOK, withMissing(map[string]any{"requests": live}, missing))
+}
+
+// pollWait is how long the meters inside Envoys get to say how far requests are; else
+// it is what they said at most 250 ms ago.
+const pollWait = 100 * time.Millisecond
+
+func (a *API) poll(ctx context.Context) {
+	if a.o.Poll != nil {
+		ctx, cancel := context.WithTimeout(ctx, pollWait)
+		defer cancel()
+		a.o.Poll(ctx)
+	}
+}
+
+// live are the live requests of this gateway, as they are now.
+func (a *API) live(ctx context.Context) []admission.Running {
+	a.poll(ctx)
+	return a.o.Gate.Live()
 }
 
 // withMissing says how many replicas did not answer, where some did not.

@@ -147,7 +147,7 @@ func (a *API) ownRequests(w http.ResponseWriter, r *http.Request, key *apikey.Ke
 	}
 	page.KeyID = key.ID
 	live := []admission.Running{}
-	for _, run := range a.o.Gate.Live() {
+	for _, run := range a.live(r.Context()) {
 		if run.KeyID == key.ID {
 			live = append(live, run)
 		}

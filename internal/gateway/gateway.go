@@ -212,6 +212,7 @@ func (g *Gateway) openLedger(ctx context.Context, own prometheus.Registerer) err
 	if err != nil {
 		return fmt.Errorf("recover ledger: %w", err)
 	}
+	g.meters = newMeters(g.cfg.RunDir(), open, own, g.log.Named("meter"))
 	n, err := store.Recover(ctx, unmetered(open), ledger.GatewayCrash, time.Now())
 	if err != nil {
 		return fmt.Errorf("recover ledger: %w", err)
@@ -273,9 +274,10 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 		Limits:       openai.Limits{MaxN: g.cfg.Request.MaxN, MaxPrompts: g.cfg.Request.MaxPrompts, Media: fetchable},
 		IsolateCache: g.cfg.Request.IsolatePrefixCache,
 		Bodies:       bodies,
+		Meters:       g.meters.link,
 		Metrics:      extproc.NewMetrics(own), Log: log.Named("extproc"),
 	})
-	g.meters = newMeters(g.cfg.RunDir(), own, log.Named("meter"))
+	g.meters.serve(g.gate, g.ledger)
 	g.als = accesslog.NewServer(g.replicas.witness())
 	g.drift = reconcile.NewWatcher(reconcile.Options{
 		Engines: g.cfg.EngineAddresses(), Book: g.ledger, Path: g.cfg.BaselinePath(),
@@ -284,7 +286,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	hosts := g.hosts()
 	own.MustRegister(admin.NewChildren(hosts, o.LostLines))
 	g.api = admin.New(admin.Options{
-		Gate: g.gate, Replicas: g.replicas.others(), Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: accounts{g.ledger, g.central}, Central: g.central.view(), Recording: g.writes.OK, Engines: g.engines, Aliases: g.names,
+		Gate: g.gate, Poll: g.meters.link.Poll, Replicas: g.replicas.others(), Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: accounts{g.ledger, g.central}, Central: g.central.view(), Recording: g.writes.OK, Engines: g.engines, Aliases: g.names,
 		Metrics: g.metrics, Hosts: hosts, LogDir: g.cfg.Log.Dir, Log: log.Named("admin"),
 	})
 }

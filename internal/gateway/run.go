@@ -47,7 +47,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Add(func() error { <-stop.Done(); return errStopped }, func(error) { cancel() })
 	//nolint:contextcheck // a stream has a context of its own
 	group.Add(serve.GRPC(g.grpcServer(), g.grpcLis, g.drain, stopGrace))
-	group.Add(serve.Loop(ctx, func(ctx context.Context) error { return g.meters.link.Serve(ctx, g.meterLis) }))
+	group.Add(g.serveMeters(ctx))
 	group.Add(serve.HTTP(ctx, g.api, g.httpLis, stopGrace))
 	group.Add(serve.Loop(ctx, g.gate.Run))
 	group.Add(serve.Loop(ctx, g.replicas.Run))
@@ -77,6 +77,19 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return err
 }
 
+// serveMeters begins to hear the meters inside Envoys at once, and returns the two
+// halves of a group for the rest. Requests that run already are known then, or their
+// meters were waited for long enough: they count in the first decision.
+func (g *Gateway) serveMeters(ctx context.Context) (execute func() error, interrupt func(error)) {
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan error, 1)
+	go func() { ended <- g.meters.link.Serve(serving, g.meterLis) }()
+	ctx, cancel := context.WithTimeout(ctx, listWait)
+	defer cancel()
+	g.meters.link.AwaitLists(ctx)
+	return func() error { return <-ended }, func(error) { stop() }
+}
+
 func (g *Gateway) grpcServer() *grpc.Server {
 	s := grpc.NewServer(append(rpc.ServerOptions(),
 		// A body comes as one message; the headers beside it are small.
@@ -100,16 +113,20 @@ func (g *Gateway) grpcServer() *grpc.Server {
 }
 
 // drain refuses new requests, waits for the live ones, and cuts what is left
-// after drain_timeout. The access log is heard to the last of them.
+// after drain_timeout. The access log is heard to the last of them. Requests whose
+// answers a meter inside Envoy has go on without us.
 func (g *Gateway) drain() {
 	g.health.Shutdown()
 	g.gate.Drain()
-	if n := len(g.gate.Live()); n > 0 {
+	live := func() int { return len(g.gate.Live()) - g.gate.HandedOver() }
+	if n := live(); n > 0 {
 		g.log.Info("draining", "requests", n, "timeout", g.cfg.DrainTimeout.String())
 	}
-	live := func() int { return len(g.gate.Live()) }
+	if n := g.gate.HandedOver(); n > 0 {
+		g.log.Info("requests go on in Envoy", "requests", n)
+	}
 	if !idle(live, g.cfg.DrainTimeout) {
-		g.log.Warn("cutting requests that outlast drain_timeout", "requests", len(g.gate.Live()))
+		g.log.Warn("cutting requests that outlast drain_timeout", "requests", live())
 		g.gate.CutAll()
 		idle(live, cutWait)
 	}

@@ -86,6 +86,7 @@ type instance struct {
 	conn    *conn               // guarded by Server.mu, like all that follows; nil while it is away
 	listed  bool                // it has said which streams it has
 	writing map[string]struct{} // leases whose record is being written
+	cuts    []string            // leases to be cut that it was not told of
 }
 
 // New makes a link that nobody serves yet.
@@ -163,11 +164,16 @@ func (s *Server) conn(name string) *conn {
 	return nil
 }
 
-// Cut asks a meter to end a stream. Where the meter is away nothing happens: the
-// caller asks again when it lists the stream.
+// Cut asks a meter to end a stream: at once, or when the meter comes back.
 func (s *Server) Cut(name, lease string) {
-	if c := s.conn(name); c != nil {
-		c.say("c", lease)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch i := s.instances[name]; {
+	case i == nil: // gone, with its streams
+	case i.conn != nil:
+		i.conn.say("c", lease)
+	default:
+		i.cuts = append(i.cuts, lease)
 	}
 }
 
@@ -228,6 +234,10 @@ func (s *Server) join(c *conn, name string) *instance {
 		i.conn.close()
 	}
 	i.conn = c
+	for _, lease := range i.cuts {
+		c.say("c", lease)
+	}
+	i.cuts = nil
 	return i
 }
 

@@ -157,7 +157,7 @@ func TestTollgateCutsExtendsAndPolls(t *testing.T) {
 		m := r.connect("2a-1")
 		other := r.connect("2a-2")
 		r.Cut("2a-1", "L1")
-		r.Cut("2a-9", "L1") // away: nothing to do
+		r.Cut("2a-9", "L1") // never there: nothing to do
 		m.say("q L2 900")
 		r.was("asked 2a-1 L2 900")
 		r.Extend("2a-1", "L2", 2000, 900)
@@ -180,6 +180,18 @@ func TestTollgateCutsExtendsAndPolls(t *testing.T) {
 		ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 		defer cancel()
 		r.Poll(ctx) // nobody answers
+	})
+}
+
+func TestACutWaitsForAMeterThatIsAway(t *testing.T) {
+	with(t, nil, func(r *rig) {
+		m := r.connect("2a-1")
+		_ = m.Close()
+		synctest.Wait()
+		r.Cut("2a-1", "L1")
+		m = r.open()
+		m.say("hello 1 2a-1 77 0123456789ab", "s L1 r 1 1 1")
+		m.hears("welcome 1", "c L1")
 	})
 }
 
