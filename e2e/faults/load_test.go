@@ -102,6 +102,13 @@ func (l *load) ask(ctx context.Context, client *http.Client, body string) int {
 	return status
 }
 
+// cut is how many answers that had begun broke off.
+func (l *load) cut() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.codes[0]
+}
+
 // takeAcked returns what was acknowledged since the last call.
 func (l *load) takeAcked() map[string]bool {
 	l.mu.Lock()

@@ -75,14 +75,16 @@ type Stack struct {
 	Cfg      *config.Config
 	Tollgate *Process
 	Envoy    *Process
-	HTTP1    *http.Client
-	HTTP2    *http.Client // prior knowledge, without TLS
+	// Module: answers are metered inside Envoy, and else in tollgate.
+	Module bool
+	HTTP1  *http.Client
+	HTTP2  *http.Client // prior knowledge, without TLS
 }
 
 // Start starts a stack and waits until it answers.
 func Start(tb testing.TB, o Options) *Stack {
 	tb.Helper()
-	s := &Stack{tb: tb, Dir: o.Dir}
+	s := &Stack{tb: tb, Dir: o.Dir, Module: Module(tb)}
 	if s.Dir == "" {
 		s.Dir = tb.TempDir()
 	}
@@ -179,18 +181,29 @@ func (s *Stack) tollgate() *Process {
 
 func (s *Stack) envoy() *Process {
 	return &Process{tb: s.tb, name: "envoy", log: s.Path("envoy.out"), command: func() *exec.Cmd {
-		params, err := envoy.ParamsFor(s.Cfg)
-		if err != nil {
-			s.tb.Fatal(err)
-		}
-		bootstrap, err := envoy.Write(s.Cfg.StateDir, params)
-		if err != nil {
-			s.tb.Fatal(err)
-		}
-		cmd := exec.Command(EnvoyBinary(s.tb), envoy.Args(bootstrap, s.Cfg)...) //nolint:gosec // found as the launcher finds it
-		cmd.Dir = s.Cfg.StateDir
-		return cmd
+		return s.envoyCommand(func(*envoy.Params) {})
 	}}
+}
+
+// envoyCommand writes a bootstrap, with a change to it, and returns what runs it.
+func (s *Stack) envoyCommand(change func(*envoy.Params)) *exec.Cmd {
+	s.tb.Helper()
+	params, err := envoy.ParamsFor(s.Cfg)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	change(&params)
+	cmd := exec.Command(EnvoyBinary(s.tb)) //nolint:gosec // found as the launcher finds it
+	if s.Module {
+		params.Meter = &envoy.Meter{Library: MeterLibrary(s.tb), Socket: config.MeterSocket, Sync: s.Cfg.Ledger.Sync}
+		cmd.Env = append(os.Environ(), envoy.SearchPath+"="+params.Meter.Dir())
+	}
+	bootstrap, err := envoy.Write(s.Cfg.StateDir, params)
+	if err != nil {
+		s.tb.Fatal(err)
+	}
+	cmd.Args, cmd.Dir = append(cmd.Args, envoy.Args(bootstrap, s.Cfg)...), s.Cfg.StateDir
+	return cmd
 }
 
 // Ready waits until the edge answers and an engine is ready.
