@@ -28,7 +28,7 @@
 //
 // It knows no protocol: adapters translate (extauthz, extproc, accesslog). It does
 // not count tokens in bytes (usage), does not know how limits or rows are stored
-// (limit, ledger), and does not choose an engine (placement).
+// (limit, ledger), and does not know how an engine is chosen (placement).
 //
 // # Rules for callers
 //
@@ -50,9 +50,9 @@
 //
 // Each file uses only those above it.
 //
-//	class, denial, cause, order, model, metrics, plausible, outcome  values and counters
+//	class, denial, cause, order, metrics, plausible, outcome         values and counters
 //	share, tally, attribution                                        running counts, and tokens that nobody saw
-//	session, registry, account, effects                              one session, where it is found, what an event makes it do
+//	session, registry, account, place, effects                       one session, where it is found, what an event makes it do
 //	quota, reserve, holder                                           what the holder of a request calls
 //	gate, cut, admit, witness, meter, live, loop                     what the rest of the process calls
 package admission
