@@ -29,6 +29,7 @@ func TestFailures(t *testing.T) {
 	t.Run("Envoy dies while tollgate is dead", func(t *testing.T) { testBothDead(t, lib) })
 	t.Run("where no record can be written an end is no end", func(t *testing.T) { testNowhere(t, lib) })
 	t.Run("a tollgate of another version", func(t *testing.T) { testVersion(t, lib) })
+	t.Run("where records cannot go on there is room for so many", func(t *testing.T) { testFull(t, library(t, "--fault")) })
 	t.Run("a meter that breaks cuts its stream alone", func(t *testing.T) { testPanic(t, library(t, "--fault")) })
 }
 
@@ -135,6 +136,29 @@ func testNowhere(t *testing.T, lib string) {
 	if took := time.Since(began); took < 1900*time.Millisecond {
 		t.Errorf("cut after %v", took)
 	}
+}
+
+// testFull fills the outbox of a library that has room for eight records.
+func testFull(t *testing.T, lib string) {
+	r := start(t, lib, "process")
+	p := r.listen("welcome 1", false)
+	var leases []string
+	for range 8 {
+		leases = append(leases, r.lease())
+		if got := r.get(ask{lease: leases[len(leases)-1], plan: plain, reply: reply(429, "application/json", "{}")}); got.status != 429 {
+			t.Errorf("got %+v", got)
+		}
+	}
+	p.wait("e " + leases[7])
+	if got := r.get(ask{lease: r.lease(), plan: plain, reply: stream(1, 0)}); got.status != 503 {
+		t.Errorf("without room: %+v", got)
+	}
+	for _, lease := range leases {
+		p.say("a " + lease)
+	}
+	eventually(t, "there is room again", func() bool {
+		return r.get(ask{lease: r.lease(), plan: plain, reply: reply(429, "application/json", "{}")}).status == 429
+	})
 }
 
 func testVersion(t *testing.T, lib string) {

@@ -40,6 +40,17 @@ pub(crate) fn link(config: &Config) -> Option<Arc<Link>> {
     LINK.get_or_init(|| start(config)).clone()
 }
 
+/// The link's times and bounds. A test can fill a small outbox.
+fn settings() -> Settings {
+    #[cfg(feature = "fault")]
+    return Settings {
+        capacity: 8,
+        ..Settings::default()
+    };
+    #[cfg(not(feature = "fault"))]
+    Settings::default()
+}
+
 fn start(config: &Config) -> Option<Arc<Link>> {
     std::panic::set_hook(Box::new(|panic| {
         // The place, and never the message: that may have bytes of an answer.
@@ -58,7 +69,7 @@ fn start(config: &Config) -> Option<Arc<Link>> {
         pid,
         build: BUILD.into(),
     };
-    let link = Link::new(identity, Settings::default());
+    let link = Link::new(identity, settings());
     let dial = Box::new(UnixDial(config.socket.clone()));
     let courier = Courier::new(link.clone(), dial, spill);
     let thread = std::thread::Builder::new().name("tollgate-meter".into());
