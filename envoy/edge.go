@@ -140,7 +140,7 @@ func routes() []Route {
 // Service is one cluster that is tollgate itself.
 type Service struct {
 	Name   string
-	Socket string // relative to state_dir
+	Places []place
 	GRPC   bool
 	Buffer int // bytes that a connection may hold; 0: Envoy's 1 MiB
 }
@@ -152,11 +152,12 @@ const procBuffer = 262144
 // services: one socket and four clusters for gRPC, so that chunks of thousands of
 // streams do not queue before a Check, and have counters of their own.
 func (p Params) services() []Service {
+	streams, pages := p.Remote.places(p.GRPCSocket), p.Remote.places(p.HTTPSocket)
 	return []Service{
-		{Name: authzCluster, Socket: p.GRPCSocket, GRPC: true},
-		{Name: procCluster, Socket: p.GRPCSocket, GRPC: true, Buffer: procBuffer},
-		{Name: alsCluster, Socket: p.GRPCSocket, GRPC: true},
-		{Name: xdsCluster, Socket: p.GRPCSocket, GRPC: true},
-		{Name: pageCluster, Socket: p.HTTPSocket},
+		{Name: authzCluster, Places: streams, GRPC: true},
+		{Name: procCluster, Places: streams, GRPC: true, Buffer: procBuffer},
+		{Name: alsCluster, Places: streams, GRPC: true},
+		{Name: xdsCluster, Places: streams, GRPC: true},
+		{Name: pageCluster, Places: pages},
 	}
 }

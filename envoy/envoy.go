@@ -50,7 +50,8 @@ type Params struct {
 	HTTPSocket     string
 	AdminSocket    string
 	SecretsFile    string
-	Meter          *Meter // nil: tollgate meters by ext_proc
+	Meter          *Meter  // nil: tollgate meters by ext_proc
+	Remote         *Remote // nil: tollgate is the one with its sockets in state_dir
 }
 
 //go:embed envoy.yaml
@@ -98,20 +99,41 @@ func Render(p Params) ([]byte, error) {
 }
 
 // RenderSecrets is the file that the bootstrap names as SecretsFile: where the
-// edge's certificate is. It is empty without TLS.
+// certificates are, of the edge and of Envoy towards a remote tollgate. It is empty
+// without TLS.
 func RenderSecrets(p Params) ([]byte, error) {
-	if p.TLSCertFile == "" {
+	if p.TLSCertFile == "" && !p.Remote.TLS() {
 		return nil, nil
 	}
 	if err := p.check(); err != nil {
 		return nil, fmt.Errorf("render envoy secrets: %w", err)
 	}
-	return fmt.Appendf(nil, `resources:
-- "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret
-  name: edge_certificate
+	out := []byte("resources:\n")
+	if p.TLSCertFile != "" {
+		out = fmt.Appendf(out, secretHead+`  name: edge_certificate
   tls_certificate: { certificate_chain: { filename: %s }, private_key: { filename: %s } }
-`, quote(p.TLSCertFile), quote(p.TLSKeyFile)), nil
+`, quote(p.TLSCertFile), quote(p.TLSKeyFile))
+	}
+	if r := p.Remote; r.TLS() {
+		out = fmt.Appendf(out, secretHead+`  name: service_certificate
+  tls_certificate: { certificate_chain: { filename: %s }, private_key: { filename: %s } }
+`, quote(r.CertFile), quote(r.KeyFile))
+		out = fmt.Appendf(out, secretHead+`  name: service_authority
+  validation_context:
+    trusted_ca: { filename: %s }
+`, quote(r.CAFile))
+		if len(r.Names) > 0 {
+			out = append(out, "    match_typed_subject_alt_names:\n"...)
+		}
+		for _, id := range r.identities() {
+			out = fmt.Appendf(out, "    - { san_type: %s, matcher: { exact: %s } }\n", id.Type, quote(id.Name))
+		}
+	}
+	return out, nil
 }
+
+// secretHead begins a secret.
+const secretHead = "- \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret\n"
 
 // Write leaves the bootstrap, and the file for TLS where there is one, under
 // stateDir/run, each in one step, and returns the bootstrap's path relative to
@@ -209,6 +231,15 @@ func (p Params) check() error {
 		texts = append(texts, p.Meter.Library, p.Meter.Sync)
 		if strings.Contains(p.Meter.Socket, " ") {
 			errs = append(errs, fmt.Errorf("socket path %q: the meter takes none with a space", p.Meter.Socket))
+		}
+	}
+	if r := p.Remote; r != nil {
+		errs = append(errs, r.check())
+		texts = append(append(append(texts, r.CertFile, r.KeyFile, r.CAFile), r.Addresses...), r.Names...)
+		for _, at := range append(r.places(p.GRPCSocket), r.places(p.HTTPSocket)...) {
+			if at.Socket != "" {
+				sockets = append(sockets, at.Socket)
+			}
 		}
 	}
 	texts = append(texts, sockets...)

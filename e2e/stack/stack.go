@@ -61,6 +61,10 @@ type Options struct {
 	Dir string
 	// EnvoyHeapMB is envoy.max_heap_mb; 0: its default.
 	EnvoyHeapMB int
+	// KeysFile is a key file that others use too; empty: one of the stack's own.
+	KeysFile string
+	// Remote says where Envoy finds tollgate; nil: beside it.
+	Remote *envoy.Remote
 	// NoStart leaves tollgate and Envoy to the test.
 	NoStart bool
 }
@@ -99,7 +103,7 @@ func Start(tb testing.TB, o Options) *Stack {
 	s.HTTP2 = &http.Client{Transport: &http.Transport{Protocols: h2, DisableCompression: true}}
 	tb.Cleanup(func() { s.HTTP1.CloseIdleConnections(); s.HTTP2.CloseIdleConnections() })
 	s.Tollgate = s.tollgate()
-	s.Envoy = s.envoy()
+	s.Envoy = s.envoy(o.Remote)
 	if !o.NoStart {
 		s.Tollgate.Start()
 		s.Envoy.Start()
@@ -148,7 +152,7 @@ vllm:
   host: %s
   port: %s
 %s
-`, edge, scrape, s.Path("state"), s.Path("logs"), s.Path("keys.json"), cmp.Or(o.Workers, 2), o.EnvoyHeapMB, o.Config, host, port, o.VLLM)
+`, edge, scrape, s.Path("state"), s.Path("logs"), cmp.Or(o.KeysFile, s.Path("keys.json")), cmp.Or(o.Workers, 2), o.EnvoyHeapMB, o.Config, host, port, o.VLLM)
 	keys := o.Keys
 	if keys == "" {
 		keys = defaultKeys
@@ -179,9 +183,9 @@ func (s *Stack) tollgate() *Process {
 	}}
 }
 
-func (s *Stack) envoy() *Process {
+func (s *Stack) envoy(remote *envoy.Remote) *Process {
 	return &Process{tb: s.tb, name: "envoy", log: s.Path("envoy.out"), command: func() *exec.Cmd {
-		return s.envoyCommand(func(*envoy.Params) {})
+		return s.envoyCommand(func(p *envoy.Params) { p.Remote = remote })
 	}}
 }
 

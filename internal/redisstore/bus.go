@@ -57,29 +57,30 @@ func (s *Store) Peers() int { return int(max(0, s.local.peers.count()-1)) }
 func (s *Store) channel(replica string) string { return s.conn.base + "bus:" + replica }
 
 // Publish sends a message to one replica, or to all with "", this one included.
-// It arrives at most once: a replica that does not listen at that moment misses it. An
-// error says that nobody got it.
-func (s *Store) Publish(ctx context.Context, to string, message []byte) error {
+// It arrives at most once: a replica that does not listen at that moment misses it.
+// heard is how many listened. An error says that nobody got it.
+func (s *Store) Publish(ctx context.Context, to string, message []byte) (heard int, err error) {
 	if s.circuit.state() != shared {
-		return fmt.Errorf("publish: %w", errAway)
+		return 0, fmt.Errorf("publish: %w", errAway)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	sent := make(chan error, 1)
+	sent := make(chan rueidis.RedisResult, 1)
 	go func() { // see conn.callIn
 		cmd := s.conn.client.B().Publish().Channel(s.channel(to)).Message(rueidis.BinaryString(message)).Build()
-		sent <- s.conn.client.Do(ctx, cmd).Error()
+		sent <- s.conn.client.Do(ctx, cmd)
 	}()
-	var err error
+	var n int64
 	select {
-	case err = <-sent:
+	case answer := <-sent:
+		n, err = answer.AsInt64()
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
 	if err != nil {
-		return fmt.Errorf("publish: %w: %w", errAway, err)
+		return 0, fmt.Errorf("publish: %w: %w", errAway, err)
 	}
-	return nil
+	return int(n), nil
 }
 
 // Listen hears what is published to all or to this replica, in order, until ctx

@@ -48,7 +48,8 @@ func TestReplicasHearEachOther(t *testing.T) {
 	p, both := pair(t, s)
 	ears := []*ear{listen(t, both[0]), listen(t, both[1])}
 	say := func(from *redisstore.Store, to, message string) bool {
-		return from.Publish(t.Context(), to, []byte(message)) == nil
+		_, err := from.Publish(t.Context(), to, []byte(message))
+		return err == nil
 	}
 	hello := func(round string) {
 		t.Helper()
@@ -58,13 +59,12 @@ func TestReplicasHearEachOther(t *testing.T) {
 	}
 	hello("first")
 	binary := "only you \x00\xff"
-	if !say(both[0], both[1].Name(), binary) {
-		t.Fatal("cannot publish")
+	for to, want := range map[string]int{both[1].Name(): 1, "": 2, "nobody": 0} {
+		if n, err := both[0].Publish(t.Context(), to, []byte(binary)); n != want || err != nil {
+			t.Errorf("Publish to %q: %d listened, %v, want %d", to, n, err, want)
+		}
 	}
 	await(t, 5*time.Second, "the message", func() bool { return ears[1].has(binary) })
-	if ears[0].has(binary) {
-		t.Error("another replica has heard it")
-	}
 	if both[0].Peers() != 1 {
 		t.Errorf("peers: got %d, want 1", both[0].Peers())
 	}
@@ -76,7 +76,13 @@ func TestReplicasHearEachOther(t *testing.T) {
 	}
 	p.set(0, false, false)
 	awaitShared(t, both)
+	if !say(both[0], both[1].Name(), "only you") {
+		t.Error("cannot publish")
+	}
 	hello("second")
+	if ears[0].has("only you") {
+		t.Error("another replica has heard it")
+	}
 	if ears[1].has("lost") {
 		t.Error("what was lost was heard")
 	}

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,8 @@ const (
 	entriesWaiting = 8192
 	// entriesPerMessage bounds how many go in one message.
 	entriesPerMessage = 256
+	// answersWaiting bounds the answers to one question that wait.
+	answersWaiting = 64
 	// messagesWaiting bounds what was heard and not worked on; more is lost.
 	messagesWaiting = 1024
 )
@@ -29,8 +32,9 @@ type Bus interface {
 	Name() string
 	// Peers is how many others there seem to be.
 	Peers() int
-	// Publish sends to one replica, or to all with "".
-	Publish(ctx context.Context, to string, message []byte) error
+	// Publish sends to one replica, or to all with "", this one included, and returns
+	// how many listen.
+	Publish(ctx context.Context, to string, message []byte) (heard int, err error)
 	// Listen hears until ctx ends; heard must not block.
 	Listen(ctx context.Context, heard func(message []byte)) error
 }
@@ -174,17 +178,17 @@ func (g *Group) sendEntries(ctx context.Context) {
 				more = false
 			}
 		}
-		if err := g.send(ctx, "", message{Kind: entries, Entries: batch}); err != nil {
+		if _, err := g.send(ctx, "", message{Kind: entries, Entries: batch}); err != nil {
 			g.o.Log.Debug("cannot tell the other replicas of log entries", "entries", len(batch), "error", err)
 		}
 	}
 }
 
-func (g *Group) send(ctx context.Context, to string, m message) error {
+func (g *Group) send(ctx context.Context, to string, m message) (heard int, err error) {
 	m.From = g.o.Bus.Name()
 	text, err := json.Marshal(m)
 	if err != nil {
-		return err
+		return 0, fmt.Errorf("write message: %w", err)
 	}
 	return g.o.Bus.Publish(ctx, to, text)
 }
@@ -226,7 +230,7 @@ func (g *Group) take(ctx context.Context, text []byte) {
 
 func (g *Group) reply(ctx context.Context, to, with message) {
 	with.Kind, with.Call = answer, to.Call
-	if err := g.send(ctx, to.From, with); err != nil {
+	if _, err := g.send(ctx, to.From, with); err != nil {
 		g.o.Log.Debug("cannot answer another replica", "error", err)
 	}
 }
@@ -244,12 +248,8 @@ func (g *Group) own() []Running {
 // ask asks all others and returns what they answer within [patience]. missing is
 // how many did not.
 func (g *Group) ask(ctx context.Context, m message) (answers []message, missing int) {
-	peers := g.o.Bus.Peers()
-	if peers == 0 {
-		return nil, 0
-	}
 	m.Call = g.calls.Add(1)
-	got := make(chan message, peers+16) // some may have come since they were counted
+	got := make(chan message, answersWaiting)
 	g.mu.Lock()
 	g.waiting[m.Call] = got
 	g.mu.Unlock()
@@ -258,21 +258,19 @@ func (g *Group) ask(ctx context.Context, m message) (answers []message, missing 
 		delete(g.waiting, m.Call)
 		g.mu.Unlock()
 	}()
-	if err := g.send(ctx, "", m); err != nil {
-		return nil, peers
-	}
+	heard, _ := g.send(ctx, "", m) // nobody hears what cannot be sent
 	late := time.After(patience)
-	for len(answers) < peers {
+	for waiting := true; waiting && len(answers) < heard-1; { // one is this replica
 		select {
 		case a := <-got:
 			answers = append(answers, a)
 		case <-late:
-			return answers, peers - len(answers)
+			waiting = false
 		case <-ctx.Done():
-			return answers, peers - len(answers)
+			waiting = false
 		}
 	}
-	return answers, 0
+	return answers, max(0, max(heard-1, g.o.Bus.Peers())-len(answers))
 }
 
 // Requests lists the live requests of all replicas, in no order. missing is how
@@ -300,14 +298,14 @@ func (g *Group) Cancel(ctx context.Context, requestID string) (n, missing int) {
 // ProxyGone tells this replica and the others that the proxy's log has broken off.
 func (g *Group) ProxyGone() {
 	g.o.Gate.ProxyGone()
-	if err := g.send(context.Background(), "", message{Kind: gone}); err != nil {
+	if _, err := g.send(context.Background(), "", message{Kind: gone}); err != nil {
 		g.o.Log.Debug("cannot tell the other replicas that the proxy has gone", "error", err)
 	}
 }
 
 // KeysChanged tells the others that keys have changed.
 func (g *Group) KeysChanged(ctx context.Context) {
-	if err := g.send(ctx, "", message{Kind: changed}); err != nil {
+	if _, err := g.send(ctx, "", message{Kind: changed}); err != nil {
 		g.o.Log.Debug("cannot tell the other replicas of changed keys; they look by themselves", "error", err)
 	}
 }

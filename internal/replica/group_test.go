@@ -35,18 +35,19 @@ func (e end) Peers() int {
 	return len(e.ears) - 1
 }
 
-func (e end) Publish(_ context.Context, to string, m []byte) error {
+func (e end) Publish(_ context.Context, to string, m []byte) (n int, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.away {
-		return errors.New("away")
+		return 0, errors.New("away")
 	}
 	for name, heard := range e.ears {
 		if (to == "" || to == name) && heard != nil {
 			heard(m)
+			n++
 		}
 	}
-	return nil
+	return n, nil
 }
 
 func (e end) Listen(ctx context.Context, heard func([]byte)) error {
@@ -190,7 +191,7 @@ func TestNonsenseOnTheBusIsIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, _, groups := rig(t)
 		for _, text := range []string{"", "{", `{"kind":"entries","entries":3}`, `{"kind":"tomorrow"}`, `{"kind":"answer","call":99}`} {
-			if err := (end{h, "stranger"}).Publish(t.Context(), "", []byte(text)); err != nil {
+			if _, err := (end{h, "stranger"}).Publish(t.Context(), "", []byte(text)); err != nil {
 				t.Fatal(err)
 			}
 		}
