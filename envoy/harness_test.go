@@ -100,6 +100,7 @@ func startEdge(t *testing.T, change func(*config.Config)) *edge {
 		t.Fatal(err)
 	}
 	for i, engine := range engines {
+		engines[i].Models = []string{theModel}
 		if engine.Host == "localhost" { // Envoy is told addresses only
 			engines[i].Host, engines[i].Name = "127.0.0.1", engine.Authority()
 		}

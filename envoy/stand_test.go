@@ -98,6 +98,20 @@ func (g *engine) setSick(sick bool) {
 	g.sick = sick
 }
 
+// theModel is what the one engine of these tests serves.
+const theModel = "m"
+
+// modelFor is the model that a request goes to.
+func modelFor(h map[string]string) string {
+	switch h["x-test-proc"] {
+	case "no-model":
+		return ""
+	case "other-model":
+		return "another"
+	}
+	return theModel
+}
+
 // stand plays tollgate: x-test-authz and x-test-proc say how it answers.
 type stand struct {
 	authv3.UnimplementedAuthorizationServer
@@ -219,6 +233,11 @@ func (s *stand) Process(stream extprocv3.ExternalProcessor_ProcessServer) error 
 			s.tickets = append(s.tickets, req.GetMetadataContext().GetFilterMetadata()["envoy.filters.http.ext_authz"].GetFields()["lease"].GetStringValue())
 			s.mu.Unlock()
 			resp.Response = &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{}}
+			if model := modelFor(h); model != "" {
+				resp.DynamicMetadata = &structpb.Struct{Fields: map[string]*structpb.Value{
+					envoy.PlacementNamespace: structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{envoy.ModelKey: structpb.NewStringValue(model)}}),
+				}}
+			}
 			if !m.RequestHeaders.GetEndOfStream() {
 				resp.ModeOverride = &extprocfilterv3.ProcessingMode{RequestBodyMode: extprocfilterv3.ProcessingMode_STREAMED}
 			}

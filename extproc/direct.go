@@ -15,10 +15,15 @@ const (
 // direct adds to the answer for a checked body where the request goes.
 func (x *exchange) direct(out *outbound) *outbound {
 	model, endpoints := x.session.Endpoints()
-	if len(endpoints) == 0 {
+	if model == "" {
 		return out
 	}
-	meta := appendMetadata(nil, balancer, field{servedModel, model}, field{destination, strings.Join(endpoints, ",")})
+	// Without endpoints the proxy chooses among the engines of the model.
+	fields := []field{{servedModel, model}}
+	if len(endpoints) > 0 {
+		fields = append(fields, field{destination, strings.Join(endpoints, ",")})
+	}
+	meta := appendMetadata(nil, balancer, fields...)
 	if out.prepared != nil { // shared: it must not be changed
 		return &outbound{prepared: append(meta, out.prepared...)}
 	}

@@ -34,6 +34,17 @@ func TestEachRequestReachesAnEngineOfItsModel(t *testing.T) {
 	if refused.Load() != 0 {
 		t.Errorf("%d of %d refused", refused.Load(), n)
 	}
+	for path, body := range map[string]string{
+		"/tokenize": `{"model":"m2","prompt":"one two"}`, "/v1/messages/count_tokens": `{"model":"m3","messages":[{"role":"user","content":"one"}]}`,
+		"/v1/embeddings": `{"model":"m2","input":"one"}`,
+	} {
+		for range 5 {
+			if got := s.Post(path, body); got.StatusCode != http.StatusOK {
+				t.Errorf("%s: %d %s", path, got.StatusCode, got.Bytes)
+			}
+		}
+		n += 5
+	}
 	s.Idle(wait)
 	serves := map[string]map[string]bool{
 		a.addr: {"m1": true}, b.addr: {"m1": true, "m2": true}, c.addr: {"m3": true, "legal": true},
