@@ -50,7 +50,8 @@ func TestModule(t *testing.T) {
 	for _, c := range answers {
 		t.Run(c.name, func(t *testing.T) { c.check(t, r, p) })
 	}
-	t.Run("clients that leave, engines that break", func(t *testing.T) { testEnds(t, r, p) })
+	t.Run("engines that break off", func(t *testing.T) { testBroken(t, r, p) })
+	t.Run("clients that leave", func(t *testing.T) { testLeft(t, r, p) })
 	t.Run("what tollgate wants cut is cut", func(t *testing.T) { testCuts(t, r, p) })
 	t.Run("a quota ends a stream where nothing is left of it", func(t *testing.T) { testQuota(t, r, p) })
 	t.Run("a look at the configuration starts nothing", func(t *testing.T) { testValidation(t, r, p) })
@@ -194,8 +195,8 @@ var answers = []answerCase{
 	},
 }
 
-// testEnds looks at ends that are none of the answer's own.
-func testEnds(t *testing.T, r *rig, p *peer) {
+// testBroken looks at engines that break off.
+func testBroken(t *testing.T, r *rig, p *peer) {
 	whole := stream(3, 0)
 	broken := &stack.Reply{ContentType: "text/event-stream", Pieces: whole.Pieces[:2], End: "rst", EndAfter: 50 * time.Millisecond}
 	lease := r.lease()
@@ -213,8 +214,12 @@ func testEnds(t *testing.T, r *rig, p *peer) {
 	if e := record(t, p.wait("e "+lease)); e["why"] != "end" || e["end"] != "open" {
 		t.Errorf("the body ended without its end: %v", e)
 	}
-	for _, plan := range []string{bare, ""} { // before anything came
-		lease = r.lease()
+}
+
+// testLeft looks at clients that leave, before anything came and after.
+func testLeft(t *testing.T, r *rig, p *peer) {
+	for _, plan := range []string{bare, ""} {
+		lease := r.lease()
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		_, _ = r.send(ctx, ask{lease: lease, plan: plan, reply: &stack.Reply{End: "hang-before"}})
 		cancel()
@@ -224,7 +229,7 @@ func testEnds(t *testing.T, r *rig, p *peer) {
 			t.Errorf("the client left early: %v", e)
 		}
 	}
-	lease = r.lease()
+	whole, lease := stream(3, 0), r.lease()
 	ctx, cancel := context.WithCancel(t.Context())
 	resp, err := r.send(ctx, ask{lease: lease, plan: bare, reply: &stack.Reply{ContentType: "text/event-stream", Pieces: whole.Pieces[:2], End: "hang"}})
 	if err != nil {
