@@ -18,11 +18,11 @@ METER   := scripts/cargo_meter.sh
 POSTGRES := python3 scripts/fetch_postgres.py
 # Black-box suites run one after the other: they watch clocks, and each starts several processes.
 # What tests through real programs need; each is fetched or built once.
-REAL    := envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && clients=$$($(CLIENTS)) && promtool=$$($(PROMTOOL)) && nginx=$$($(NGINX)) && postgres=$$($(POSTGRES)) && \
-	ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" CLIENTS_BIN="$$clients" PROMTOOL_BIN="$$promtool" NGINX_BIN="$$nginx" POSTGRES_BIN="$$postgres" E2E=require
+REAL    := meter=$$(python3 scripts/build_meter.py) && envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && clients=$$($(CLIENTS)) && promtool=$$($(PROMTOOL)) && nginx=$$($(NGINX)) && postgres=$$($(POSTGRES)) && \
+	TOLLGATE_METER_LIBRARY="$$meter" ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" CLIENTS_BIN="$$clients" PROMTOOL_BIN="$$promtool" NGINX_BIN="$$nginx" POSTGRES_BIN="$$postgres" E2E=require
 
 .DEFAULT_GOAL := help
-.PHONY: help build install envoy vllm run run-vllm test lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof check vuln ci changelog hooks clean
+.PHONY: help build install envoy vllm run run-vllm test test-hosts lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof check vuln ci changelog hooks clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -67,6 +67,12 @@ else
 	@$(REAL) python3 scripts/go_test.py -race -shuffle=on -count=1 -timeout 15m $(PKG)
 endif
 
+# `make test` runs them where this machine meters: inside Envoy with cargo, by ext_proc without.
+HOSTS   := ./e2e/metering ./e2e/input ./e2e/limits ./e2e/faults ./e2e/mainjob
+test-hosts: ## the suites that both hosts of the meter must pass, on the host that `make test` does not take
+	@if [ -z "$$(python3 scripts/build_meter.py)" ]; then echo 'no cargo: make test has run these suites by ext_proc, the only host here'; \
+	else $(REAL) E2E_METER=ext_proc python3 scripts/go_test.py -count=1 -p 1 -timeout 15m $(HOSTS); fi
+
 lint: ## golangci-lint, pinned; the first run builds it. rustfmt and clippy where cargo is
 	GOLANGCI_LINT_CACHE="$(CURDIR)/.cache/lint" go run $(GOLANGCI_LINT) run --build-tags vllm $(PKG)
 	@$(METER) fmt
@@ -80,10 +86,10 @@ fuzz: ## every fuzz target for 60 s
 	@scripts/fuzz.sh 60s
 
 bench: ## what it costs against plain Envoy, in one run: a table, in under ten minutes
-	@envoy=$$($(ENVOY)) && ENVOY_BIN="$$envoy" go run ./bench $(ARGS)
+	@meter=$$(python3 scripts/build_meter.py) && envoy=$$($(ENVOY)) && TOLLGATE_METER_LIBRARY="$$meter" ENVOY_BIN="$$envoy" go run ./bench $(ARGS)
 
 bench-full: ## the same in all lanes
-	@envoy=$$($(ENVOY)) && ENVOY_BIN="$$envoy" go run ./bench --full $(ARGS)
+	@meter=$$(python3 scripts/build_meter.py) && envoy=$$($(ENVOY)) && TOLLGATE_METER_LIBRARY="$$meter" ENVOY_BIN="$$envoy" go run ./bench --full $(ARGS)
 
 microbench: ## Go benchmarks of what runs per chunk and per request
 	go test -run '^$$' -bench . -benchmem $(PKG)
@@ -106,7 +112,7 @@ check: ## fmt, lint, tidy; fails if anything had to change
 	after=$$(git status --porcelain; git diff | cksum); \
 	[ "$$before" = "$$after" ] || { echo 'check: files changed, look at them' >&2; git status --short >&2; exit 1; }
 
-ci: check test e2e-vllm ## what CI runs; `make test` has the black-box suites
+ci: check test test-hosts e2e-vllm ## what CI runs; `make test` has the black-box suites
 
 vuln: ## known vulnerabilities in what is called; asks the Go vulnerability database
 	go run $(GOVULNCHECK) ./...

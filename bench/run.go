@@ -208,6 +208,9 @@ func (c *runCmd) prepare(ctx context.Context, dir string) (rig.Options, error) {
 	if o.Self, err = os.Executable(); err != nil {
 		return o, fmt.Errorf("find own program: %w", err)
 	}
+	if o.Meter, err = meterLibrary(root); err != nil && !errors.Is(err, envoy.ErrNoLibrary) {
+		return o, fmt.Errorf("find meter: %w", err)
+	}
 	if o.Envoy, err = envoyBinary(root); err != nil {
 		return o, err
 	}
@@ -240,6 +243,16 @@ func envoyBinary(root string) (string, error) {
 	return path, nil
 }
 
+// meterLibrary is the one of the environment, or the newest that was built here.
+func meterLibrary(root string) (string, error) {
+	return envoy.MeterLibrary("", func(name string) string {
+		if given := os.Getenv(name); given != "" || name != envoy.LibraryVariable {
+			return given
+		}
+		return envoy.NewestLibrary(filepath.Join(root, ".cache", "meter"))
+	})
+}
+
 // targets starts what is compared, in the order in which it is measured: what
 // is compared most closely stands side by side.
 func (c *runCmd) targets(ctx context.Context, b *lane.Bench) error {
@@ -255,6 +268,7 @@ func (c *runCmd) targets(ctx context.Context, b *lane.Bench) error {
 		{"apikey", rig.APIKey, false},
 		{"bare strip", rig.Bare, true},
 		{lane.NameBare, rig.Bare, false},
+		{string(rig.ExtProc), rig.ExtProc, true},
 		{lane.NameTollgate, rig.Tollgate, true},
 	} {
 		if len(c.Only) > 0 && !slices.Contains(c.Only, t.name) {

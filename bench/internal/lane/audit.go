@@ -25,7 +25,7 @@ func (b *Bench) audit(ctx context.Context, run *Run, t Target, res *load.Result,
 	if res.Aborted+res.Cut+res.Failed() == 0 && res.Chunks > 0 && truth.Tokens != res.Chunks {
 		wrong = append(wrong, fmt.Sprintf("the upstream wrote %d chunks and %d arrived", truth.Tokens, res.Chunks))
 	}
-	if t.Stack.Kind == rig.Tollgate {
+	if t.Stack.Kind.Ours() {
 		rows, err := b.settled(ctx, t.Stack, since, len(truth.Records))
 		if err != nil {
 			return err

@@ -26,7 +26,7 @@ type Idle struct {
 // memory that earlier load left behind would hide what these need.
 func (b *Bench) Idle(ctx context.Context, n int) error {
 	var plain float64
-	for _, kind := range []rig.Kind{rig.Plain, rig.Bare, rig.Tollgate} {
+	for _, kind := range []rig.Kind{rig.Plain, rig.Bare, rig.ExtProc, rig.Tollgate} {
 		f, err := b.idle(ctx, kind, n)
 		if err != nil {
 			return fmt.Errorf("measure memory of %s: %w", kind, err)

@@ -17,7 +17,7 @@ type Started struct {
 
 // Starts measures starts, the median of Rounds.
 func (b *Bench) Starts(ctx context.Context) error {
-	for _, kind := range []rig.Kind{rig.Plain, rig.Bare, rig.Tollgate} {
+	for _, kind := range []rig.Kind{rig.Plain, rig.Bare, rig.ExtProc, rig.Tollgate} {
 		var cold, warm []float64
 		for round := range b.Rounds {
 			name := fmt.Sprintf("start-%s-%d", kind, round)

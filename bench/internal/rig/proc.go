@@ -33,7 +33,7 @@ type Proc struct {
 }
 
 // spawn starts a program in a folder; its output goes to log.
-func spawn(name, log, dir string, argv []string) (*Proc, error) {
+func spawn(name, log, dir string, argv []string, env ...string) (*Proc, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // in the rig's folder
 	if err != nil {
 		return nil, fmt.Errorf("open log of %s: %w", name, err)
@@ -41,7 +41,7 @@ func spawn(name, log, dir string, argv []string) (*Proc, error) {
 	defer func() { _ = out.Close() }()
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:gosec // programs of the rig
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
-	cmd.Env = append(os.Environ(), ChildEnv+"=1")
+	cmd.Env = append(append(os.Environ(), ChildEnv+"=1"), env...)
 	// The harness's death must not leave it behind.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

@@ -24,6 +24,7 @@ type Options struct {
 	Self     string // the harness's own program, for the upstream, the driver and the bare server
 	Envoy    string // the binary
 	Tollgate string // the binary
+	Meter    string // the library of the meter inside Envoy; empty: tollgate meters
 	Dir      string // working folder
 	Workers  int    // of Envoy
 	Listen   string // HOST:PORT of the upstream; empty: a free port

@@ -33,7 +33,13 @@ const (
 	Bare     Kind = "bare"     // Tollgate's Envoy configuration before a server that does nothing
 	Tollgate Kind = "tollgate" // everything on
 	Foreign  Kind = "foreign"  // somebody else's, given by URL
+	// ExtProc is Tollgate with its answers metered by tollgate, whatever this machine
+	// has; [Tollgate] is metered inside Envoy where there is a library.
+	ExtProc Kind = "tollgate ext_proc"
 )
+
+// Ours reports whether it is Tollgate, with a ledger.
+func (k Kind) Ours() bool { return k == Tollgate || k == ExtProc }
 
 // key is the key of every rig: it guards nothing.
 const key = "sk-bench-0123456789abcdef0123456789abcdef"
@@ -123,7 +129,7 @@ func (s *Stack) startServer(ctx context.Context, r *Rig, binary string) (err err
 	switch s.Kind {
 	case Bare:
 		argv = []string{r.o.Self, "bare", socket}
-	case Tollgate:
+	case Tollgate, ExtProc:
 		if binary == "" {
 			binary = r.o.Tollgate
 		}
@@ -146,22 +152,27 @@ func (s *Stack) startEnvoy(ctx context.Context, r *Rig) error {
 	if err != nil {
 		return fmt.Errorf("read parameters of Envoy: %w", err)
 	}
-	if s.Kind != Tollgate { // nobody else tells Envoy its engines
+	if !s.Kind.Ours() { // nobody else tells Envoy its engines
 		if params.Upstreams, err = envoy.Upstreams(s.cfg); err != nil {
 			return fmt.Errorf("read engines: %w", err)
 		}
+	}
+	var env []string
+	if s.Kind == Tollgate && r.o.Meter != "" {
+		params.Meter = &envoy.Meter{Library: r.o.Meter, Socket: config.MeterSocket, Sync: s.cfg.Ledger.Sync}
+		env = append(env, envoy.SearchPath+"="+params.Meter.Dir())
 	}
 	bootstrap, err := s.writeBootstrap(params)
 	if err != nil {
 		return fmt.Errorf("write bootstrap: %w", err)
 	}
 	s.Envoy, err = spawn("envoy of "+string(s.Kind), filepath.Join(s.dir, "envoy.log"), s.cfg.StateDir,
-		append([]string{r.o.Envoy}, envoy.Args(bootstrap, s.cfg)...))
+		append([]string{r.o.Envoy}, envoy.Args(bootstrap, s.cfg)...), env...)
 	if err != nil {
 		return err
 	}
 	return s.Envoy.until(ctx, func() bool {
-		if s.Kind == Tollgate || s.Kind == Bare { // tollgate answers the list of models itself, engine or not
+		if s.Kind.Ours() || s.Kind == Bare { // tollgate answers the list of models itself, engine or not
 			return s.engineHealthy(ctx)
 		}
 		code, _, err := get(ctx, s.URL+"/v1/models", key)
@@ -196,7 +207,7 @@ func (s *Stack) writeBootstrap(p envoy.Params) (path string, err error) {
 		text, err = plainBootstrap(p, key)
 	case Bare:
 		text, err = bareBootstrap(p)
-	case Tollgate, Direct, Foreign: // the last two have no Envoy of ours
+	case Tollgate, ExtProc, Direct, Foreign: // the last two have no Envoy of ours
 		return envoy.Write(s.cfg.StateDir, p)
 	}
 	if err != nil {
