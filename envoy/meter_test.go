@@ -45,72 +45,98 @@ func library(t *testing.T, machine elf.Machine, symbol string) []byte {
 	return out.Bytes()
 }
 
-func TestTheLibraryOfTheMeterIsFoundAndChecked(t *testing.T) {
-	const entry = "envoy_dynamic_module_on_program_init"
+// shelf is a folder with libraries, and a program that looks for one.
+type shelf struct {
+	*testing.T
+	dir, named  string
+	good, other []byte // for this machine, and for another
+}
+
+const initFunction = "envoy_dynamic_module_on_program_init"
+
+func newShelf(t *testing.T) *shelf {
+	t.Helper()
 	ours, other := elf.EM_X86_64, elf.EM_AARCH64
 	if runtime.GOARCH == "arm64" {
 		ours, other = other, ours
 	}
-	good := library(t, ours, entry)
-	dir := t.TempDir()
-	t.Chdir(dir)
-	write := func(name string, content []byte, age time.Duration) string {
-		path := filepath.Join(dir, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, content, 0o600)); err != nil {
-			t.Fatal(err)
-		}
-		at := time.Now().Add(-age)
-		if err := os.Chtimes(path, at, at); err != nil {
-			t.Fatal(err)
-		}
-		return path
+	s := &shelf{T: t, dir: t.TempDir(), good: library(t, ours, initFunction), other: library(t, other, initFunction)}
+	t.Chdir(s.dir)
+	return s
+}
+
+// put writes a file that is so old, and returns its path.
+func (s *shelf) put(name string, content []byte, age time.Duration) string {
+	s.Helper()
+	path, at := filepath.Join(s.dir, name), time.Now().Add(-age)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, content, 0o600), os.Chtimes(path, at, at)); err != nil {
+		s.Fatal(err)
 	}
-	self, named := filepath.Join(dir, "opt/bin/launcher"), ""
-	find := func() (string, error) {
-		return envoy.MeterLibrary(self, func(name string) string {
-			if name == "TOLLGATE_METER_LIBRARY" {
-				return named
-			}
-			return ""
-		})
-	}
-	if got, err := find(); !errors.Is(err, envoy.ErrNoLibrary) {
+	return path
+}
+
+// find looks for a library as the launcher in opt/bin does.
+func (s *shelf) find() (string, error) {
+	return envoy.MeterLibrary(filepath.Join(s.dir, "opt/bin/launcher"), func(name string) string {
+		if name == envoy.LibraryVariable {
+			return s.named
+		}
+		return ""
+	})
+}
+
+func TestTheLibraryOfTheMeterIsFound(t *testing.T) {
+	s := newShelf(t)
+	if got, err := s.find(); !errors.Is(err, envoy.ErrNoLibrary) {
 		t.Errorf("nothing there: %q, %v", got, err)
 	}
-	want := write(".cache/meter/libtollgate_meter-000000000001.so", good, 0)
-	for _, next := range []string{want, write("opt/lib/tollgate/libtollgate_meter-000000000002.so", good, 0), write("opt/bin/libtollgate_meter-000000000003.so", good, 0)} {
-		if got, err := find(); err != nil || !strings.HasPrefix(got, dir) {
-			t.Errorf("beside %s: %q, %v", next, got, err)
+	for _, name := range []string{ // each before those above it
+		".cache/meter/libtollgate_meter-000000000001.so",
+		"opt/lib/tollgate/libtollgate_meter-000000000002.so",
+		"opt/bin/libtollgate_meter-000000000003.so",
+	} {
+		want := s.put(name, s.good, 0)
+		if got, err := s.find(); err != nil || got != want {
+			t.Errorf("%q, %v, want %s", got, err, want)
 		}
 	}
-	write("opt/bin/libtollgate_meter-000000000004.so", good, time.Hour)
-	if got, err := find(); err != nil || filepath.Base(got) != "libtollgate_meter-000000000003.so" {
+	older := s.put("opt/bin/libtollgate_meter-000000000004.so", s.good, time.Hour)
+	if got, err := s.find(); err != nil || got == older {
 		t.Errorf("not the newest of those beside the programs: %q, %v", got, err)
 	}
-	m := envoy.Meter{Library: filepath.Join(dir, "opt/bin/libtollgate_meter-000000000003.so")}
-	if m.Module() != "tollgate_meter-000000000003" || m.Dir() != filepath.Join(dir, "opt/bin") {
+	s.named = "opt/bin/libtollgate_meter-000000000004.so"
+	if got, err := s.find(); err != nil || got != older {
+		t.Errorf("named: %q, %v", got, err)
+	}
+	m := envoy.Meter{Library: older}
+	if m.Module() != "tollgate_meter-000000000004" || m.Dir() != filepath.Join(s.dir, "opt/bin") {
 		t.Errorf("module %q in %q", m.Module(), m.Dir())
 	}
+}
 
+func TestWhatIsNoLibraryOfTheMeterIsRefused(t *testing.T) {
+	s := newShelf(t)
+	s.put("opt/bin/libtollgate_meter-000000000001.so", s.good, 0)
+	machine := elf.EM_X86_64
+	if runtime.GOARCH == "arm64" {
+		machine = elf.EM_AARCH64
+	}
 	for name, content := range map[string][]byte{
-		"libtext.so": []byte("no library"), "libempty.so": nil, "libcut.so": good[:len(good)/2],
-		"libother.so": library(t, other, entry), "libforeign.so": library(t, ours, "another_function"), "meter.so": good, "lib me.so": good,
+		"libtext.so": []byte("no library"), "libempty.so": nil, "libcut.so": s.good[:len(s.good)/2],
+		"libother.so": s.other, "libforeign.so": library(t, machine, "another_function"), "meter.so": s.good, "lib me.so": s.good,
 	} {
-		named = write(name, content, 0)
-		if got, err := find(); err == nil || !strings.Contains(err.Error(), "TOLLGATE_METER_LIBRARY") {
+		s.named = s.put(name, content, 0)
+		if got, err := s.find(); err == nil || !strings.Contains(err.Error(), envoy.LibraryVariable) {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
-	{
-		if got, err := find(); err == nil {
-			t.Errorf("a file that is not there: %q", got)
-		}
+	s.named = filepath.Join(s.dir, "libnone.so")
+	if got, err := s.find(); err == nil {
+		t.Errorf("a file that is not there: %q", got)
 	}
-	if named = "opt/bin/libtollgate_meter-000000000004.so"; true {
-		if got, err := find(); err != nil || got != filepath.Join(dir, named) {
-			t.Errorf("named: %q, %v", got, err)
-		}
-	}
+}
+
+func TestTheMeterIsOfferedToTheEnvoyThatItWasBuiltFor(t *testing.T) {
 	if !envoy.MeterRuns(envoy.Version) || envoy.MeterRuns("1.41.0") || envoy.MeterRuns("") {
 		t.Error("the meter is offered to another Envoy than it was built for")
 	}
@@ -124,8 +150,7 @@ func metered() *config.Config {
 }
 
 // The meter comes behind the check, whose ticket it needs, and before ext_proc, which
-// tells tollgate of it; it is off wherever ext_proc is, and nowhere else. What it is
-// told, and what it tells, passes in metadata that no client can write.
+// tells tollgate of it.
 func TestTheMeterStandsBeforeExtProc(t *testing.T) {
 	hcm := hcmOf(t, bootstrapOf(t, metered()))
 	var chain []string
@@ -146,7 +171,12 @@ func TestTheMeterStandsBeforeExtProc(t *testing.T) {
 	if m.GetFilterName() != "meter" || m.GetTerminalFilter() || words != "run/meter.sock process" {
 		t.Errorf("filter %q is told %q", m.GetFilterName(), words)
 	}
-	ep := filterOf(t, hcm, "envoy.filters.http.ext_proc", &extprocv3.ExternalProcessor{})
+}
+
+// What the meter and tollgate tell each other passes in metadata that no client can
+// write, and ext_proc lets go of answers that it does not meter.
+func TestTheMeterAndTollgateSpeakInMetadata(t *testing.T) {
+	ep := filterOf(t, hcmOf(t, bootstrapOf(t, metered())), "envoy.filters.http.ext_proc", &extprocv3.ExternalProcessor{})
 	if diff := cmp.Diff([]string{"envoy.filters.http.ext_authz", "tollgate.meter.by"}, ep.GetMetadataOptions().GetForwardingNamespaces().GetUntyped()); diff != "" {
 		t.Errorf("what tollgate is told (-want +got):\n%s", diff)
 	}
@@ -156,7 +186,10 @@ func TestTheMeterStandsBeforeExtProc(t *testing.T) {
 	if ep.GetProcessingMode().GetResponseTrailerMode() != extprocv3.ProcessingMode_SKIP {
 		t.Error("ext_proc stays for answers that it does not meter")
 	}
-	for _, r := range hcm.GetRouteConfig().GetVirtualHosts()[0].GetRoutes() {
+}
+
+func TestTheMeterIsOffWhereExtProcIs(t *testing.T) {
+	for _, r := range hcmOf(t, bootstrapOf(t, metered())).GetRouteConfig().GetVirtualHosts()[0].GetRoutes() {
 		off := false
 		if packed, ok := r.GetTypedPerFilterConfig()["tollgate.meter"]; ok {
 			off = unpack(t, packed, &routev3.FilterConfig{}).GetDisabled()

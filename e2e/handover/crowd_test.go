@@ -2,7 +2,9 @@ package handover_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -66,13 +68,8 @@ func start(t *testing.T, s *stack.Stack, n, tokens int) *crowd {
 
 // read reads one answer to its end.
 func (c *crowd) read(ctx context.Context, hc *http.Client, cl *client, path, body, end string) {
-	begun := false
-	begin := func() {
-		if !begun {
-			begun = true
-			c.begun.Add(1)
-		}
-	}
+	var begun sync.Once
+	begin := func() { begun.Do(func() { c.begun.Add(1) }) }
 	defer begin()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.s.URL+path, strings.NewReader(body))
 	if err != nil {
@@ -88,30 +85,35 @@ func (c *crowd) read(ctx context.Context, hc *http.Client, cl *client, path, bod
 	}
 	defer func() { _ = resp.Body.Close() }()
 	cl.id, cl.status = resp.Header.Get("x-request-id"), resp.StatusCode
-	buf, last := make([]byte, 32<<10), time.Now()
+	text := cl.chunks(resp.Body, end, begin)
+	cl.whole = strings.Contains(text, end)
+	cl.usage = strings.Contains(path, "completions") && strings.Contains(text, `"usage"`)
+}
+
+// chunks reads a body and times its pieces; first is called at the first one.
+func (cl *client) chunks(body io.Reader, end string, first func()) string {
 	var all strings.Builder
+	buf, last := make([]byte, 32<<10), time.Time{}
 	for {
-		n, err := resp.Body.Read(buf)
+		n, err := body.Read(buf)
 		now := time.Now()
 		switch {
-		case begun && strings.Contains(string(buf[:n]), end):
+		case n == 0 || last.IsZero():
+		case strings.Contains(string(buf[:n]), end):
 			cl.hold = now.Sub(last)
-		case begun && n > 0:
+		default:
 			cl.gap = max(cl.gap, now.Sub(last))
 		}
-		last = now
 		if n > 0 {
-			begin()
+			last = now
+			first()
 			all.Write(buf[:n])
 		}
 		if err != nil {
-			text := all.String()
-			cl.whole = strings.Contains(text, end)
-			if err.Error() != "EOF" {
+			if !errors.Is(err, io.EOF) {
 				cl.err = err
 			}
-			cl.usage = strings.Contains(path, "completions") && strings.Contains(text, `"usage"`)
-			return
+			return all.String()
 		}
 	}
 }
