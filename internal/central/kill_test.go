@@ -148,7 +148,7 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, 2*time.Minute, "an empty outbox", func() bool {
+	eventually(t, 20*time.Minute, "an empty outbox", func() bool {
 		mark, err := s.Mark(context.Background(), sqlitestore.MarkShipped)
 		if err != nil {
 			return false
