@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
 
-	"tollgate/internal/ledger"
 	"tollgate/internal/sqlitestore"
 )
 
@@ -50,49 +48,6 @@ func (*ledgerVerifyCmd) Run(env *Env) error {
 	}
 	fmt.Fprintf(env.Stdout, "ledger at %s: every invariant holds\n", path)
 	return nil
-}
-
-type ledgerExportCmd struct {
-	Format string `enum:"csv,jsonl" default:"csv" help:"How to print: csv or jsonl."`
-	Since  string `placeholder:"TIME" help:"Only requests started at or after TIME: an age (24h, 7d), a UTC day (2026-11-01) or RFC 3339."`
-	Until  string `placeholder:"TIME" help:"Only requests started before TIME."`
-
-	Key            string `placeholder:"ID" help:"Only requests of this key."`
-	RequestedModel string `placeholder:"M" help:"Only requests that named this model."`
-	EndUser        string `placeholder:"U" help:"Only requests of this person behind a shared key."`
-}
-
-// Help is what --help says beside the flags.
-func (*ledgerExportCmd) Help() string {
-	return `Streams rows in the order of their start, live requests included (they have no
-end_reason). Counts that vLLM did not say are empty in CSV and null in JSON.`
-}
-
-// Run streams the rows in bounded memory.
-func (c *ledgerExportCmd) Run(env *Env) (err error) {
-	since, until, err := period(c.Since, c.Until)
-	if err != nil {
-		return err
-	}
-	r, path, err := openLedger(env)
-	if err != nil {
-		return err
-	}
-	out := bufio.NewWriterSize(env.Stdout, 64<<10)
-	rows := ledger.NewCSV(out)
-	if c.Format == "jsonl" {
-		rows = ledger.NewJSONLines(out)
-	}
-	defer func() { err = errors.Join(err, rows.Close(), out.Flush()) }()
-	if r == nil {
-		fmt.Fprintf(env.Stderr, "no ledger at %s: nothing has been recorded yet\n", path)
-		return nil
-	}
-	filter := ledger.Filter{Since: since, Until: until, KeyID: c.Key, RequestedModel: c.RequestedModel, EndUser: c.EndUser}
-	err = r.Each(env.Ctx, filter, func(rec ledger.Record) error {
-		return rows.Row(&rec)
-	})
-	return errors.Join(err, r.Close())
 }
 
 type ledgerBackupCmd struct {

@@ -88,6 +88,25 @@ var migrations = []string{
 		who      text NOT NULL, -- made the last change
 		origin   text NOT NULL  -- and from where
 	);`,
+
+	// What people changed, one chain for each gateway. Before and after are JSON
+	// as it was hashed.
+	`CREATE TABLE tollgate.audit (
+		ledger  text NOT NULL,
+		seq     bigint NOT NULL,
+		at      timestamptz NOT NULL,
+		gateway text NOT NULL,
+		who     text NOT NULL,
+		origin  text NOT NULL,
+		action  text NOT NULL,
+		target  text NOT NULL,
+		before  text,
+		after   text,
+		prev    text NOT NULL,
+		hash    text NOT NULL,
+		PRIMARY KEY (ledger, seq)
+	);
+	CREATE INDEX audit_by_time ON tollgate.audit (at);`,
 }
 
 // SchemaVersion is the version of the database that this code reads and writes.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"tollgate/internal/audit"
 	"tollgate/internal/ledger"
 )
 
@@ -22,6 +23,8 @@ type Source interface {
 	SetMark(ctx context.Context, name string, value int64) error
 	RaiseChange(ctx context.Context, above int64) error
 	NumberOld(ctx context.Context, limit int) (int, error)
+	// AuditAfter returns entries of the audit from after the given number.
+	AuditAfter(ctx context.Context, seq int64, limit int) ([]audit.Entry, error)
 }
 
 const (
@@ -48,6 +51,7 @@ type Shipper struct {
 	mark    string
 	log     hclog.Logger
 	metrics *Metrics
+	audited int64 // last entry of the audit that is stored there; below 0: unknown
 }
 
 // NewShipper ships from a gateway of the given name. The mark is where the
@@ -101,6 +105,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // ship carries rows until something fails, and calls ok after each success.
 func (s *Shipper) ship(ctx context.Context, ok func()) error {
+	s.audited = -1
 	at, err := s.begin(ctx)
 	if err != nil {
 		return err
@@ -125,6 +130,9 @@ func (s *Shipper) ship(ctx context.Context, ok func()) error {
 				}
 				continue
 			}
+		}
+		if err := s.shipAudit(ctx, at.Ledger); err != nil {
+			return err
 		}
 		if !numbered {
 			n, err := s.from.NumberOld(ctx, oldRows)

@@ -133,39 +133,58 @@ func (c Column) Set(r *Record, value any) error {
 	if b, ok := value.([]byte); ok {
 		value = string(b)
 	}
-	text, isText := value.(string)
-	number, isNumber := value.(int64)
-	ok := value == nil
-	switch to := c.ref(r).(type) {
-	case *string:
-		*to, ok = text, ok || isText
-	case *EndReason:
-		*to, ok = EndReason(text), ok || isText
-	case *Quality:
-		*to, ok = Quality(text), ok || isText
-	case *int:
-		*to, ok = int(number), ok || isNumber
-	case *int64:
-		*to, ok = number, ok || isNumber
-	case *change:
-		*to, ok = change(number), ok || isNumber
-	case *tokens:
-		if *to = tokens(number); value == nil {
-			*to = tokens(usage.Unsaid)
-		}
-		ok = ok || isNumber
-	case *bool:
+	var ok bool
+	switch c.Kind() {
+	case Text:
+		var v string
+		v, ok = value.(string)
+		c.setText(r, v)
+	case Flag:
 		flag, isFlag := value.(bool)
-		*to, ok = flag || number != 0, ok || isFlag || isNumber
-	case *time.Time:
+		number, isNumber := value.(int64)
+		*c.ref(r).(*bool) = flag || number != 0 //nolint:forcetypeassert // by its kind
+		ok = isFlag || isNumber
+	case Moment:
 		at, isTime := value.(time.Time)
+		micros, isNumber := value.(int64)
 		if isNumber {
-			at = time.UnixMicro(number)
+			at = time.UnixMicro(micros)
 		}
-		*to, ok = Micro(at), ok || isTime || isNumber
+		*c.ref(r).(*time.Time) = Micro(at) //nolint:forcetypeassert // by its kind
+		ok = isTime || isNumber
+	case Number:
+		var v int64
+		v, ok = value.(int64)
+		c.setNumber(r, v, value != nil)
 	}
-	if !ok {
+	if !ok && value != nil {
 		return fmt.Errorf("column %s cannot hold %T", c.Name, value)
 	}
 	return nil
+}
+
+func (c Column) setText(r *Record, v string) {
+	switch to := c.ref(r).(type) {
+	case *string:
+		*to = v
+	case *EndReason:
+		*to = EndReason(v)
+	case *Quality:
+		*to = Quality(v)
+	}
+}
+
+func (c Column) setNumber(r *Record, v int64, known bool) {
+	switch to := c.ref(r).(type) {
+	case *int:
+		*to = int(v)
+	case *int64:
+		*to = v
+	case *change:
+		*to = change(v)
+	case *tokens:
+		if *to = tokens(v); !known {
+			*to = tokens(usage.Unsaid)
+		}
+	}
 }

@@ -1,9 +1,3 @@
-// Package ledger holds the token accounts: one record per request, from the
-// intent before vLLM is called to its final settlement.
-//
-// Records are idempotent by lease id. Within one quality a count never
-// decreases; a better quality replaces a worse one. What implements [Store]
-// lives elsewhere (internal/sqlitestore); [Book] is the in-memory reference.
 package ledger
 
 import (

@@ -26,13 +26,15 @@ const (
 	RuleRollup Rule = "rollup_equals_rows"
 	// RuleShipped: the central ledger has what it has confirmed.
 	RuleShipped Rule = "shipped_is_central"
+	// RuleAudit: each entry of the audit follows from the one before.
+	RuleAudit Rule = "audit_is_a_chain"
 	// RuleStorage: the file itself is sound.
 	RuleStorage Rule = "storage_is_sound"
 )
 
 // Rules lists every invariant once.
 func Rules() []Rule {
-	return []Rule{RuleOpen, RuleSettled, RuleCount, RuleTime, RuleRollup, RuleShipped, RuleStorage}
+	return []Rule{RuleOpen, RuleSettled, RuleCount, RuleTime, RuleRollup, RuleShipped, RuleAudit, RuleStorage}
 }
 
 // Violation is one invariant that does not hold.

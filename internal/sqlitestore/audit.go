@@ -128,6 +128,11 @@ func (r *Reader) Audit(ctx context.Context, before int64, limit int) (entries []
 	return r.auditEntries(ctx, "seq < ? ORDER BY seq DESC LIMIT ?", before, limit)
 }
 
+// AuditAfter returns at most limit entries with a number above seq, oldest first.
+func (r *Reader) AuditAfter(ctx context.Context, seq int64, limit int) ([]audit.Entry, error) {
+	return r.auditEntries(ctx, "seq > ? ORDER BY seq LIMIT ?", seq, limit)
+}
+
 func (r *Reader) auditEntries(ctx context.Context, where string, args ...any) (entries []audit.Entry, err error) {
 	rows, err := r.db.QueryContext(ctx, "SELECT "+auditColumns+" FROM audit WHERE "+where, args...)
 	if err != nil {
