@@ -58,6 +58,9 @@ func (c *usageCmd) Run(env *Env) error {
 		if r == nil {
 			return noUsage(env, format, query, "no ledger at "+where+": nothing has been recorded yet")
 		}
+		if cfg.Store.Kind == "redis" && cfg.Central.PostgresFile == "" {
+			fmt.Fprintln(env.Stderr, "store.kind is redis: where other gateways use it too, this is the part of this one; set central.postgres_file for the whole")
+		}
 		groups, err = r.Usage(env.Ctx, query)
 		err = errors.Join(err, r.Close())
 	}

@@ -5,7 +5,7 @@
 // batches. While PostgreSQL is away nothing waits: rows stay in the gateway's
 // outbox and are carried later.
 //
-// What holds, however often a batch is sent and whoever dies meanwhile:
+// These hold, however often a batch is sent and whichever process dies meanwhile:
 //
 //   - A request is stored once. Its lease id is the key; a later change of it
 //     replaces an earlier one and never the other way round.
@@ -14,7 +14,7 @@
 //     statement.
 //   - What a shipper has marked as shipped is committed here.
 //
-// What the user of this package must do:
+// The user of this package must:
 //
 //   - Give each ledger file one shipper. Two gateways need two files; a copied
 //     file has the identity of the original.

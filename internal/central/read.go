@@ -117,10 +117,10 @@ func (s *selection) rows(span ledger.Span) {
 
 func (s *selection) within(span ledger.Span) (condition string) {
 	if !span.From.IsZero() {
-		condition += " AND started_at >= " + s.arg(span.From)
+		condition += " AND started_at >= " + s.arg(ledger.CeilMicro(span.From))
 	}
 	if !span.To.IsZero() {
-		condition += " AND started_at < " + s.arg(span.To)
+		condition += " AND started_at < " + s.arg(ledger.CeilMicro(span.To))
 	}
 	return condition
 }

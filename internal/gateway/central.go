@@ -193,3 +193,27 @@ func (a accounts) Usage(ctx context.Context, q ledger.Query) ([]ledger.Group, er
 	defer cancel()
 	return a.central.Usage(ctx, q)
 }
+
+// partsEvery is between two looks for other gateways.
+const partsEvery = time.Minute
+
+// warnOfParts says once that there are other gateways whose usage no report of
+// this one has.
+func (g *Gateway) warnOfParts(ctx context.Context) error {
+	shared, ok := g.limits.(interface{ Peers() int })
+	t := time.NewTicker(partsEvery)
+	defer t.Stop()
+	for said := !ok || g.central != nil; ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		if said || shared.Peers() == 0 {
+			continue
+		}
+		said = true
+		g.log.Warn("other gateways share the limits, and usage shows the part of this one only; set central.postgres_file for the whole",
+			"others", shared.Peers())
+	}
+}

@@ -60,6 +60,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Add(serve.Loop(ctx, g.retain))
 	group.Add(serve.Loop(ctx, g.writes.Run))
 	group.Add(serve.Loop(ctx, g.central.run))
+	group.Add(serve.Loop(ctx, g.warnOfParts))
 	group.Add(serve.Loop(ctx, g.drift.Run))
 	group.Add(serve.HTTP(ctx, g.scrapePage(), g.metricsLis, stopGrace))
 

@@ -239,7 +239,7 @@ func (b *Book) Verify(ctx context.Context) ([]Violation, error) {
 	return found, nil
 }
 
-// Close implements [Store]. What comes after it is [ErrUnavailable].
+// Close implements [Store]. Calls after it return [ErrUnavailable].
 func (b *Book) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -184,7 +184,7 @@ type Span struct{ From, To time.Time }
 // and what is left at its edges. A zero first or last means that there is no
 // such bound; where no whole day fits they are equal.
 func WholeDays(since, until time.Time) (first, last time.Time, edges []Span) {
-	since, until = ceilMicro(since), ceilMicro(until)
+	since, until = CeilMicro(since), CeilMicro(until)
 	first, last = dayFrom(since), dayUpTo(until)
 	edge := func(from, to time.Time) {
 		if from.Before(to) {
@@ -204,8 +204,8 @@ func WholeDays(since, until time.Time) (first, last time.Time, edges []Span) {
 	return first, last, edges
 }
 
-// ceilMicro is the first whole microsecond at or after t. The zero time stays.
-func ceilMicro(t time.Time) time.Time {
+// CeilMicro is the first whole microsecond at or after t. The zero time stays.
+func CeilMicro(t time.Time) time.Time {
 	if m := Micro(t); m.Before(t) {
 		return m.Add(time.Microsecond)
 	}

@@ -12,9 +12,9 @@ import (
 	"tollgate/internal/ledger"
 )
 
-// The outbox is the ledger read in the order of its change numbers: whoever
-// carries rows elsewhere remembers the last number it has delivered, as a mark
-// in the file, and asks for what comes after it. Numbers become visible in
+// The outbox is the ledger read in the order of its change numbers. A reader that
+// carries rows elsewhere keeps the last number that it has delivered, as a mark
+// in the file, and asks for the changes after it. Numbers become visible in
 // order, because one writer gives them out and commits them.
 
 // Names of the marks.

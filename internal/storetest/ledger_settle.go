@@ -185,7 +185,7 @@ func recovers(t *testing.T, s ledger.Store) {
 	if r := mustGet(t, s, "other"); !r.Open() {
 		t.Errorf("recovery ended a lease that it was not told to: %+v", r)
 	}
-	// Who knows better may still say so.
+	// A better known settlement still replaces the recovery.
 	_, delta := mustSettle(t, s, settlement("counted", ledger.Exact, ledger.Complete, 10, 70))
 	wantCounts(t, "delta after recovery", delta, moved(0, 6))
 }
