@@ -115,7 +115,9 @@ func (s *Session) place(list []placement.Engine, o Order, tokens int64) *placeme
 		o.Prompt.Free()
 		return nil
 	}
-	return s.placing.Placer.Place(list, o.Prompt, tokens, s.choice.Fallback)
+	w := placement.Work{Output: s.expected.Load()}
+	w.Prompt = tokens - w.Output
+	return s.placing.Placer.Place(list, o.Prompt, w, s.choice.Fallback)
 }
 
 // rejoin takes a seat for a request that goes on after a restart, where it is.

@@ -17,7 +17,7 @@ func BenchmarkPlace(b *testing.B) {
 			all := engines("a", "b", "c", "d", "e", "f", "g", "h")
 			// The caches are full of other prompts, so that nothing is warm by chance.
 			for i := range 800 {
-				s := p.Place(all, prompt(words(fmt.Sprint("other", i, "-"), 20_000)), 100, false)
+				s := p.Place(all, prompt(words(fmt.Sprint("other", i, "-"), 20_000)), placement.Work{Prompt: 100}, false)
 				s.Started(1)
 				s.Leave()
 			}
@@ -31,7 +31,7 @@ func BenchmarkPlace(b *testing.B) {
 					pr.Text(m)
 					pr.End()
 				}
-				s := p.Place(all, pr, int64(tokens), false)
+				s := p.Place(all, pr, placement.Work{Prompt: int64(tokens)}, false)
 				s.Started(1)
 				s.Leave()
 			}
@@ -60,7 +60,7 @@ func TestABlockAllocatesNothing(t *testing.T) {
 				pr.Text(m)
 				pr.End()
 			}
-			s := p.Place(all, pr, 100, false)
+			s := p.Place(all, pr, placement.Work{Prompt: 100}, false)
 			s.Started(1)
 			s.Leave()
 		}

@@ -24,6 +24,7 @@ type block struct {
 	hash         uint64
 	newer, older uint32 // plus 1; older also links the free ones
 	used         uint32 // moment of the last use
+	prompts      uint32 // how many prompts have had it
 }
 
 const (
@@ -67,6 +68,14 @@ func (c *cache) match(hashes []uint64) int {
 	return low
 }
 
+// private reports whether a block is that of one conversation: few prompts have had
+// it. The beginning that everybody sends is not.
+func (c *cache) private(hash uint64) bool {
+	const few = 2 // the one before this, and perhaps the same once more
+	_, at := c.find(hash)
+	return at != 0 && c.blocks[at-1].prompts <= few
+}
+
 // touch marks the first n blocks of a prompt, which are here, as used now. It
 // appends when each was used before.
 func (c *cache) touch(hashes []uint64, before []uint32) []uint32 {
@@ -102,6 +111,7 @@ func (c *cache) add(hashes []uint64) {
 			at = c.take(slot, hashes[i])
 		}
 		c.blocks[at-1].used = c.moment
+		c.blocks[at-1].prompts++
 		c.link(at)
 	}
 	c.shrink()

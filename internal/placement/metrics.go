@@ -12,7 +12,7 @@ type metrics struct {
 func newMetrics(policy Policy) *metrics {
 	m := &metrics{
 		load: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "engine_load", Help: "Tokens that are reserved at an engine and not used yet.",
+			Name: "engine_load", Help: "Tokens that are reserved at an engine and still work for it: neither used yet nor in its cache.",
 		}, []string{"engine"}),
 		placed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "placement_total", Help: "Requests for which an engine was chosen, by policy and by what decided.",

@@ -85,6 +85,7 @@ type engine struct {
 	name  string
 	load  atomic.Int64 // tokens that are reserved at it and not used yet
 	live  atomic.Int64 // seats
+	await atomic.Int64 // of them, those whose answer has not begun
 	turn  uint64       // guarded by Placer.mu; of the last placement
 	cache *cache       // guarded by mu
 	mu    sync.Mutex
@@ -157,7 +158,8 @@ func (p *Placer) Live(name string) int {
 	return 0
 }
 
-// Load is the tokens that are reserved at an engine and not used yet.
+// Load is the tokens that are reserved at an engine and still work: neither used yet
+// nor in its cache.
 func (p *Placer) Load(name string) float64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -171,15 +173,19 @@ func (p *Placer) Load(name string) float64 {
 type candidate struct {
 	*engine
 	matched int     // first blocks of the prompt that its cache has
+	private bool    // the last of them is of one conversation
 	held    float64 // tokens at it ÷ weight
 	fresh   float64 // tokens of this request that would be work there
+	spare   float64 // tokens by which it may pass the bound
 	weight  float64
 }
 
-// Place takes a seat at one of the engines, at least one, for a request of so many
-// tokens. The prompt may be nil, and belongs to the seat from now on. fallback says
+// Work is what a request has reserved, in tokens.
+type Work struct{ Prompt, Output int64 }
+
+// Place takes a seat at one of the engines, at least one, for a request. The prompt may be nil, and belongs to the seat from now on. fallback says
 // that the engines stand in for those of another model.
-func (p *Placer) Place(engines []Engine, prompt *Prompt, tokens int64, fallback bool) *Seat {
+func (p *Placer) Place(engines []Engine, prompt *Prompt, w Work, fallback bool) *Seat {
 	var room [8]candidate
 	all := room[:0]
 	p.mu.Lock()
@@ -190,17 +196,22 @@ func (p *Placer) Place(engines []Engine, prompt *Prompt, tokens int64, fallback 
 	if p.o.Policy == Prefix && prompt.Blocks() > 0 && len(all) > 1 {
 		for i := range all {
 			all[i].mu.Lock()
-			all[i].matched = all[i].cache.match(prompt.blocks)
+			if all[i].matched = all[i].cache.match(prompt.blocks); all[i].matched > 0 {
+				all[i].private = all[i].cache.private(prompt.blocks[all[i].matched-1])
+			}
 			all[i].mu.Unlock()
 		}
 	}
-	s := &Seat{placer: p, prompt: prompt, left: max(0, tokens)}
+	w.Prompt, w.Output = max(0, w.Prompt), max(0, w.Output)
+	tokens := float64(w.Prompt + w.Output)
+	s := &Seat{placer: p, prompt: prompt, tokens: w.Prompt + w.Output}
 	p.mu.Lock()
-	p.usual += (float64(tokens) - p.usual) / 16
-	s.Outcome = p.choose(all, engines, prompt, float64(tokens))
+	p.usual += (tokens - p.usual) / 16
+	s.Outcome = p.choose(all, engines, prompt, w)
 	chosen := all[0].engine
 	p.turn++
 	chosen.turn = p.turn
+	s.left = int64(all[0].fresh)
 	s.enter(chosen)
 	p.mu.Unlock()
 	if fallback {
@@ -223,6 +234,7 @@ func (p *Placer) Place(engines []Engine, prompt *Prompt, tokens int64, fallback 
 // Rejoin takes a seat at an engine that a request is at already.
 func (p *Placer) Rejoin(endpoint string, tokens int64) *Seat {
 	s := &Seat{placer: p, Endpoints: []string{endpoint}, Outcome: ByLoad, left: max(0, tokens)}
+	s.tokens = s.left
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.enter(p.at(endpoint))
@@ -230,17 +242,22 @@ func (p *Placer) Rejoin(endpoint string, tokens int64) *Seat {
 }
 
 // choose sorts the candidates, the best first. Requires p.mu.
-func (p *Placer) choose(all []candidate, engines []Engine, prompt *Prompt, tokens float64) Outcome {
+func (p *Placer) choose(all []candidate, engines []Engine, prompt *Prompt, w Work) Outcome {
+	tokens := float64(w.Prompt + w.Output)
 	var total, weights float64
 	for i := range all {
 		c := &all[i]
-		held := float64(c.load.Load()) + float64(engines[i].Waiting)*p.usual
+		// What waits there of ours is counted by what it has reserved.
+		others := max(0, engines[i].Waiting-c.await.Load())
+		held := float64(c.load.Load()) + float64(others)*p.usual
 		c.held = held / c.weight
 		c.fresh = tokens
 		if c.matched > 0 {
-			// Output is never in a cache, and a reservation does not say how much of it is
-			// prompt: so the whole share is taken off, which favours the cache a little.
-			c.fresh -= tokens * prompt.share(c.matched)
+			saved := float64(w.Prompt) * prompt.share(c.matched)
+			c.fresh -= saved
+			if c.private {
+				c.spare = saved
+			}
 		}
 		total += held
 		weights += c.weight
@@ -270,14 +287,18 @@ func lighter(a, b candidate) int {
 }
 
 // fullest is the candidate that has most of the prompt and room for it, given the
-// mean load as it will be; -1 where none has any of it. Who has least to do always
-// has room. all is in the order of load.
+// mean load as it will be; -1 where none has any of it. Who has least to do
+// always has room. all is in the order of load.
+//
+// A conversation has its past in one place: its engine may pass the bound by what that
+// spares, which is less than this one request. What many send can be in every cache
+// soon, and is no reason.
 func (p *Placer) fullest(all []candidate, mean float64) int {
 	best := -1
 	for i, c := range all {
 		switch {
 		case c.matched == 0, best >= 0 && c.matched <= all[best].matched:
-		case c.held > all[0].held && c.held+c.fresh/c.weight > p.o.MaxLoad*mean:
+		case c.held > all[0].held && c.held+(c.fresh-c.spare)/c.weight > p.o.MaxLoad*mean:
 		default:
 			best = i
 		}

@@ -42,7 +42,7 @@ func words(name string, n int) string {
 // run is a whole request whose engine keeps all that it sees; it returns the engine
 // and why.
 func run(p *placement.Placer, all []placement.Engine, messages ...string) (string, placement.Outcome) {
-	s := p.Place(all, prompt(messages...), 100, false)
+	s := p.Place(all, prompt(messages...), placement.Work{Prompt: 100}, false)
 	defer s.Leave()
 	s.Started(50)
 	return s.Endpoints[0], s.Outcome
@@ -85,8 +85,8 @@ func TestNewConversationsUnderOneSystemPromptSpread(t *testing.T) {
 	var seats []*placement.Seat
 	got := map[string]int{}
 	for c := range 80 {
-		s := p.Place(all, prompt(words("system", 500), fmt.Sprint("question ", c)), 1000, false)
-		s.Started(1000) // all of them are still being answered
+		s := p.Place(all, prompt(words("system", 500), fmt.Sprint("question ", c)), placement.Work{Prompt: 500, Output: 500}, false)
+		s.Started(500) // all of them are still being answered
 		seats = append(seats, s)
 		got[s.Endpoints[0]]++
 		if c >= 16 {
@@ -113,7 +113,7 @@ func TestTheLeastLoaded(t *testing.T) {
 	all := []placement.Engine{{Endpoint: "a", Weight: 1}, {Endpoint: "b", Weight: 2}, {Endpoint: "c"}}
 	got := map[string]int{}
 	for range 400 {
-		s := p.Place(all, prompt("the same for all"), 10, false)
+		s := p.Place(all, prompt("the same for all"), placement.Work{Prompt: 10}, false)
 		if s.Outcome != placement.ByLoad {
 			t.Fatalf("outcome %s", s.Outcome)
 		}
@@ -126,12 +126,12 @@ func TestTheLeastLoaded(t *testing.T) {
 	p = placement.New(placement.Options{})
 	all = engines("a", "b")
 	for range 30 {
-		p.Place(all, nil, 100, false).Leave()
+		p.Place(all, nil, placement.Work{Prompt: 100}, false).Leave()
 	}
 	all[0].Waiting = 3
 	got = map[string]int{}
 	for range 4 {
-		got[p.Place(all, nil, 100, false).Endpoints[0]]++
+		got[p.Place(all, nil, placement.Work{Prompt: 100}, false).Endpoints[0]]++
 	}
 	if got["a"] > 1 || got["b"] < 3 {
 		t.Errorf("with three waiting at a: %v", got)
@@ -141,23 +141,23 @@ func TestTheLeastLoaded(t *testing.T) {
 func TestEveryEngineIsNamedTheBestFirst(t *testing.T) {
 	p := placement.New(placement.Options{Policy: placement.Prefix, MaxLoad: 2})
 	all := engines("a", "b", "c")
-	p.Place(engines("a"), nil, 30, false)
-	p.Place(engines("b"), nil, 20, false)
-	s := p.Place(engines("c"), prompt(words("x", 100)), 10, false)
+	p.Place(engines("a"), nil, placement.Work{Prompt: 30}, false)
+	p.Place(engines("b"), nil, placement.Work{Prompt: 20}, false)
+	s := p.Place(engines("c"), prompt(words("x", 100)), placement.Work{Prompt: 10}, false)
 	s.Started(10)
-	got := p.Place(all, prompt(words("y", 100)), 1, false).Endpoints
+	got := p.Place(all, prompt(words("y", 100)), placement.Work{Prompt: 1}, false).Endpoints
 	if diff := cmp.Diff([]string{"c", "b", "a"}, got); diff != "" {
 		t.Errorf("by load (-want +got):\n%s", diff)
 	}
 	for range 3 {
-		p.Place(engines("a", "b"), nil, 20, false)
+		p.Place(engines("a", "b"), nil, placement.Work{Prompt: 20}, false)
 	}
-	got = p.Place(all, prompt(words("x", 100), "more"), 1, false).Endpoints
+	got = p.Place(all, prompt(words("x", 100), "more"), placement.Work{Prompt: 1}, false).Endpoints
 	if got[0] != "c" || len(got) != 3 {
 		t.Errorf("by prefix: %v", got)
 	}
 	many := engines("1", "2", "3", "4", "5", "6", "7", "8", "9")
-	if got := p.Place(many, nil, 1, false).Endpoints; len(got) != 5 || len(slices.Compact(slices.Sorted(slices.Values(got)))) != 5 {
+	if got := p.Place(many, nil, placement.Work{Prompt: 1}, false).Endpoints; len(got) != 5 || len(slices.Compact(slices.Sorted(slices.Values(got)))) != 5 {
 		t.Errorf("of nine: %v", got)
 	}
 }
@@ -169,7 +169,7 @@ func TestSpacesHaveNothingInCommon(t *testing.T) {
 		pr := placement.NewPrompt(space...)
 		pr.Text([]byte(words("same", 100)))
 		pr.End()
-		s := p.Place(all, pr, 100, false)
+		s := p.Place(all, pr, placement.Work{Prompt: 100}, false)
 		defer s.Leave()
 		s.Started(10)
 		return s.Outcome
@@ -201,7 +201,7 @@ func TestASeatGivesBackWhatItHolds(t *testing.T) {
 			t.Errorf("%s: %v %v, %d live; want %v %v, %d", what, p.Load("a"), p.Load("b"), p.Live("a")+p.Live("b"), a, b, live)
 		}
 	}
-	s := p.Place(all[:1], prompt(words("x", 100)), 1000, false)
+	s := p.Place(all[:1], prompt(words("x", 100)), placement.Work{Prompt: 1000}, false)
 	at("placed", 1000, 0, 1)
 	s.Remain(5)
 	at("nothing was answered yet", 1000, 0, 1)
@@ -231,7 +231,7 @@ func TestASeatGivesBackWhatItHolds(t *testing.T) {
 	none.Cached(1, 1)
 	none.Leave()
 	// An engine that has gone, with a seat that has not.
-	s = p.Place(all[:1], nil, 10, false)
+	s = p.Place(all[:1], nil, placement.Work{Prompt: 10}, false)
 	p.Keep([]string{"b"})
 	s.Leave()
 	at("its engine had gone", 0, 0, 0)
@@ -255,7 +255,7 @@ func TestAnEngineThatWasStartedAnewIsCold(t *testing.T) {
 func TestOnlyWhatWasAnsweredIsInACache(t *testing.T) {
 	p := placement.New(placement.Options{Policy: placement.Prefix, MaxLoad: 1.25})
 	all := engines("a", "b")
-	p.Place(all, prompt(words("x", 100)), 100, false).Leave()
+	p.Place(all, prompt(words("x", 100)), placement.Work{Prompt: 100}, false).Leave()
 	if _, why := run(p, all, words("x", 100)); why != placement.ByLoad {
 		t.Errorf("by %s", why)
 	}
@@ -269,13 +269,13 @@ func TestTheEngineKnowsBetter(t *testing.T) {
 	const conversations = 300
 	text := func(c int) string { return words(fmt.Sprintf("c%d-", c), 100) }
 	for c := range conversations {
-		s := p.Place(all, prompt(text(c)), 100, false)
+		s := p.Place(all, prompt(text(c)), placement.Work{Prompt: 100}, false)
 		s.Started(10)
 		s.Cached(200, 0) // new: nothing was believed, so nothing is wrong
 		s.Leave()
 	}
 	// The oldest comes again, and its engine has nothing of it.
-	s := p.Place(all, prompt(text(0)), 100, false)
+	s := p.Place(all, prompt(text(0)), placement.Work{Prompt: 100}, false)
 	if s.Outcome != placement.ByPrefix {
 		t.Fatalf("by %s", s.Outcome)
 	}
@@ -285,7 +285,7 @@ func TestTheEngineKnowsBetter(t *testing.T) {
 	s.Leave()
 	// The next oldest of that engine is not counted on; the newest still is.
 	believed := func(c int) bool {
-		s := p.Place(all, prompt(text(c)), 100, false)
+		s := p.Place(all, prompt(text(c)), placement.Work{Prompt: 100}, false)
 		defer s.Leave()
 		return s.Outcome == placement.ByPrefix && s.Endpoints[0] == at
 	}
@@ -302,7 +302,7 @@ func TestTheEngineKnowsBetter(t *testing.T) {
 		t.Errorf("%d of the newest four are counted on there, want 2", newest)
 	}
 	// Small differences mean nothing: an engine caches in blocks of its own.
-	s = p.Place(all, prompt(text(0), "more"), 100, false)
+	s = p.Place(all, prompt(text(0), "more"), placement.Work{Prompt: 100}, false)
 	s.Started(10)
 	s.Cached(200, 190)
 	s.Leave()

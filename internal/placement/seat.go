@@ -18,7 +18,8 @@ type Seat struct {
 	mu      sync.Mutex
 	engine  *engine // guarded by mu, like all that follows; nil once left
 	prompt  *Prompt
-	left    int64 // tokens that are reserved and not used yet
+	tokens  int64 // that were reserved
+	left    int64 // of them, what is still work for the engine
 	started bool
 }
 
@@ -27,11 +28,17 @@ func (s *Seat) enter(e *engine) {
 	s.engine = e
 	e.load.Add(s.left)
 	e.live.Add(1)
+	if !s.started {
+		e.await.Add(1)
+	}
 }
 
 func (s *Seat) leave() {
 	s.engine.load.Add(-s.left)
 	s.engine.live.Add(-1)
+	if !s.started {
+		s.engine.await.Add(-1)
+	}
 	s.engine = nil
 }
 
@@ -50,6 +57,9 @@ func (s *Seat) ServedBy(endpoint string) {
 	e := s.placer.at(endpoint)
 	s.placer.mu.Unlock()
 	s.leave()
+	if !s.started {
+		s.left = s.tokens
+	}
 	s.enter(e)
 	s.matched = 0 // of that engine nothing was believed
 }
@@ -66,6 +76,7 @@ func (s *Seat) Started(output int64) {
 		return
 	}
 	s.started = true
+	s.engine.await.Add(-1)
 	s.remain(output)
 	if s.placer.o.Policy == Prefix && s.prompt.Blocks() > 0 {
 		s.engine.mu.Lock()
