@@ -240,7 +240,7 @@ def vllms(folder):
     with contextlib.ExitStack() as stack:
         for p in ports:
             command = [str(home / "env/bin/vllm"), "serve", str(home / "models/tiny/model"), "--served-model-name", "tiny", "--enforce-eager", "--max-num-seqs", "16",
-                       "--seed", "1", "--dtype", "float32", "--max-model-len", "4096", "--host", "127.0.0.1", "--port", str(p), "--enable-prompt-tokens-details"]
+                       "--seed", "1", "--dtype", "float32", "--max-model-len", "4096", "--block-size", "32", "--host", "127.0.0.1", "--port", str(p), "--enable-prompt-tokens-details"]
             env = dict(install.ENGINE_ENV, HOME=os.environ["HOME"], PATH=f"{home / 'env/bin'}:{os.environ['PATH']}", VLLM_SERVER_DEV_MODE="1")
             stack.enter_context(process(command, folder / f"vllm-{p}.log", env=env))
         for p in ports:

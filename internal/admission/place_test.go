@@ -168,10 +168,12 @@ func TestASeatIsGivenBackHoweverARequestEnds(t *testing.T) {
 	engines := several{"m1": {"a", "b"}}
 	for name, end := range map[string]func(*testing.T, *bench, *admission.Session){
 		"left": func(t *testing.T, _ *bench, s *admission.Session) {
+			t.Helper()
 			s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted})
 		},
 		"killed": func(_ *testing.T, b *bench, s *admission.Session) { b.Revoke(&apikey.Ring{}) },
 		"cut": func(t *testing.T, b *bench, s *admission.Session) {
+			t.Helper()
 			b.CutAll()
 			s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted})
 		},

@@ -82,7 +82,7 @@ func TestWhatIsOffered(t *testing.T) {
 func TestTheNearestName(t *testing.T) {
 	names := []string{"chat", "claude-*", "Qwen/Qwen3-8B", "support"}
 	for asked, want := range map[string]string{
-		"Chat": "chat", "chta": "chat", "chatt": "chat", "qwen3-8b": "Qwen/Qwen3-8B", "claude-": "", "gpt-4o": "", "suport": "support",
+		"Chat": "chat", "chta": "chat", "chatt": "chat", "qwen3-8b": "Qwen/Qwen3-8B", "claude-": "", "gpt-4o": "", "suppport": "support",
 	} {
 		if got := alias.Nearest(asked, names); got != want {
 			t.Errorf("%q: got %q, want %q", asked, got, want)

@@ -130,7 +130,8 @@ func AliasModel(name string, behind []Model) Model {
 	} else {
 		card = append(card, "null"...)
 	}
-	m.Card = append(card, '}')
+	card = append(card, '}')
+	m.Card = card
 	return m
 }
 

@@ -1,5 +1,7 @@
 package placement
 
+import "slices"
+
 // cache is what an engine's prefix cache is believed to hold: blocks in the order
 // of their last use, the oldest first to go, as in the engine itself. It is not
 // safe for concurrent use.
@@ -82,8 +84,8 @@ func (c *cache) touch(hashes []uint64, before []uint32) []uint32 {
 	c.moment++
 	n := len(before)
 	before = append(before, make([]uint32, len(hashes))...)
-	for i := len(hashes) - 1; i >= 0; i-- {
-		_, at := c.find(hashes[i])
+	for i, hash := range slices.Backward(hashes) {
+		_, at := c.find(hash)
 		if at == 0 {
 			before[n+i] = c.moment
 			continue
@@ -103,12 +105,12 @@ func (c *cache) add(hashes []uint64) {
 		hashes = hashes[:c.most]
 	}
 	c.moment++
-	for i := len(hashes) - 1; i >= 0; i-- {
-		slot, at := c.find(hashes[i])
+	for _, hash := range slices.Backward(hashes) {
+		slot, at := c.find(hash)
 		if at != 0 {
 			c.unlink(at)
 		} else {
-			at = c.take(slot, hashes[i])
+			at = c.take(slot, hash)
 		}
 		c.blocks[at-1].used = c.moment
 		c.blocks[at-1].prompts++

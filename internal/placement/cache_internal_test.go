@@ -23,67 +23,86 @@ func chain(path ...int) []uint64 {
 // uses, corrections and changes of its size.
 func TestTheCacheIsAListInOrderOfUse(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		most := rapid.IntRange(leastBlocks, leastBlocks+200).Draw(t, "most")
-		c := newCache(most)
-		var list []uint64 // the newest first
-		use := func(hashes []uint64) {
-			for _, h := range slices.Backward(hashes) {
-				if i := slices.Index(list, h); i >= 0 {
-					list = slices.Delete(list, i, i+1)
-				}
-				list = slices.Insert(list, 0, h)
-			}
-			list = list[:min(len(list), c.most)]
-		}
+		m := &model{T: t, c: newCache(rapid.IntRange(leastBlocks, leastBlocks+200).Draw(t, "most"))}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			// A few numbers, and long tails, so that prompts share much and the cache fills.
-			path := rapid.SliceOfN(rapid.IntRange(0, 2), 1, 4).Draw(t, "path")
-			tail := rapid.IntRange(0, 120).Draw(t, "tail")
-			for i := range tail {
-				path = append(path, i)
-			}
-			hashes := chain(path...)
-			matched := c.match(hashes)
-			for i, h := range hashes {
-				if slices.Contains(list, h) != (i < matched) {
-					t.Fatalf("block %d of %d: matched %d, in the list %v", i, len(hashes), matched, slices.Contains(list, h))
-				}
-			}
-			switch rapid.IntRange(0, 5).Draw(t, "do") {
-			case 0:
-				use(hashes[:matched])
-				if got := c.touch(hashes[:matched], nil); len(got) != matched {
-					t.Fatalf("%d moments of %d blocks", len(got), matched)
-				}
-			case 1:
-				if matched == 0 {
-					continue
-				}
-				_, at := c.find(hashes[matched-1])
-				keep := slices.IndexFunc(list, func(h uint64) bool {
-					_, i := c.find(h)
-					return int32(c.blocks[i-1].used-c.blocks[at-1].used) <= 0
-				})
-				c.missed(c.blocks[at-1].used)
-				list = list[:keep]
-			case 2:
-				c.kept()
-			default:
-				c.add(hashes)
-				use(hashes)
-			}
-			if c.count != len(list) || c.count > c.most || c.most > c.ceiling {
-				t.Fatalf("it has %d blocks of at most %d, ceiling %d; the list has %d", c.count, c.most, c.ceiling, len(list))
-			}
-			at := c.newest
-			for i, h := range list {
-				if at == 0 || c.blocks[at-1].hash != h || !c.has(h) {
-					t.Fatalf("place %d: another block than in the list", i)
-				}
-				at = c.blocks[at-1].older
-			}
+			m.step()
+			m.compare()
 		}
 	})
+}
+
+// model is a cache and the plain list that it should be.
+type model struct {
+	*rapid.T
+	c    *cache
+	list []uint64 // the newest first
+}
+
+func (m *model) use(hashes []uint64) {
+	for _, h := range slices.Backward(hashes) {
+		if i := slices.Index(m.list, h); i >= 0 {
+			m.list = slices.Delete(m.list, i, i+1)
+		}
+		m.list = slices.Insert(m.list, 0, h)
+	}
+	m.list = m.list[:min(len(m.list), m.c.most)]
+}
+
+// step does something with a prompt. A few numbers and a long tail make prompts
+// share much, and fill the cache.
+func (m *model) step() {
+	path := rapid.SliceOfN(rapid.IntRange(0, 2), 1, 4).Draw(m.T, "path")
+	for i := range rapid.IntRange(0, 120).Draw(m.T, "tail") {
+		path = append(path, i)
+	}
+	hashes := chain(path...)
+	matched := m.c.match(hashes)
+	for i, h := range hashes {
+		if slices.Contains(m.list, h) != (i < matched) {
+			m.Fatalf("block %d of %d: matched %d, in the list %v", i, len(hashes), matched, slices.Contains(m.list, h))
+		}
+	}
+	switch rapid.IntRange(0, 5).Draw(m.T, "do") {
+	case 0:
+		m.use(hashes[:matched])
+		if got := m.c.touch(hashes[:matched], nil); len(got) != matched {
+			m.Fatalf("%d moments of %d blocks", len(got), matched)
+		}
+	case 1:
+		if matched > 0 {
+			m.miss(hashes[matched-1])
+		}
+	case 2:
+		m.c.kept()
+	default:
+		m.c.add(hashes)
+		m.use(hashes)
+	}
+}
+
+// miss is the word of the engine that a block was not there.
+func (m *model) miss(hash uint64) {
+	_, at := m.c.find(hash)
+	moment := m.c.blocks[at-1].used
+	keep := slices.IndexFunc(m.list, func(h uint64) bool {
+		_, i := m.c.find(h)
+		return int32(m.c.blocks[i-1].used-moment) <= 0
+	})
+	m.c.missed(moment)
+	m.list = m.list[:keep]
+}
+
+func (m *model) compare() {
+	if m.c.count != len(m.list) || m.c.count > m.c.most || m.c.most > m.c.ceiling {
+		m.Fatalf("it has %d blocks of at most %d, ceiling %d; the list has %d", m.c.count, m.c.most, m.c.ceiling, len(m.list))
+	}
+	at := m.c.newest
+	for i, h := range m.list {
+		if at == 0 || m.c.blocks[at-1].hash != h || !m.c.has(h) {
+			m.Fatalf("place %d: another block than in the list", i)
+		}
+		at = m.c.blocks[at-1].older
+	}
 }
 
 // TestAMillionBlocks: their memory, and that a full cache stays at its size.
