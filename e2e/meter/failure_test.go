@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,7 @@ func TestFailures(t *testing.T) {
 }
 
 func testHold(t *testing.T, lib string) {
+	t.Helper()
 	r := start(t, lib, "process")
 	p := r.listen("welcome 1", false)
 	lease := r.lease()
@@ -78,6 +80,7 @@ func testHold(t *testing.T, lib string) {
 }
 
 func testAway(t *testing.T, lib string) {
+	t.Helper()
 	r := start(t, lib, "power")
 	p := r.listen("welcome 1", true)
 	long := r.lease()
@@ -106,6 +109,7 @@ func testAway(t *testing.T, lib string) {
 }
 
 func testBothDead(t *testing.T, lib string) {
+	t.Helper()
 	r := start(t, lib, "process")
 	p := r.listen("welcome 1", true)
 	p.stop()
@@ -124,6 +128,7 @@ func testBothDead(t *testing.T, lib string) {
 }
 
 func testNowhere(t *testing.T, lib string) {
+	t.Helper()
 	r := start(t, lib, "process")
 	if err := os.Remove(filepath.Join(r.dir, "run")); err != nil {
 		t.Fatal(err)
@@ -140,6 +145,7 @@ func testNowhere(t *testing.T, lib string) {
 
 // testFull fills the outbox of a library that has room for eight records.
 func testFull(t *testing.T, lib string) {
+	t.Helper()
 	r := start(t, lib, "process")
 	p := r.listen("welcome 1", false)
 	var leases []string
@@ -162,6 +168,7 @@ func testFull(t *testing.T, lib string) {
 }
 
 func testVersion(t *testing.T, lib string) {
+	t.Helper()
 	r := start(t, lib, "process")
 	p := r.listen("bye too%20new", false)
 	p.wait("hello")
@@ -174,12 +181,13 @@ func testVersion(t *testing.T, lib string) {
 }
 
 func testPanic(t *testing.T, lib string) {
+	t.Helper()
 	r := start(t, lib, "process")
 	p := r.listen("welcome 1", true)
 	other, bad := r.lease(), r.lease()
 	running := r.background(ask{lease: other, plan: plain, reply: stream(50, 10*time.Millisecond)})
 	p.wait("s " + other + " r")
-	pieces := append(stream(2, 0).Pieces[:2], []byte("data: tollgate-meter-fault\n\n"), []byte(done))
+	pieces := slices.Concat(stream(2, 0).Pieces[:2], [][]byte{[]byte("data: tollgate-meter-fault\n\n"), []byte(done)})
 	got := r.get(ask{lease: bad, plan: plain, reply: &stack.Reply{ContentType: "text/event-stream", Pieces: pieces, Gap: 30 * time.Millisecond}})
 	if got.err == nil || got.body != stripped(2) {
 		t.Errorf("got %+v", got)

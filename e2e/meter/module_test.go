@@ -68,6 +68,7 @@ type answerCase struct {
 }
 
 func (c answerCase) check(t *testing.T, r *rig, p *peer) {
+	t.Helper()
 	a := c.ask
 	lease := r.lease()
 	if a.lease == "" {
@@ -81,7 +82,7 @@ func (c answerCase) check(t *testing.T, r *rig, p *peer) {
 		t.Errorf("got %d %q %v", got.status, got.body, got.err)
 	}
 	for name, want := range c.header {
-		if v := got.header.Get(name); v != want && !(want == "-" && v == "") {
+		if v := got.header.Get(name); v != want && (want != "-" || v != "") {
 			t.Errorf("%s is %q", name, v)
 		}
 	}
@@ -197,6 +198,7 @@ var answers = []answerCase{
 
 // testBroken looks at engines that break off.
 func testBroken(t *testing.T, r *rig, p *peer) {
+	t.Helper()
 	whole := stream(3, 0)
 	broken := &stack.Reply{ContentType: "text/event-stream", Pieces: whole.Pieces[:2], End: "rst", EndAfter: 50 * time.Millisecond}
 	lease := r.lease()
@@ -218,10 +220,14 @@ func testBroken(t *testing.T, r *rig, p *peer) {
 
 // testLeft looks at clients that leave, before anything came and after.
 func testLeft(t *testing.T, r *rig, p *peer) {
+	t.Helper()
 	for _, plan := range []string{bare, ""} {
 		lease := r.lease()
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		_, _ = r.send(ctx, ask{lease: lease, plan: plan, reply: &stack.Reply{End: "hang-before"}})
+		if resp, err := r.send(ctx, ask{lease: lease, plan: plan, reply: &stack.Reply{End: "hang-before"}}); err == nil {
+			t.Error("an answer came")
+			_ = resp.Body.Close()
+		}
 		cancel()
 		if plan == "" {
 			p.wait("x " + lease)
@@ -245,6 +251,7 @@ func testLeft(t *testing.T, r *rig, p *peer) {
 
 // testCuts cuts a stream before its answer, and within it.
 func testCuts(t *testing.T, r *rig, p *peer) {
+	t.Helper()
 	lease := r.lease()
 	early := r.background(ask{lease: lease, plan: plain, headers: "x-ratelimit-limit-requests: 5", reply: &stack.Reply{End: "hang-before"}})
 	p.wait("s " + lease + " w")
@@ -269,6 +276,7 @@ func testCuts(t *testing.T, r *rig, p *peer) {
 
 // testQuota runs streams into the end of their allowance: 7 of the prompt and 3.
 func testQuota(t *testing.T, r *rig, p *peer) {
+	t.Helper()
 	const event = "data: {\"error\":\"spent\"}\n\n"
 	over := ask{plan: "1 chat 1 1 r 10 7", spent: event, reply: stream(6, 5*time.Millisecond)}
 	over.lease = r.lease()
@@ -314,6 +322,7 @@ func testQuota(t *testing.T, r *rig, p *peer) {
 
 // testValidation lets Envoy look at its configuration with the library.
 func testValidation(t *testing.T, r *rig, p *peer) {
+	t.Helper()
 	before := p.count("hello")
 	cmd := exec.CommandContext(t.Context(), stack.EnvoyBinary(t), "-c", "envoy.yaml", "--mode", "validate")
 	cmd.Dir = r.dir

@@ -31,7 +31,7 @@ func TestBothSpeakOfTheSameRecord(t *testing.T) {
 		t.Fatalf("build meter/feed: %v\n%s", err, out)
 	}
 	seed := strconv.FormatUint(rand.Uint64(), 10)
-	out, err := exec.CommandContext(t.Context(), filepath.Join(target, "release", "feed"), "records", seed, strconv.Itoa(records)).Output() //nolint:gosec // built above
+	out, err := exec.CommandContext(t.Context(), filepath.Join(target, "release", "feed"), "records", seed, strconv.Itoa(records)).Output()
 	if err != nil {
 		t.Fatal(err)
 	}

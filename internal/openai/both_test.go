@@ -71,7 +71,7 @@ func TestBothReshapeAlike(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = in.Close(); _ = feed.Wait() }()
-	r := rand.New(rand.NewPCG(rand.Uint64(), 3)) //nolint:gosec // a test
+	r := rand.New(rand.NewPCG(rand.Uint64(), 3))
 	changed := 0
 	for range 30_000 {
 		status, anthropic, body := 300+r.IntN(300), r.IntN(2), errorBody(r)
@@ -80,9 +80,9 @@ func TestBothReshapeAlike(t *testing.T) {
 			ep = openai.Messages
 		}
 		want, ok := openai.Reshape(ep, status, body)
-		frame := binary.LittleEndian.AppendUint32(nil, uint32(status))     //nolint:gosec // small
-		frame = binary.LittleEndian.AppendUint32(frame, uint32(anthropic)) //nolint:gosec // 0 or 1
-		frame = binary.LittleEndian.AppendUint32(frame, uint32(len(body))) //nolint:gosec // short
+		frame := binary.LittleEndian.AppendUint32(nil, uint32(status))
+		frame = binary.LittleEndian.AppendUint32(frame, uint32(anthropic))
+		frame = binary.LittleEndian.AppendUint32(frame, uint32(len(body)))
 		if _, err := in.Write(append(frame, body...)); err != nil {
 			t.Fatal(err)
 		}
