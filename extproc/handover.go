@@ -71,21 +71,21 @@ func (x *exchange) plan() []field {
 
 // flags are the letters of a plan; "-" for none.
 func flags(ep openai.Endpoint, r *openai.Request) string {
-	letters := ""
+	var letters []byte
 	for _, f := range []struct {
-		letter string
+		letter byte
 		set    bool
 	}{
-		{"f", r.Stream && !r.WantsUsage}, {"r", r.Stream && !r.WantsRunning}, {"b", r.Binary}, {"a", ep.Anthropic()},
+		{'f', r.Stream && !r.WantsUsage}, {'r', r.Stream && !r.WantsRunning}, {'b', r.Binary}, {'a', ep.Anthropic()},
 	} {
 		if f.set {
-			letters += f.letter
+			letters = append(letters, f.letter)
 		}
 	}
-	if letters == "" {
+	if len(letters) == 0 {
 		return "-"
 	}
-	return letters
+	return string(letters)
 }
 
 // headerLines are the headers of the answer: what is set, and the names of what is

@@ -140,6 +140,8 @@ func (c *controlClient) call(method, path string, in, out any) error {
 const previous = "run/previous/tollgate"
 
 // upgrade puts another program in the place of tollgate.
+//
+//nolint:contextcheck // programs are asked within the host's own life
 func (h *host) upgrade(ctx context.Context, program string) (done control.Upgraded, err error) {
 	if !h.upgrading.TryLock() {
 		return done, fmt.Errorf("%w: another upgrade is under way", control.ErrUpgrade)
@@ -226,7 +228,7 @@ func (h *host) programVersion(path string) (string, error) {
 
 // keepProgram copies the program of a running process.
 func keepProgram(pid int, to string) (err error) {
-	from, err := os.Open(fmt.Sprintf("/proc/%d/exe", pid))
+	from, err := os.Open(fmt.Sprintf("/proc/%d/exe", pid)) // a child of ours
 	if err != nil {
 		return err
 	}
@@ -234,8 +236,8 @@ func keepProgram(pid int, to string) (err error) {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
-	_ = os.Remove(to) // it may be running
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o700)
+	_ = os.Remove(to)                                                     // it may be running
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o700) //nolint:gosec // a program, in state_dir
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func (s *stack) upgrade(folder string) (code int, said string) {
 		}
 		args = append(args, program)
 	}
-	cmd := exec.Command(s.cmd.Path, args...) //nolint:gosec // this test
+	cmd := exec.Command(s.cmd.Path, args...)
 	cmd.Dir, cmd.Env = s.dir, s.cmd.Env
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError

@@ -128,8 +128,8 @@ func reasonOf(r *meterlink.Record) ledger.EndReason {
 		}
 		return ledger.Refused
 	case meterlink.Gone:
-		switch reason := envoycode.Cause(r.Details, false, r.Status).EndReason(); reason {
-		case ledger.ClientAbort, ledger.UpstreamAbort, ledger.Timeout:
+		reason := envoycode.Cause(r.Details, false, r.Status).EndReason()
+		if reason == ledger.ClientAbort || reason == ledger.UpstreamAbort || reason == ledger.Timeout {
 			return reason
 		}
 	case meterlink.Cut, meterlink.Panic, meterlink.Unplanned:

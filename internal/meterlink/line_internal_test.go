@@ -97,36 +97,49 @@ func FuzzLine(f *testing.F) {
 		f.Add([]byte(line))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
-		w := words(line)
-		switch string(w[0]) {
-		case "hello":
-			if h, err := readHello(w[1:]); err == nil && (!isName(h.instance) || h.version < 0) {
-				t.Errorf("%q: %+v", line, h)
-			}
-		case "s":
-			c, err := readCount(w[1:])
-			if err == nil && (!isName(c.Lease) || c.Prompt < -1 || c.Completion < -1 || c.Bytes < 0) {
-				t.Errorf("%q: %+v", line, c)
-			}
-		case "x":
-			_, _ = readUnplanned(w[1:])
-		case "q":
-			if q, err := readQuestion(w[1:]); err == nil && q.used < 0 {
-				t.Errorf("%q: %+v", line, q)
-			}
-		case "i":
-			_ = (&Metrics{of: map[string]counters{}}).told("2a-1", w[1:])
-		case "e":
-			r, err := readRecord(w[1:])
-			if err != nil {
-				return
-			}
-			again, err := readRecord(words(appendRecord(nil, &r))[1:])
-			if diff := cmp.Diff(r, again); err != nil || diff != "" {
-				t.Errorf("%q is read again as another record (%v):\n%s", line, err, diff)
-			}
+		if w := words(line); string(w[0]) == "e" {
+			checkRecord(t, w[1:])
+		} else {
+			checkWords(t, w)
 		}
 	})
+}
+
+// checkRecord writes what was read of a record and reads it again.
+func checkRecord(t *testing.T, w [][]byte) {
+	t.Helper()
+	r, err := readRecord(w)
+	if err != nil {
+		return
+	}
+	again, err := readRecord(words(appendRecord(nil, &r))[1:])
+	if diff := cmp.Diff(r, again); err != nil || diff != "" {
+		t.Errorf("%q is read again as another record (%v):\n%s", w, err, diff)
+	}
+}
+
+// checkWords looks for nonsense in what was read of another line.
+func checkWords(t *testing.T, w [][]byte) {
+	t.Helper()
+	var nonsense bool
+	switch string(w[0]) {
+	case "hello":
+		h, err := readHello(w[1:])
+		nonsense = err == nil && (!isName(h.instance) || h.version < 0)
+	case "s":
+		c, err := readCount(w[1:])
+		nonsense = err == nil && (!isName(c.Lease) || min(c.Prompt, c.Completion) < -1 || c.Bytes < 0)
+	case "x":
+		_, _ = readUnplanned(w[1:])
+	case "q":
+		q, err := readQuestion(w[1:])
+		nonsense = err == nil && q.used < 0
+	case "i":
+		_ = (&Metrics{of: map[string]counters{}}).told("2a-1", w[1:])
+	}
+	if nonsense {
+		t.Errorf("%q was read as nonsense", w)
+	}
 }
 
 // FuzzSpill: a file of anything is read to its end or refused; a torn last line says

@@ -227,11 +227,11 @@ func (s *Server) join(c *conn, name string) *instance {
 	if i == nil {
 		i = &instance{name: name, writing: map[string]struct{}{}}
 		s.instances[name] = i
-		s.o.Metrics.connected.Inc()
-	} else if i.conn == nil {
-		s.o.Metrics.connected.Inc()
-	} else {
+	}
+	if i.conn != nil {
 		i.conn.close()
+	} else {
+		s.o.Metrics.connected.Inc()
 	}
 	i.conn = c
 	for _, lease := range i.cuts {

@@ -235,7 +235,7 @@ func gathered(r *rig, name string) prometheus.Collector {
 	if err != nil {
 		r.Fatal(err)
 	}
-	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "value"})
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "gathered", Help: "What was gathered."})
 	for _, f := range families {
 		if f.GetName() == name {
 			g.Set(f.GetMetric()[0].GetGauge().GetValue() + f.GetMetric()[0].GetCounter().GetValue())
