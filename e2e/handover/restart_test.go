@@ -53,7 +53,8 @@ type outlived struct {
 	n int
 }
 
-func (o outlived) killed(*testing.T) {
+func (o outlived) killed(t *testing.T) {
+	t.Helper()
 	o.s.Tollgate.Kill()
 	time.Sleep(away)
 	o.s.Tollgate.Start()
@@ -73,13 +74,15 @@ func (o outlived) stopped(t *testing.T) {
 	o.s.Tollgate.Start()
 }
 
-func (o outlived) hung(*testing.T) {
+func (o outlived) hung(t *testing.T) {
+	t.Helper()
 	o.s.Tollgate.Signal(syscall.SIGSTOP)
 	time.Sleep(5 * time.Second)
 	o.s.Tollgate.Signal(syscall.SIGCONT)
 }
 
-func (o outlived) upgraded(*testing.T) {
+func (o outlived) upgraded(t *testing.T) {
+	t.Helper()
 	o.s.Tollgate.Signal(syscall.SIGTERM)
 	o.s.Tollgate.Wait(10 * time.Second)
 	o.s.Tollgate.Start()
