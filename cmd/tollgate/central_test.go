@@ -17,7 +17,7 @@ import (
 	"tollgate/internal/sqlitestore"
 )
 
-func TestTheCentralLedgerByCommand(t *testing.T) {
+func TestTheCentralLedgerByCommand(t *testing.T) { //nolint:gocyclo // one story, told step by step
 	pg := pgtest.Start(t)
 	file := pg.DatabaseFile()
 	env, path, stdout, stderr := ledgerEnv(t)

@@ -13,7 +13,7 @@ import (
 	"tollgate/internal/pgtest"
 )
 
-func TestSharedKeysByCommand(t *testing.T) {
+func TestSharedKeysByCommand(t *testing.T) { //nolint:gocyclo // one story, told step by step
 	pg := pgtest.Start(t)
 	postgres := pg.DatabaseFile()
 	env, _, stdout, stderr := ledgerEnv(t)

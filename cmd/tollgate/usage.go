@@ -47,7 +47,7 @@ func (c *usageCmd) Run(env *Env) error {
 		return err
 	}
 	var groups []ledger.Group
-	where := cfg.LedgerPath()
+	var where string
 	if cfg.Central.PostgresFile != "" && !c.Local {
 		groups, where, err = centralUsage(env, query)
 	} else {

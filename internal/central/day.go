@@ -2,6 +2,7 @@ package central
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -103,7 +104,7 @@ func (l *Ledger) dropOldest(ctx context.Context, first time.Time) (rows int64, m
 		var name string
 		err := tx.QueryRow(ctx, `SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 			WHERE i.inhparent = 'tollgate.requests'::regclass AND c.relname < $1 ORDER BY 1 LIMIT 1`, partition(first)).Scan(&name)
-		if err == pgx.ErrNoRows { //nolint:errorlint // Scan returns it as it is
+		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
 		if err != nil {

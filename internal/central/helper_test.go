@@ -62,76 +62,76 @@ func settled(lease string, change int64, q ledger.Quality, prompt, completion in
 }
 
 // dial opens the central ledger of a database.
-func dial(t testing.TB, file string) *central.Ledger {
-	t.Helper()
+func dial(tb testing.TB, file string) *central.Ledger {
+	tb.Helper()
 	l, err := central.Open(file)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(l.Close)
+	tb.Cleanup(l.Close)
 	return l
 }
 
-func open(t testing.TB, path string) *sqlitestore.Store {
-	t.Helper()
+func open(tb testing.TB, path string) *sqlitestore.Store {
+	tb.Helper()
 	s, err := sqlitestore.Open(context.Background(), sqlitestore.Options{Path: path, Gateway: filepath.Base(path), Outbox: true})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
+	tb.Cleanup(func() { _ = s.Close() })
 	return s
 }
 
 // use writes and settles one request.
-func use(t testing.TB, s *sqlitestore.Store, in ledger.Intent, prompt, completion int64) {
-	t.Helper()
+func use(tb testing.TB, s *sqlitestore.Store, in ledger.Intent, prompt, completion int64) {
+	tb.Helper()
 	if err := s.Begin(context.Background(), in); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if _, _, err := s.Settle(context.Background(), settlement(&in, ledger.Exact, prompt, completion)); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 // ship runs a shipper until stop is called, which also the end of the test does.
-func ship(t testing.TB, to *central.Ledger, from central.Source, name string, reg prometheus.Registerer) (stop func()) {
-	t.Helper()
+func ship(tb testing.TB, to *central.Ledger, from central.Source, name string, reg prometheus.Registerer) (stop func()) {
+	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	s := central.NewShipper(to, from, name, sqlitestore.MarkShipped, hclog.NewNullLogger(), central.NewMetrics(reg))
 	go func() {
 		defer close(done)
 		if err := s.Run(ctx); err != nil {
-			t.Errorf("Run: %v", err)
+			tb.Errorf("Run: %v", err)
 		}
 	}()
 	stop = func() { cancel(); <-done }
-	t.Cleanup(stop)
+	tb.Cleanup(stop)
 	return stop
 }
 
 // eventually waits for a condition.
-func eventually(t testing.TB, within time.Duration, what string, ok func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, within time.Duration, what string, ok func() bool) {
+	tb.Helper()
 	for end := time.Now().Add(within); ; {
 		if ok() {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("%s did not come about in %v", what, within)
+			tb.Fatalf("%s did not come about in %v", what, within)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
 // wantSound compares the rollups with the rows.
-func wantSound(t testing.TB, l *central.Ledger) {
-	t.Helper()
+func wantSound(tb testing.TB, l *central.Ledger) {
+	tb.Helper()
 	found, err := l.Verify(context.Background())
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for _, v := range found {
-		t.Errorf("invariant broken: %+v", v)
+		tb.Errorf("invariant broken: %+v", v)
 	}
 }

@@ -94,6 +94,7 @@ func TestSharedKeys(t *testing.T) {
 }
 
 func importsFile(t *testing.T, pg *pgtest.Server, postgres string) {
+	t.Helper()
 	r := replicaOf(t, postgres, someKeys)
 	if !r.opens("sk-plain-secret-of-ann-0123456789") || r.opens(apikey.DefaultSecret) || r.ring.Current().Len() != 2 {
 		t.Errorf("the imported keys: %d, ann opens: %v", r.ring.Current().Len(), r.opens("sk-plain-secret-of-ann-0123456789"))
@@ -118,6 +119,7 @@ func importsFile(t *testing.T, pg *pgtest.Server, postgres string) {
 }
 
 func importsOnce(t *testing.T, pg *pgtest.Server, postgres string) {
+	t.Helper()
 	var wg sync.WaitGroup
 	secrets := make(chan string, 30)
 	for range 30 {
@@ -141,6 +143,7 @@ func importsOnce(t *testing.T, pg *pgtest.Server, postgres string) {
 }
 
 func sharesChanges(t *testing.T, _ *pgtest.Server, postgres string) {
+	t.Helper()
 	a, b := replicaOf(t, postgres, someKeys), replicaOf(t, postgres, "")
 	by := audit.Editor{Who: "root", From: "192.0.2.1"}
 	var told audit.Editor
@@ -182,6 +185,7 @@ func sharesChanges(t *testing.T, _ *pgtest.Server, postgres string) {
 }
 
 func editsAtOnce(t *testing.T, _ *pgtest.Server, postgres string) {
+	t.Helper()
 	replicas := []*replica{replicaOf(t, postgres, someKeys), replicaOf(t, postgres, ""), replicaOf(t, postgres, "")}
 	var wg sync.WaitGroup
 	for i, r := range replicas {
@@ -204,6 +208,7 @@ func editsAtOnce(t *testing.T, _ *pgtest.Server, postgres string) {
 }
 
 func refusesFile(t *testing.T, _ *pgtest.Server, postgres string) {
+	t.Helper()
 	r := replicaOf(t, postgres, someKeys)
 	if _, err := r.ring.Reload(false); err != nil {
 		t.Fatal(err)
@@ -226,6 +231,7 @@ func refusesFile(t *testing.T, _ *pgtest.Server, postgres string) {
 }
 
 func makesAdmin(t *testing.T, _ *pgtest.Server, postgres string) {
+	t.Helper()
 	dir := t.TempDir()
 	keys := central.NewKeys(dial(t, postgres), filepath.Join(dir, "no"), filepath.Join(dir, "keys.json"), hclog.NewNullLogger())
 	secret, err := keys.Begin(context.Background())

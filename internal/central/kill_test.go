@@ -63,7 +63,7 @@ func child() {
 	shipper := central.NewShipper(l, &forgetful{Source: s}, "gate-1", sqlitestore.MarkShipped, hclog.NewNullLogger(), central.NewMetrics(prometheus.NewRegistry()))
 	go func() { _ = shipper.Run(ctx) }()
 	n, _ := strconv.Atoi(os.Getenv(childRequests))
-	if err := requests(ctx, s, os.Getenv(childRound), n, func() { fmt.Println("hundred") }); err != nil {
+	if err := requests(ctx, s, os.Getenv(childRound), n, func() { fmt.Fprintln(os.Stdout, "hundred") }); err != nil {
 		fmt.Fprintln(os.Stderr, "child:", err)
 		return
 	}
@@ -143,7 +143,7 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 	if err := requests(context.Background(), s, "last", max(0, total-made), func() {}); err != nil {
 		t.Fatal(err)
 	}
-	leases, err := s.Reader.Open(context.Background())
+	leases, err := s.Open(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -109,9 +109,9 @@ func array(rows []ledger.Record, c ledger.Column) any {
 		return collect(rows, c, func(v int64, known bool) pgtype.Int8 { return pgtype.Int8{Int64: v, Valid: known} })
 	case ledger.Moment:
 		return collect(rows, c, func(v time.Time, known bool) pgtype.Timestamptz { return pgtype.Timestamptz{Time: v, Valid: known} })
-	default:
-		return collect(rows, c, func(v string, known bool) pgtype.Text { return pgtype.Text{String: storable(v), Valid: known} })
+	case ledger.Text:
 	}
+	return collect(rows, c, func(v string, known bool) pgtype.Text { return pgtype.Text{String: storable(v), Valid: known} })
 }
 
 func collect[V, P any](rows []ledger.Record, c ledger.Column, as func(V, bool) P) []P {

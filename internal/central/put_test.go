@@ -69,10 +69,13 @@ func wantSums(t *testing.T, l *central.Ledger, what string, want ...int64) {
 }
 
 func storesColumns(t *testing.T, _ *pgtest.Server, l *central.Ledger) {
+	t.Helper()
 	whole := settled("whole", 7, ledger.Exact, 10, 5)
 	whole.Meter, whole.Counts.Cached = "envoy-1", 3
-	bare := ledger.Record{Intent: ledger.Intent{LeaseID: "bare", StartedAt: noon.Add(time.Microsecond)}, Reason: ledger.Refused,
-		Quality: ledger.Exact, EndedAt: noon.Add(time.Second), Counts: whole.Counts, Change: 8}
+	bare := ledger.Record{
+		Intent: ledger.Intent{LeaseID: "bare", StartedAt: noon.Add(time.Microsecond)}, Reason: ledger.Refused,
+		Quality: ledger.Exact, EndedAt: noon.Add(time.Second), Counts: whole.Counts, Change: 8,
+	}
 	put(t, l, whole, bare)
 	if found, err := l.Compare(t.Context(), []ledger.Record{whole, bare}); err != nil || len(found) > 0 {
 		t.Fatalf("compare: %+v, %v", found, err)
@@ -96,6 +99,7 @@ func storesColumns(t *testing.T, _ *pgtest.Server, l *central.Ledger) {
 }
 
 func sendsAgain(t *testing.T, _ *pgtest.Server, l *central.Ledger) {
+	t.Helper()
 	var rows []ledger.Record
 	for i := range 1000 {
 		r := settled(fmt.Sprint("a", i), int64(i+1), ledger.Exact, 10, int64(i))
@@ -110,6 +114,7 @@ func sendsAgain(t *testing.T, _ *pgtest.Server, l *central.Ledger) {
 }
 
 func replaces(t *testing.T, _ *pgtest.Server, l *central.Ledger) {
+	t.Helper()
 	put(t, l, settled("a", 5, ledger.Partial, 10, 5), settled("b", 6, ledger.Partial, 1, 1))
 	put(t, l, settled("a", 9, ledger.Exact, 12, 3))
 	wantSums(t, l, "corrected up and down", 2, 13, 4)
@@ -123,12 +128,14 @@ func replaces(t *testing.T, _ *pgtest.Server, l *central.Ledger) {
 }
 
 func keepsQuality(t *testing.T, _ *pgtest.Server, l *central.Ledger) {
+	t.Helper()
 	put(t, l, settled("a", 5, ledger.Exact, 10, 5))
 	put(t, l, settled("a", 9, ledger.Partial, 10, 1)) // a power cut has taken the settlement from the gateway
 	wantSums(t, l, "after a crash", 1, 10, 5)
 }
 
 func sendersAtOnce(t *testing.T, _ *pgtest.Server, l *central.Ledger) {
+	t.Helper()
 	var wg sync.WaitGroup
 	for w := range 8 {
 		wg.Go(func() {
@@ -162,6 +169,7 @@ func sendersAtOnce(t *testing.T, _ *pgtest.Server, l *central.Ledger) {
 }
 
 func storesNonsense(t *testing.T, _ *pgtest.Server, l *central.Ledger) {
+	t.Helper()
 	r := settled("a", 1, ledger.Exact, 1, 2)
 	r.User, r.Model, r.EndUser = "nul\x00", "\xff\xfe", `"'; DROP TABLE x; --\`
 	old := settled("old", 2, ledger.Exact, 1, 2)
@@ -173,6 +181,7 @@ func storesNonsense(t *testing.T, _ *pgtest.Server, l *central.Ledger) {
 }
 
 func retains(t *testing.T, pg *pgtest.Server, l *central.Ledger) {
+	t.Helper()
 	day := func(n int) time.Time { return noon.AddDate(0, 0, n) }
 	var rows []ledger.Record
 	for i := range 10 {
@@ -209,6 +218,7 @@ func retains(t *testing.T, pg *pgtest.Server, l *central.Ledger) {
 }
 
 func startsAtOnce(t *testing.T, pg *pgtest.Server, _ *central.Ledger) {
+	t.Helper()
 	file := pg.DatabaseFile()
 	var wg sync.WaitGroup
 	for i := range 12 {
@@ -229,6 +239,7 @@ func startsAtOnce(t *testing.T, pg *pgtest.Server, _ *central.Ledger) {
 }
 
 func refusesNewer(t *testing.T, pg *pgtest.Server, _ *central.Ledger) {
+	t.Helper()
 	file := pg.DatabaseFile()
 	first := dial(t, file)
 	put(t, first, settled("a", 1, ledger.Exact, 1, 1))

@@ -75,7 +75,7 @@ func (s *Shipper) Run(ctx context.Context) error {
 			wait, failing = retryMin, false
 		})
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the stop was asked for
 		}
 		s.metrics.up.Set(0)
 		s.to.away.Store(true)

@@ -84,6 +84,7 @@ func gauge(t *testing.T, reg *prometheus.Registry, name string) float64 {
 }
 
 func shipsLate(t *testing.T, _ *pgtest.Server, file string) {
+	t.Helper()
 	l, s := dial(t, file), open(t, filepath.Join(t.TempDir(), "gate-1"))
 	long := intent("long")
 	long.StartedAt = noon.Add(-10 * time.Minute)
@@ -118,6 +119,7 @@ func shipsLate(t *testing.T, _ *pgtest.Server, file string) {
 }
 
 func shipsOld(t *testing.T, _ *pgtest.Server, file string) {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "old.db")
 	copyFile(t, "../sqlitestore/testdata/schema2.db", path)
 	l, s := dial(t, file), open(t, path)
@@ -129,6 +131,7 @@ func shipsOld(t *testing.T, _ *pgtest.Server, file string) {
 }
 
 func queues(t *testing.T, _ *pgtest.Server, _ string) {
+	t.Helper()
 	pg := pgtest.Start(t) // one of its own, to be killed
 	l, s, reg := dial(t, pg.DatabaseFile()), open(t, filepath.Join(t.TempDir(), "gate-1")), prometheus.NewRegistry()
 	ship(t, l, s, "gate-1", reg)
@@ -176,6 +179,7 @@ func queues(t *testing.T, _ *pgtest.Server, _ string) {
 }
 
 func refills(t *testing.T, pg *pgtest.Server, file string) {
+	t.Helper()
 	l, s := dial(t, file), open(t, filepath.Join(t.TempDir(), "gate-1"))
 	stop := ship(t, l, s, "gate-1", prometheus.NewRegistry())
 	for i := range 200 {
@@ -193,6 +197,7 @@ func refills(t *testing.T, pg *pgtest.Server, file string) {
 }
 
 func goesOn(t *testing.T, _ *pgtest.Server, file string) {
+	t.Helper()
 	dir := t.TempDir()
 	l, s := dial(t, file), open(t, filepath.Join(dir, "gate-1"))
 	stop := ship(t, l, s, "gate-1", prometheus.NewRegistry())
@@ -222,6 +227,7 @@ func goesOn(t *testing.T, _ *pgtest.Server, file string) {
 }
 
 func shipsTwo(t *testing.T, _ *pgtest.Server, file string) {
+	t.Helper()
 	l, dir := dial(t, file), t.TempDir()
 	var stores []*sqlitestore.Store
 	for _, name := range []string{"gate-a", "gate-b"} {

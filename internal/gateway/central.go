@@ -87,6 +87,7 @@ func (g *Gateway) openCentral(ctx context.Context, name string, own prometheus.R
 	if c.id, err = g.ledger.ID(ctx); err != nil {
 		return fmt.Errorf("name the ledger: %w", err)
 	}
+	//nolint:contextcheck // the outbox is looked at whenever the metrics are read
 	c.shipper = central.NewShipper(c.Ledger, g.ledger, name, sqlitestore.MarkShipped, c.log, central.NewMetrics(own))
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 
 // Every instant lies in the whole days or in one edge, and in one of them only,
 // exactly when it lies in the time that was cut.
-func TestWholeDaysAndEdgesAreTheTime(t *testing.T) {
+func TestWholeDaysAndEdgesAreTheTime(t *testing.T) { //nolint:gocyclo // one story, told step by step
 	base := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
 	rapid.Check(t, func(t *rapid.T) {
 		draw := func(name string) time.Time {

@@ -100,7 +100,7 @@ func (s *Server) remove() {
 func start(tb testing.TB) *Server {
 	tb.Helper()
 	s := &Server{tb: tb, bin: Binaries(tb)}
-	dir, err := os.MkdirTemp("", "pgtest-")
+	dir, err := os.MkdirTemp("", "pgtest-") //nolint:usetesting // a shared server outlives the test
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -337,5 +337,9 @@ func freePort(tb testing.TB) int {
 		tb.Fatal(err)
 	}
 	defer func() { _ = lis.Close() }()
-	return lis.Addr().(*net.TCPAddr).Port
+	address, ok := lis.Addr().(*net.TCPAddr)
+	if !ok {
+		tb.Fatalf("listening at %v", lis.Addr())
+	}
+	return address.Port
 }

@@ -36,7 +36,7 @@ func changesOf(t *testing.T, s *sqlitestore.Store, page int) (rows map[string]le
 	}
 }
 
-func TestChangesAreReadInOrderOfSettlement(t *testing.T) {
+func TestChangesAreReadInOrderOfSettlement(t *testing.T) { //nolint:gocyclo // one story, told step by step
 	s := open(t, sqlitestore.Options{})
 	long := intent("long")
 	if err := s.Begin(t.Context(), long); err != nil {

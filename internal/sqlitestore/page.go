@@ -105,8 +105,13 @@ func (r *Reader) newest(ctx context.Context, p ledger.Page, since, until time.Ti
 		query, args = query+" AND (started_at, lease_id) < (?, ?)", append(args, started.UnixMicro(), lease)
 	}
 	for _, c := range []struct{ column, value string }{
-		{"key_id", p.KeyID}, {"user", p.User}, {"model", p.Model}, {"end_reason", string(p.Reason)}, {"request_id", p.RequestID},
-		{"requested_model", p.RequestedModel}, {"end_user", p.EndUser},
+		{"key_id", p.KeyID},
+		{"user", p.User},
+		{"model", p.Model},
+		{"end_reason", string(p.Reason)},
+		{"request_id", p.RequestID},
+		{"requested_model", p.RequestedModel},
+		{"end_user", p.EndUser},
 	} {
 		if c.value != "" {
 			where(c.column+" = ?", c.value)
