@@ -45,30 +45,8 @@ func legal(err error) error {
 // perform performs effects and what follows from them. REQUIRES: mu not held.
 func (s *Session) perform(ctx context.Context, do request.Effects) (failed error) {
 	for effect, rest := do.Pop(); effect != 0; effect, rest = rest.Pop() {
-		var result request.Event
-		var err error
-		switch effect {
-		case request.DoTake, request.DoWriteIntent:
-			// The caller performs them itself: their results are its answers.
-		case request.DoAdopt:
-			s.adopt(ctx)
-		case request.DoLapse:
-			result = s.lapse(ctx)
-		case request.DoCut:
-			s.tellHolder()
-		case request.DoSettle:
-			result, err = s.settle(ctx)
-		case request.DoRename:
-			result, err = s.rename(ctx)
-		case request.DoCount:
-			s.countRow()
-		case request.DoForget:
-			s.drop()
-		case request.DoGiveBack:
-			s.giveBack(ctx)
-		case request.DoRecord:
-			s.writeRecord()
-		}
+		result, err := s.do(ctx, effect)
+		failed = errors.Join(failed, err)
 		if result == 0 {
 			continue
 		}
@@ -79,10 +57,36 @@ func (s *Session) perform(ctx context.Context, do request.Effects) (failed error
 		if result == request.OnRefused {
 			s.owe(s)
 		}
-		failed = errors.Join(failed, err)
 		rest |= more
 	}
 	return failed
+}
+
+// do performs one effect and returns the event that it results in; 0 for none.
+func (s *Session) do(ctx context.Context, effect request.Effect) (result request.Event, err error) {
+	switch effect {
+	case request.DoTake, request.DoWriteIntent:
+		// The caller performs them itself: their results are its answers.
+	case request.DoAdopt:
+		s.adopt(ctx)
+	case request.DoLapse:
+		result = s.lapse(ctx)
+	case request.DoCut:
+		s.tellHolder()
+	case request.DoSettle:
+		result, err = s.settle(ctx)
+	case request.DoRename:
+		result, err = s.rename(ctx)
+	case request.DoCount:
+		s.countRow()
+	case request.DoForget:
+		s.drop()
+	case request.DoGiveBack:
+		s.giveBack(ctx)
+	case request.DoRecord:
+		s.writeRecord()
+	}
+	return result, err
 }
 
 // settle writes the settlement that is owed. The first call makes it from the outcome.
