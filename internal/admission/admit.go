@@ -197,7 +197,7 @@ func (g *Gate) ClaimFacts(ctx context.Context, f Facts) (*Session, error) {
 	}
 	s, err := g.claim(ctx, s, func() error { return g.limits.ClaimForeign(ctx, s.ask()) })
 	if err == nil && !g.heldBy(s, ring) {
-		s.cut(ledger.Revoked)
+		s.cut(ctx, ledger.Revoked)
 	}
 	return s, err
 }

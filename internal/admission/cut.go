@@ -10,8 +10,8 @@ import (
 
 // cut ends a request from outside, a ticket as soon as it is claimed. The reason
 // names its end. It reports whether the request was still open.
-func (s *Session) cut(reason ledger.EndReason) bool {
-	err := s.happen(context.Background(), request.OnCut, func() {
+func (s *Session) cut(ctx context.Context, reason ledger.EndReason) bool {
+	err := s.happen(ctx, request.OnCut, func() {
 		if s.cutReason == "" {
 			s.cutReason = reason
 		}
@@ -24,7 +24,7 @@ func (s *Session) cut(reason ledger.EndReason) bool {
 func (g *Gate) Cancel(requestID string) int {
 	n := 0
 	for _, s := range g.sessions.all() {
-		if s.facts.RequestID == requestID && s.cut(ledger.Cancelled) {
+		if s.facts.RequestID == requestID && s.cut(context.Background(), ledger.Cancelled) {
 			n++
 		}
 	}
@@ -36,7 +36,7 @@ func (g *Gate) Cancel(requestID string) int {
 func (g *Gate) Revoke(ring *apikey.Ring) {
 	for _, s := range g.sessions.all() {
 		if !g.heldBy(s, ring) {
-			s.cut(ledger.Revoked)
+			s.cut(context.Background(), ledger.Revoked)
 		}
 	}
 }
@@ -59,7 +59,7 @@ func (g *Gate) Drain() { g.sessions.drain() }
 func (g *Gate) CutAll() {
 	for _, s := range g.sessions.all() {
 		if !s.handed() {
-			s.cut(ledger.Drained)
+			s.cut(context.Background(), ledger.Drained)
 		}
 	}
 }

@@ -240,10 +240,7 @@ func TestASessionIsMadeFromItsRow(t *testing.T) {
 		if got := b.totals(); got.Leases != 1 || got.Slots != 1 {
 			t.Errorf("the limits hold %+v, want one lease with one slot", got)
 		}
-		live := b.Live()
-		if len(live) != 1 || live[0].RequestID != "req-1" || live[0].Model != "tiny" || live[0].CompletionTokens != 40 || b.HandedOver() != 1 {
-			t.Errorf("live: %+v", live)
-		}
+		b.listsTheAttached()
 		if !b.Progress(s.LeaseID(), 12, 50) {
 			t.Error("an attached lease takes no counts")
 		}
@@ -263,6 +260,15 @@ func TestASessionIsMadeFromItsRow(t *testing.T) {
 			t.Errorf("a settled row was attached: %v", err)
 		}
 	})
+}
+
+// listsTheAttached wants the one live request to say what its row says.
+func (b *bench) listsTheAttached() {
+	b.t.Helper()
+	live := b.Live()
+	if len(live) != 1 || live[0].RequestID != "req-1" || live[0].Model != "tiny" || live[0].CompletionTokens != 40 || b.HandedOver() != 1 {
+		b.t.Errorf("live: %+v", live)
+	}
 }
 
 // TestAnEndOfAnUnknownLease: the record of a meter comes before anybody attached its

@@ -124,7 +124,7 @@ func (g *Gate) sweep(ctx context.Context) {
 		case vain:
 			s.waitedInVain(ctx)
 		case expired:
-			s.cut(ledger.Revoked)
+			s.cut(ctx, ledger.Revoked)
 		}
 	}
 }

@@ -69,7 +69,7 @@ func (g *Gate) attach(ctx context.Context, row ledger.Record) *Session {
 		g.attribution.join(ctx, &s.tally, s.order)
 	}
 	if !g.heldBy(s, ring) {
-		s.cut(ledger.Revoked)
+		s.cut(ctx, ledger.Revoked)
 	}
 	return s
 }

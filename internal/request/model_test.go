@@ -14,18 +14,18 @@ type life struct {
 
 // can reports whether the world can bring that event: an answer needs a question.
 func (l life) can(on Event) bool {
-	switch on {
-	case OnTicketed, OnDenied:
+	switch {
+	case on == OnTicketed, on == OnDenied:
 		return l.Stage == Arrived
-	case OnBegun, OnIntentRefused, OnIntentUnknown:
+	case on == OnBegun, on == OnIntentRefused, on == OnIntentUnknown:
 		return l.Stage == Reserved
-	case OnLapsed:
+	case on == OnLapsed:
 		return l.lapsing > 0
-	case OnElsewhere:
+	case on == OnElsewhere:
 		return l.lapsing > 0 || l.Stage == Claimed
-	case OnAccepted, OnRefused, OnRowMissing:
+	case on == OnAccepted, on == OnRefused, on == OnRowMissing:
 		return l.settling > 0
-	case OnExpired:
+	case on == OnExpired:
 		return l.Awaits() != WaitNothing
 	}
 	return true
@@ -37,36 +37,32 @@ func (l life) step(on Event) (life, Effects, bool) {
 	if err != nil {
 		return l, 0, false
 	}
-	switch on {
-	case OnTicketed, OnReattached:
+	switch {
+	case on == OnTicketed, on == OnReattached, on == OnClaimed && l.Stage == New:
 		l.taken++
-	case OnClaimed:
-		if l.Stage == New {
-			l.taken++
-		}
-	case OnLapsed:
+	case on == OnLapsed:
 		l.lapsing--
 		l.given++
-	case OnElsewhere:
+	case on == OnElsewhere:
 		l.lapsing -= min(l.lapsing, 1)
 		l.taken--
-	case OnAccepted, OnRefused, OnRowMissing:
+	case on == OnAccepted, on == OnRefused, on == OnRowMissing:
 		l.settling--
 	}
-	for effect, rest := do.Pop(); effect != 0; effect, rest = rest.Pop() {
-		switch effect {
-		case DoGiveBack:
-			l.given++
-		case DoLapse:
-			l.lapsing++
-		case DoSettle, DoRename:
-			l.settling++
-		case DoCount:
-			l.counted++
-		case DoForget:
-			l.forgotten++
-		case DoRecord:
-			l.recorded++
+	for _, counter := range [...]struct {
+		of Effect
+		n  *uint8
+	}{
+		{DoGiveBack, &l.given},
+		{DoLapse, &l.lapsing},
+		{DoSettle, &l.settling},
+		{DoRename, &l.settling},
+		{DoCount, &l.counted},
+		{DoForget, &l.forgotten},
+		{DoRecord, &l.recorded},
+	} {
+		if do.Has(counter.of) {
+			*counter.n++
 		}
 	}
 	l.State = next
@@ -86,6 +82,13 @@ func (l life) wrong() string {
 		return "two writes of the row are in flight"
 	case (l.settling == 1) != (l.Ledger == LedgerWriting || l.Ledger == LedgerNaming):
 		return "the state does not say whether a write is in flight"
+	}
+	return l.wrongAfter()
+}
+
+// wrongAfter is the second half of wrong.
+func (l life) wrongAfter() string {
+	switch {
 	case l.counted > 1:
 		return "counted twice"
 	case l.counted == 1 && l.Ledger != LedgerWritten:

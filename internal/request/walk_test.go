@@ -82,23 +82,21 @@ func (w *walk) take(on Event) {
 }
 
 func (w *walk) happened(on Event, before, next life) {
-	switch on {
-	case OnBegun, OnReattached:
+	switch {
+	case on == OnBegun, on == OnReattached:
 		w.row = ledger.Opened(ledger.Intent{LeaseID: "l"})
-	case OnIntentUnknown:
+	case on == OnIntentUnknown:
 		if w.rng.IntN(2) == 0 {
 			w.row = ledger.Opened(ledger.Intent{LeaseID: "l"})
 		}
 		w.owed = settlement(ledger.Refused)
-	case OnEnded:
+	case on == OnEnded:
 		w.owed = settlement(ledger.Complete)
-	case OnMeterLost:
+	case on == OnMeterLost:
 		w.owed = settlement(ledger.EnvoyCrash)
-	case OnBroken, OnHandedOver, OnMeterGone, OnExpired:
-		if before.Ledger == LedgerOpen && next.Ledger == LedgerWriting {
-			w.broken, w.owed = true, settlement(ledger.Aborted)
-		}
-	case OnAccepted:
+	case before.Ledger == LedgerOpen && next.Ledger == LedgerWriting:
+		w.broken, w.owed = true, settlement(ledger.Aborted)
+	case on == OnAccepted:
 		w.write()
 	}
 }
@@ -120,14 +118,14 @@ func (w *walk) write() {
 }
 
 func (w *walk) perform(effect Effect) {
-	switch effect {
-	case DoSettle, DoRename:
+	switch {
+	case effect == DoSettle, effect == DoRename:
 		if w.Named && w.owed.Reason == ledger.Aborted || effect == DoRename {
 			w.owed = settlement(w.name())
 		}
-	case DoCount:
+	case effect == DoCount:
 		w.counted = append(w.counted, w.row.Reason)
-	case DoRecord:
+	case effect == DoRecord:
 		w.recorded = append(w.recorded, w.row.Reason)
 	}
 }
