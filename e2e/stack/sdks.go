@@ -64,7 +64,7 @@ func environment(dir, requirements string) (string, error) {
 			return "", fmt.Errorf("%w\n%s", err, out)
 		}
 	}
-	return interpreter, os.WriteFile(stamp, pinned, 0o600)
+	return interpreter, os.WriteFile(stamp, pinned, 0o600) //nolint:gosec // in our own cache
 }
 
 // nodeSDKs is what [fetchNodeSDKs] has found.

@@ -70,7 +70,9 @@ func TestABlockAllocatesNothing(t *testing.T) {
 		return testing.AllocsPerRun(200, place)
 	}
 	short, long := count(1), count(500)
-	if short > 3 || long > short+1 { // one may be a pool that the collector has emptied
+	// The race detector empties pools at random, and a prompt's memory then grows in
+	// ten steps; 2,500 blocks would show.
+	if short > 5 || long > short+20 {
 		t.Errorf("%v allocations for a short prompt, %v for a long one", short, long)
 	}
 }
