@@ -110,7 +110,7 @@ type Route struct {
 	SameOrigin bool
 }
 
-// Metered: the body is read and rewritten on its way, and the answer counted.
+// Metered reports that the body is read and rewritten on its way, and the answer counted.
 func (r Route) Metered() bool { return r.Cluster == Engines }
 
 // Method is how Envoy matches the methods: one exactly, several by expression.

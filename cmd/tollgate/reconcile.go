@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"text/tabwriter"
 	"time"
 
+	"tollgate/internal/config"
 	"tollgate/internal/reconcile"
 )
 
@@ -41,7 +44,10 @@ func (c *ledgerReconcileCmd) Run(env *Env) (err error) {
 	if err != nil {
 		return err
 	}
-	engines := cfg.EngineAddresses()
+	engines, err := c.engines(cfg)
+	if err != nil {
+		return err
+	}
 	bases, err := c.baselines(env.Ctx, engines, cfg.BaselinePath())
 	if err != nil {
 		return err
@@ -85,6 +91,22 @@ func take(ctx context.Context, engine string) (reconcile.Baseline, error) {
 	client := reconcile.Client(engine)
 	defer client.Close()
 	return reconcile.Take(ctx, client)
+}
+
+// engines are those that the running service compares, which may have come at run
+// time, and where there is none those of the file.
+func (c *ledgerReconcileCmd) engines(cfg *config.Config) ([]string, error) {
+	known, err := reconcile.Load(cfg.BaselinePath())
+	if err != nil {
+		return nil, err
+	}
+	all := cfg.EngineAddresses()
+	for _, address := range slices.Sorted(maps.Keys(known)) {
+		if !slices.Contains(all, address) {
+			all = append(all, address)
+		}
+	}
+	return all, nil
 }
 
 // baselines are those of the service, or with --window new ones after which

@@ -144,7 +144,7 @@ func (h *house) configure(name, text string) {
 }
 
 func (h *house) command(program, config string, args ...string) *exec.Cmd {
-	cmd := exec.Command(stack.Binary(h.t, program), append([]string{"--config", config}, args...)...) //nolint:gosec // built by the test
+	cmd := exec.Command(stack.Binary(h.t, program), append([]string{"--config", config}, args...)...)
 	cmd.Dir = h.dir
 	cmd.Env = append(os.Environ(), "ENVOY_BIN="+stack.EnvoyBinary(h.t), "SSL_CERT_FILE="+filepath.Join(h.dir, "cert.pem"))
 	return cmd

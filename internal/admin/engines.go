@@ -101,7 +101,7 @@ func (a *API) addEngine(w http.ResponseWriter, r *http.Request) {
 	if !known && !a.recorded(w, r, "engine.add", e.Address, map[string]any{"weight": e.Weight, "origin": e.Origin}) {
 		return
 	}
-	created, err := a.o.Engines.Put(e)
+	created, err := a.o.Engines.Put(e) //nolint:contextcheck // an engine is watched longer than the request lasts
 	if err != nil {
 		a.refuseEngine(w, err)
 		return

@@ -115,20 +115,25 @@ func (f *Fleet) Run(ctx context.Context) error {
 	f.mu.Lock()
 	f.ctx = ctx
 	for _, e := range f.entries {
-		f.watch(e)
+		f.watch(e) //nolint:contextcheck // it is ctx, kept for engines that come later
 	}
 	f.mu.Unlock()
 	close(f.begun)
+	f.tidyUntil(ctx)
+	f.mu.Lock()
+	f.ctx = nil
+	f.mu.Unlock()
+	f.running.Wait()
+	return nil
+}
+
+func (f *Fleet) tidyUntil(ctx context.Context) {
 	t := time.NewTicker(interval)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			f.mu.Lock()
-			f.ctx = nil
-			f.mu.Unlock()
-			f.running.Wait()
-			return nil
+			return
 		case <-t.C:
 			f.tidy()
 		}

@@ -7,6 +7,7 @@ import (
 	"tollgate/envoy"
 	"tollgate/internal/config"
 	"tollgate/internal/fleet"
+	"tollgate/internal/reconcile"
 )
 
 // fileEngines are the engines that the configuration names.
@@ -53,6 +54,19 @@ func endpoints(v *fleet.View) []envoy.Endpoint {
 		out = append(out, envoy.Endpoint{
 			Host: at.Addr().String(), Port: int(at.Port()), Name: e.Address, Weight: e.Weight, Models: models, Draining: e.Draining,
 		})
+	}
+	return out
+}
+
+// compared are the engines whose counters the ledger is compared with.
+func (g *Gateway) compared() []reconcile.Engine {
+	var out []reconcile.Engine
+	for _, e := range g.engines.View().Engines() {
+		c := reconcile.Engine{Address: e.Address}
+		if len(e.Models) > 0 {
+			c.Model = e.Models[0].ID
+		}
+		out = append(out, c)
 	}
 	return out
 }

@@ -130,7 +130,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read engines: %w", err)
 	}
-	g.xds = xds.New(o.Log.Named("xds"))
+	g.xds = xds.New(o.Log.Named("xds")) //nolint:contextcheck // its streams end with Stop
 	g.engines.OnChange(g.tellEnvoy)
 	g.join(reg, own, o)
 	if err := g.replicas.start(ctx); err != nil {
@@ -280,7 +280,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	g.meters.serve(g.gate, g.ledger)
 	g.als = accesslog.NewServer(g.replicas.witness())
 	g.drift = reconcile.NewWatcher(reconcile.Options{
-		Engines: g.cfg.EngineAddresses(), Book: g.ledger, Path: g.cfg.BaselinePath(),
+		Engines: g.compared, Book: g.ledger, Path: g.cfg.BaselinePath(),
 		Log: log.Named("reconcile"), Reg: own,
 	})
 	hosts := g.hosts()

@@ -185,7 +185,7 @@ func TestTheWatcherShowsDriftAndBeginsAnewWithTheEngine(t *testing.T) {
 	b := &book{}
 	reg := prometheus.NewRegistry()
 	path := filepath.Join(t.TempDir(), "reconcile.json")
-	w := reconcile.NewWatcher(reconcile.Options{Engines: []string{e.address()}, Book: b, Path: path, Interval: 5 * time.Millisecond, Reg: reg})
+	w := reconcile.NewWatcher(reconcile.Options{Engines: static(e.address()), Book: b, Path: path, Interval: 5 * time.Millisecond, Reg: reg})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = w.Run(ctx) })
@@ -194,7 +194,7 @@ func TestTheWatcherShowsDriftAndBeginsAnewWithTheEngine(t *testing.T) {
 	drift := func(input, output int) {
 		t.Helper()
 		e.looked(t)
-		want := fmt.Sprintf("# HELP engine_token_drift Tokens that the engines counted beyond the ledger since the last restart of either: of cut requests it may be above 0, never below.\n# TYPE engine_token_drift gauge\nengine_token_drift{type=\"input\"} %d\nengine_token_drift{type=\"output\"} %d\n", input, output)
+		want := fmt.Sprintf("# HELP engine_token_drift Tokens that the engines counted beyond the ledger since the last restart of either: of cut requests it may be above 0, never below.\n# TYPE engine_token_drift gauge\nengine_token_drift{engine=%[1]q,model=\"tiny\",type=\"input\"} %[2]d\nengine_token_drift{engine=%[1]q,model=\"tiny\",type=\"output\"} %[3]d\n", e.address(), input, output)
 		if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "engine_token_drift"); err != nil {
 			t.Error(err)
 		}
@@ -220,13 +220,28 @@ func TestTheWatcherShowsDriftAndBeginsAnewWithTheEngine(t *testing.T) {
 	drift(0, -2)
 }
 
-// Of two engines one is ahead of the ledger by what the other is behind: the sum
-// is 0, and both are shown.
-func TestDriftInOneDirectionHidesNoneInTheOther(t *testing.T) {
+// static are engines that stay.
+func static(addresses ...string) func() []reconcile.Engine {
+	var out []reconcile.Engine
+	for _, a := range addresses {
+		out = append(out, reconcile.Engine{Address: a, Model: "tiny"})
+	}
+	return func() []reconcile.Engine { return out }
+}
+
+// Of two engines one is ahead of the ledger by as much as the other is behind: each
+// shows its own.
+func TestDriftIsPerEngine(t *testing.T) {
 	a, b := newEngine(t), newEngine(t)
 	rows := &book{}
 	reg := prometheus.NewRegistry()
-	w := reconcile.NewWatcher(reconcile.Options{Engines: []string{a.address(), b.address()}, Book: rows, Interval: 5 * time.Millisecond, Reg: reg})
+	var mu sync.Mutex
+	engines := static(a.address(), b.address())()
+	w := reconcile.NewWatcher(reconcile.Options{Engines: func() []reconcile.Engine {
+		mu.Lock()
+		defer mu.Unlock()
+		return engines
+	}, Book: rows, Interval: 5 * time.Millisecond, Reg: reg})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = w.Run(ctx) })
@@ -238,31 +253,43 @@ func TestDriftInOneDirectionHidesNoneInTheOther(t *testing.T) {
 	rows.add(row(b.address(), time.Now(), 1, 30, 40, ledger.Complete, ledger.Exact))
 	a.looked(t)
 	b.looked(t)
-	for name, want := range map[string]string{
-		"engine_token_drift":       "input} 0\noutput} 0",
-		"engine_tokens_unrecorded": "input} 30\noutput} 40",
-		"ledger_tokens_excess":     "input} 30\noutput} 40",
+	for name, want := range map[string]map[string]float64{
+		"engine_token_drift":       {a.address() + " tiny output": 40, b.address() + " tiny output": -40, a.address() + " tiny input": 30, b.address() + " tiny input": -30},
+		"engine_tokens_unrecorded": {a.address() + " tiny output": 40, b.address() + " tiny output": 0, a.address() + " tiny input": 30, b.address() + " tiny input": 0},
+		"ledger_tokens_excess":     {a.address() + " tiny output": 0, b.address() + " tiny output": 40, a.address() + " tiny input": 0, b.address() + " tiny input": 30},
 	} {
-		if got := values(t, reg, name); got != want {
-			t.Errorf("%s: got %q, want %q", name, got, want)
+		if diff := cmp.Diff(want, values(t, reg, name)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
+	}
+	mu.Lock()
+	engines = engines[:1] // the other is gone, and so is what was said of it
+	mu.Unlock()
+	a.looked(t)
+	a.looked(t)
+	if got := values(t, reg, "engine_token_drift"); len(got) != 2 || got[a.address()+" tiny output"] != 40 {
+		t.Errorf("after an engine has gone: %v", got)
 	}
 }
 
-// values are a metric's, by type.
-func values(t *testing.T, reg *prometheus.Registry, name string) string {
+// values are a metric's, by its labels.
+func values(t *testing.T, reg *prometheus.Registry, name string) map[string]float64 {
 	t.Helper()
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out []string
+	out := map[string]float64{}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			if f.GetName() == name {
-				out = append(out, fmt.Sprintf("%s} %.0f", m.GetLabel()[0].GetValue(), m.GetGauge().GetValue()))
+				var labels []string
+				for _, l := range m.GetLabel() {
+					labels = append(labels, l.GetValue())
+				}
+				out[strings.Join(labels, " ")] = m.GetGauge().GetValue()
 			}
 		}
 	}
-	return strings.Join(out, "\n")
+	return out
 }

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -22,15 +23,21 @@ const (
 
 // Options say which engines and ledger a [Watcher] compares.
 type Options struct {
-	Engines []string // host:port, at least one
+	Engines func() []Engine // as they are at each look
 	Book    Book
 	// Path is the file that gets the baselines, for the command line. Empty: none.
 	Path     string
 	Interval time.Duration // 0: 15 s
 	Log      hclog.Logger
 	// Reg gets engine_token_drift, engine_tokens_unrecorded and
-	// ledger_tokens_excess, each by type.
+	// ledger_tokens_excess, each by engine, model and type.
 	Reg prometheus.Registerer
+}
+
+// Engine is one engine that is compared.
+type Engine struct {
+	Address string // host:port
+	Model   string // the one that it serves first; its adapters count as that; "" while it is not known
 }
 
 // Watcher compares all the time and exposes the drift.
@@ -41,6 +48,8 @@ type Watcher struct {
 	// engine could hide the drift of another.
 	missing, excess *prometheus.GaugeVec
 	spans           []*span // by engine, touched by Run only
+	// several: there was more than one engine, so that not every record is the one's.
+	several bool
 }
 
 // span is the running window of one engine. It begins when the service or the engine
@@ -48,6 +57,7 @@ type Watcher struct {
 // last look.
 type span struct {
 	client *vllm.Client
+	model  string
 	mine   func(*ledger.Record) bool
 	base   *Baseline // nil until the engine was reached
 	last   Reading
@@ -65,24 +75,23 @@ func NewWatcher(o Options) *Watcher {
 	if o.Log == nil {
 		o.Log = hclog.NewNullLogger()
 	}
+	labels := []string{"engine", "model", "type"}
 	w := &Watcher{
 		o: o,
 		drift: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "engine_token_drift",
 			Help: "Tokens that the engines counted beyond the ledger since the last restart of either: of cut requests it may be above 0, never below.",
-		}, []string{"type"}),
+		}, labels),
 	}
 	w.missing = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "engine_tokens_unrecorded",
 		Help: "Tokens that engines counted beyond the ledger, of the engines that are ahead of it: of cut requests, or of whoever reaches an engine without the gateway.",
-	}, []string{"type"})
+	}, labels)
 	w.excess = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "ledger_tokens_excess",
 		Help: "Tokens that the ledger says beyond what engines counted, of the engines that are behind it: must be 0.",
-	}, []string{"type"})
-	for _, e := range o.Engines {
-		w.spans = append(w.spans, &span{client: Client(e)})
-	}
+	}, labels)
+	w.follow()
 	w.show()
 	if o.Reg != nil {
 		o.Reg.MustRegister(w.drift, w.missing, w.excess)
@@ -111,37 +120,71 @@ func (w *Watcher) Run(ctx context.Context) error {
 
 // look compares every engine once.
 func (w *Watcher) look(ctx context.Context) {
-	began := false
+	changed := w.follow()
 	for _, s := range w.spans {
 		fresh, err := w.compare(ctx, s)
 		if err != nil && ctx.Err() == nil {
 			// An engine that is down says so elsewhere; its drift stays as it was.
 			w.o.Log.Debug("cannot compare the ledger with the engine", "engine", s.client.Address(), "error", err)
 		}
-		began = began || fresh
+		changed = changed || fresh
 	}
 	w.show()
-	if began && w.o.Path != "" {
+	if changed && w.o.Path != "" {
 		if err := save(w.o.Path, w.baselines()); err != nil {
 			w.o.Log.Warn("cannot keep the baselines of reconciliation", "error", err)
 		}
 	}
 }
 
-// show sets the gauges to the drift of all engines.
-func (w *Watcher) show() {
-	for kind, of := range map[string]func(Counters) int64{
-		"input":  func(c Counters) int64 { return c.Prompt },
-		"output": func(c Counters) int64 { return c.Generation },
-	} {
-		var missing, excess int64
-		for _, s := range w.spans {
-			missing += max(0, of(s.drift))
-			excess += max(0, -of(s.drift))
+// follow begins with engines that have come and forgets those that have gone; gone
+// says that there were some of these.
+func (w *Watcher) follow() (gone bool) {
+	engines := w.o.Engines()
+	w.spans = slices.DeleteFunc(w.spans, func(s *span) bool {
+		there := slices.ContainsFunc(engines, func(e Engine) bool { return e.Address == s.client.Address() })
+		if !there {
+			s.client.Close()
+			w.hide(s)
+			gone = true
 		}
-		w.drift.WithLabelValues(kind).Set(float64(missing - excess))
-		w.missing.WithLabelValues(kind).Set(float64(missing))
-		w.excess.WithLabelValues(kind).Set(float64(excess))
+		return !there
+	})
+	for _, e := range engines {
+		i := slices.IndexFunc(w.spans, func(s *span) bool { return e.Address == s.client.Address() })
+		if i < 0 {
+			w.spans = append(w.spans, &span{client: Client(e.Address), model: e.Model})
+			continue
+		}
+		if s := w.spans[i]; s.model != e.Model && e.Model != "" {
+			w.hide(s)
+			s.model = e.Model
+		}
+	}
+	if len(w.spans) > 1 && !w.several {
+		w.several = true
+		for _, s := range w.spans {
+			s.mine = nil // not every record any more
+		}
+	}
+	return gone
+}
+
+// show sets the gauges to the drift of each engine.
+func (w *Watcher) show() {
+	for _, s := range w.spans {
+		for kind, drift := range map[string]int64{"input": s.drift.Prompt, "output": s.drift.Generation} {
+			w.drift.WithLabelValues(s.client.Address(), s.model, kind).Set(float64(drift))
+			w.missing.WithLabelValues(s.client.Address(), s.model, kind).Set(float64(max(0, drift)))
+			w.excess.WithLabelValues(s.client.Address(), s.model, kind).Set(float64(max(0, -drift)))
+		}
+	}
+}
+
+// hide takes the series of an engine away.
+func (w *Watcher) hide(s *span) {
+	for _, gauge := range []*prometheus.GaugeVec{w.drift, w.missing, w.excess} {
+		gauge.DeletePartialMatch(prometheus.Labels{"engine": s.client.Address()})
 	}
 }
 
@@ -158,7 +201,7 @@ func (w *Watcher) baselines() []Baseline {
 // compare extends one window to now; began means that a new window has begun.
 func (w *Watcher) compare(ctx context.Context, s *span) (began bool, err error) {
 	if s.mine == nil {
-		s.mine = owner(ctx, s.client.Address(), len(w.spans) == 1)
+		s.mine = owner(ctx, s.client.Address(), !w.several)
 	}
 	if s.base == nil {
 		return w.begin(ctx, s)
@@ -186,7 +229,7 @@ func (w *Watcher) begin(ctx context.Context, s *span) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	*s = span{client: s.client, mine: s.mine, base: &base, last: base.Reading, cursor: base.At}
+	*s = span{client: s.client, model: s.model, mine: s.mine, base: &base, last: base.Reading, cursor: base.At}
 	return true, nil
 }
 

@@ -3,6 +3,7 @@ package vllmsim
 import (
 	"encoding/binary"
 	"hash/fnv"
+	"slices"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
@@ -45,8 +46,8 @@ func (c *prefixCache) look(space uint64, ids []int64) (cached, created int) {
 	for known < len(chain) && c.blocks.Contains(chain[known]) {
 		known++
 	}
-	for i := len(chain) - 1; i >= 0; i-- { // the beginning is used last, and so stays longest
-		c.blocks.Add(chain[i], struct{}{})
+	for _, block := range slices.Backward(chain) { // the beginning is used last, and so stays longest
+		c.blocks.Add(block, struct{}{})
 	}
 	return known * c.size, (len(chain) - known) * c.size
 }
