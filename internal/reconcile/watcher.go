@@ -75,22 +75,21 @@ func NewWatcher(o Options) *Watcher {
 	if o.Log == nil {
 		o.Log = hclog.NewNullLogger()
 	}
-	labels := []string{"engine", "model", "type"}
 	w := &Watcher{
 		o: o,
 		drift: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "engine_token_drift",
 			Help: "Tokens that the engines counted beyond the ledger since the last restart of either: of cut requests it may be above 0, never below.",
-		}, labels),
+		}, []string{"engine", "model", "type"}),
 	}
 	w.missing = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "engine_tokens_unrecorded",
 		Help: "Tokens that engines counted beyond the ledger, of the engines that are ahead of it: of cut requests, or of whoever reaches an engine without the gateway.",
-	}, labels)
+	}, []string{"engine", "model", "type"})
 	w.excess = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "ledger_tokens_excess",
 		Help: "Tokens that the ledger says beyond what engines counted, of the engines that are behind it: must be 0.",
-	}, labels)
+	}, []string{"engine", "model", "type"})
 	w.follow()
 	w.show()
 	if o.Reg != nil {
