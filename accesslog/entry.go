@@ -40,8 +40,8 @@ func (e *entry) clientGone() bool {
 	return e.clientEnded || e.clientReset || e.details == envoycode.ViaUpstream && !e.last.is
 }
 
-// final: end entries only. Envoy sends no others with our configuration, but
-// somebody's own may.
+// final reports whether this is the entry of the end. Envoy sends only those with our
+// configuration; with another configuration it may send more.
 func (e *entry) final() bool {
 	t := datav3.AccessLogType(e.kind)
 	return t == datav3.AccessLogType_NotSet || t == datav3.AccessLogType_DownstreamEnd

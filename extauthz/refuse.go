@@ -11,8 +11,8 @@ import (
 	"tollgate/internal/route"
 )
 
-// refused is the refusal of a request that no route takes as it is, whoever sends
-// it; nil where one does.
+// refused returns the refusal of a request that no route accepts from any client; nil
+// where a route accepts it.
 func (s *Server) refused(c *check) *admission.DenialError {
 	switch {
 	case c.grpc():

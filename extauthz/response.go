@@ -65,7 +65,7 @@ var openTo = map[bool][]byte{
 func encode(m *authv3.CheckResponse) []byte {
 	b, err := proto.Marshal(m)
 	if err != nil {
-		panic(err) // a message of ours, built at start
+		panic(err) // cannot happen: the message is built at start
 	}
 	return b
 }

@@ -65,14 +65,14 @@ func Register(r grpc.ServiceRegistrar, s *Server) {
 	}, s)
 }
 
-// check answers one check. A failure of ours is a gRPC error: only then Envoy
-// applies status_on_error (503); an answer without OK and without an HTTP
-// response would be a 403 that blames the user.
+// check answers one check. An unexpected error is a gRPC error: only then Envoy applies
+// status_on_error (503); an answer without OK and without an HTTP response would be a
+// 403 that blames the user.
 func (s *Server) check(ctx context.Context, c *check) (*answer, error) {
 	a := s.arrival(c)
 	t, err := s.admit.Admit(ctx, a)
 	if err == nil && a.Refused != nil {
-		err = a.Refused // whoever decides, this passes nowhere
+		err = a.Refused // no key lets this request pass
 	}
 	var denied *admission.DenialError
 	switch {

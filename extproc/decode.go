@@ -134,7 +134,7 @@ func (h *head) set(key, value []byte) {
 		h.requestID = string(value)
 	case "content-length":
 		h.contentLength = contentLength(string(value))
-	case ":status": // with the colon: "status" is a header of nobody's
+	case ":status": // with the colon: Envoy sends no header "status"
 		h.status, _ = strconv.Atoi(string(value))
 	case "content-type":
 		h.kind = kindOf(value)

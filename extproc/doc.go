@@ -10,7 +10,7 @@
 //   - One goroutine serves a stream. An exchange, its state, has no lock. Only the
 //     watch over a slow body may answer beside it (arrival.go), in turns.
 //   - The stream ends with the request, however that ends. One deferred call closes
-//     the session: after a half-close, a reset, an error of ours and a panic.
+//     the session: after a half-close, a reset, an error and a panic.
 //   - The end of a stream says nothing about the answer. Whether it was complete
 //     follows from its own bytes (package usage). Why it broke off comes with the
 //     access log.

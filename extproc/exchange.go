@@ -260,8 +260,8 @@ func (x *exchange) startMeter(h *head) {
 		StripFinal: r.Stream && !r.WantsUsage, StripRunning: r.Stream && !r.WantsRunning,
 	})
 	x.meter, x.last.Counts = m, usage.None()
-	// Clients' accept-encoding never reaches vLLM, so a coding is somebody's
-	// proxy in between.
+	// The accept-encoding of clients never reaches vLLM, so a coding comes from a proxy
+	// in between.
 	x.opaque = h.coding != "" || h.kind == binary
 	if h.kind == binary && h.coding == "" && h.metadata != "" {
 		m.Feed([]byte(h.metadata), true) // vLLM says there what a JSON body would have said

@@ -8,7 +8,8 @@ import (
 // bytes: what a server around vLLM says is short.
 const longestForeign = 4 << 10
 
-// foreign is an engine's error body that may not have the shape of ours.
+// foreign collects the error body of an engine that may have another shape than
+// OpenAI's.
 type foreign struct{ held []byte }
 
 // engineError answers the headers of an engine's error. A short body in JSON is

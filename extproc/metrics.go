@@ -26,7 +26,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "tickets_refused_total", Help: "Streams whose ticket was unknown, expired or used already.",
 		}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "stream_panics_total", Help: "Streams cut because of a fault of ours. Must be 0.",
+			Name: "stream_panics_total", Help: "Streams cut because tollgate panicked. Must be 0.",
 		}),
 	}
 	m.metered = prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -90,7 +90,7 @@ func (in *inbound) Decode(data mem.BufferSlice) error {
 func prepare(m *extprocv3.ProcessingResponse) *outbound {
 	b, err := proto.Marshal(m)
 	if err != nil {
-		panic(err) // a message of ours, built at start
+		panic(err) // cannot happen: the message is built at start
 	}
 	return &outbound{prepared: b}
 }

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/goccy/go-yaml"
 )
 
 // CI is what `make ci` says, and that runs each suite once.
@@ -37,5 +39,17 @@ func TestCIIsWhatMakeSaysAndRunsNothingTwice(t *testing.T) {
 		if n := strings.Count(string(out), suite); n != 1 {
 			t.Errorf("make %v has %q %d times:\n%s", targets, suite, n, out)
 		}
+	}
+}
+
+// A rule that stands twice in the configuration of the linter stops the linter.
+func TestTheLintersConfigurationIsRead(t *testing.T) {
+	text, err := os.ReadFile("../.golangci.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v map[string]any
+	if err := yaml.Unmarshal(text, &v); err != nil { // it refuses a key that stands twice
+		t.Error(err)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"tollgate/e2e/stack"
 )
 
-// TestAKeyWorksWhenItsCommandHasReturned: whoever makes a key and pastes it is not
-// refused, and whoever takes one away need not wait.
+// TestAKeyWorksWhenItsCommandHasReturned: a new key works as soon as its command
+// returns, and a removed one is refused as soon.
 func TestAKeyWorksWhenItsCommandHasReturned(t *testing.T) {
 	t.Parallel()
 	s := start(t)

@@ -1,6 +1,6 @@
 // Package clients_test drives the programs that people use against a real Envoy,
-// headless: Claude Code and Codex, as npm has them. What they were told is in the
-// ledger, and nothing of theirs was refused or sent twice.
+// headless: Claude Code and Codex, as npm has them. The ledger has the usage that they
+// were told, and no request of these programs was refused or sent twice.
 package clients_test
 
 import (

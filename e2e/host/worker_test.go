@@ -15,9 +15,9 @@ import (
 	"tollgate/e2e/stack"
 )
 
-// standIn is a vllm whose API server has a worker in a session of its own that
-// ignores SIGTERM, and with it whoever holds the port: "serve MODEL --host HOST
-// --port PORT" and more. While a file "broken" is there it cannot start.
+// standIn is a vllm whose API server has a worker in a session of its own that ignores
+// SIGTERM and holds the port. It takes "serve MODEL --host HOST --port PORT" and more.
+// While a file "broken" is there it cannot start.
 const standIn = `#!/bin/sh
 [ "$2" = --help=all ] && echo "usage: vllm serve --model" && exit
 [ -e broken ] && echo "no device" >&2 && exit 1

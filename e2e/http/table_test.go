@@ -92,7 +92,7 @@ func expected(proto protocol, f framing, kind, coding string) outcome {
 	return answered
 }
 
-// anthropic is the shape of an error of ours on Anthropic's routes.
+// anthropic is the shape of the gateway's errors on Anthropic's routes.
 func anthropic(o outcome) string {
 	switch {
 	case o.row:

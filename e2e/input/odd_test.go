@@ -10,8 +10,8 @@ import (
 	"tollgate/e2e/stack"
 )
 
-// TestOddRequestsAreAnsweredOrClosed: none passes without a key, every answer
-// is one of ours, and the edge lives on.
+// TestOddRequestsAreAnsweredOrClosed: none passes without a key, every answer comes
+// from the gateway, and the edge lives on.
 func TestOddRequestsAreAnsweredOrClosed(t *testing.T) {
 	s := stack.Start(t, stack.Options{})
 	const user = "Authorization: Bearer " + stack.Key + "\r\n"

@@ -21,7 +21,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 		answer  = "CANARYANSWER91bc"
 		badKey  = "sk-CANARYKEY-0123456789abcdef"
 		session = "CANARYCOOKIE55"
-		model   = "CANARYMODEL3d8e" // told back to whoever asked for it, and to nobody else
+		model   = "CANARYMODEL3d8e" // told back to the client that asked for it alone
 	)
 	marks := []string{prompt, answer, badKey, session, stack.Key, stack.AdminKey, disabledKey}
 	s := stack.Start(t, stack.Options{Keys: manyKeys, Config: "request: {idle_timeout: 1s}"})

@@ -50,10 +50,10 @@ const (
 
 func both(r ledger.EndReason) [2]ledger.EndReason { return [2]ledger.EndReason{r, r} }
 
-// ends are all ways in which a request has been seen to end. Whoever finds
-// another one adds it here.
+// ends are all ways in which a request has been seen to end. Add any further one here.
 func ends() []end {
-	// gone: the client has left before it could see an answer that is not streamed; cut: somebody else has ended the request.
+	// gone: the client has left before it could see an answer that is not streamed; cut:
+	// another program has ended the request.
 	ok, gone, cut, quiet := [2]int{200, 200}, [2]int{200, 0}, [2]int{200, 503}, [2]int{}
 	leave := func(_ *cell, o *open) { o.leave() }
 	return []end{

@@ -19,8 +19,8 @@ const calm = 2 * time.Second
 // promptTokens is what the prompt of [stack.Chat] costs.
 const promptTokens = 11
 
-// TestSlotsHoldOverBothReplicas: whoever comes in at whichever edge, the engine
-// never has more than was allowed, of all and of one key.
+// TestSlotsHoldOverBothReplicas sends requests to both edges: the engine never has more
+// at once than the limits allow, for all keys and for each.
 func TestSlotsHoldOverBothReplicas(t *testing.T) {
 	const global, perKey, nKeys, clients, n = 24, 5, 8, 120, 300
 	var ids []string

@@ -149,7 +149,7 @@ type shot struct {
 	why   string        // error.code of a refusal, or what went wrong
 }
 
-// patience is the longest that a client waits: whoever waits longer, hangs.
+// patience is the longest that a client waits; a request that takes longer hangs.
 const patience = 15 * time.Second
 
 // shoot sends a chat request and reads its answer to the end.

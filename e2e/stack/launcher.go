@@ -37,8 +37,8 @@ func NewLauncher(tb testing.TB, dir, url string) *Launcher {
 }
 
 func (l *Launcher) prepare() {
-	Binary(l.tb, "tollgate") // beside the launcher
-	l.Cmd = exec.Command(Binary(l.tb, "launcher"), "up", "--config", "config.yaml")
+	Binary(l.tb, "tollgate")                                                        // beside the launcher
+	l.Cmd = exec.Command(Binary(l.tb, "launcher"), "up", "--config", "config.yaml") //nolint:gosec // built for the test
 	l.Cmd.Dir = l.Dir
 	l.Cmd.Env = append(os.Environ(), "ENVOY_BIN="+EnvoyBinary(l.tb))
 	l.Cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -102,7 +102,7 @@ func (l *Launcher) Printed() string { return l.read("launcher.out") }
 func (l *Launcher) Said() string { return l.read("launcher.err") }
 
 func (l *Launcher) read(name string) string {
-	b, _ := os.ReadFile(filepath.Join(l.Dir, name))
+	b, _ := os.ReadFile(filepath.Join(l.Dir, name)) //nolint:gosec // a file of the test's folder
 	return string(b)
 }
 
