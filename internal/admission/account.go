@@ -140,16 +140,14 @@ func known(c usage.Counts, q ledger.Quality) int64 {
 
 func total(c usage.Counts) int64 { return max(0, c.Prompt) + max(0, c.Completion) }
 
-// named is a settlement with the name that its end has by now: the one that a cut,
-// the proxy's account or the proxy's death gives to an end that has none. REQUIRES:
-// mu held.
+// named is a settlement with the name that its end has by now: the one that the
+// proxy's account or the proxy's death gives to an end that has none. REQUIRES: mu
+// held.
 func (s *Session) named(st ledger.Settlement) ledger.Settlement {
 	if st.Reason != ledger.Aborted {
 		return st
 	}
 	switch {
-	case s.cutReason != "":
-		st.Reason = s.cutReason
 	case s.witness != nil:
 		if r := s.witness.Cause.EndReason(); r != "" && r != ledger.Refused {
 			st.Reason = r

@@ -200,3 +200,34 @@ func TestLiveLeasesAreRenewedAndNoOthers(t *testing.T) {
 		}
 	})
 }
+
+// TestTheChargeThatHangsOnTheNameIsTakenFromTheLimits: an answer that was not streamed
+// ends early, and the ledger fails; the lease goes back when the end has its name, with
+// what the row will say.
+func TestTheChargeThatHangsOnTheNameIsTakenFromTheLimits(t *testing.T) {
+	for cause, charged := range map[admission.Cause]bool{admission.CauseClient: true, admission.CauseTimeout: false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, unlimited)
+			s := b.claimed(keyA)
+			o := order()
+			o.Stream = false
+			if err := s.Reserve(t.Context(), o); err != nil {
+				t.Fatal(err)
+			}
+			b.ledger.fail(nil, ledger.ErrUnavailable)
+			s.Close(t.Context(), admission.Outcome{Reason: ledger.Aborted, Report: usage.Report{Counts: usage.None()}})
+			if got := b.totals().Leases; got != 1 {
+				t.Errorf("%d leases while the end has no name, want 1", got)
+			}
+			b.Witness(admission.Witness{LeaseID: s.LeaseID(), Cause: cause})
+			window := b.view("a").TokensWindow
+			b.ledger.fail(nil, nil)
+			time.Sleep(time.Second)
+			rec := b.record(s)
+			if window != rec.Counts.Prompt+rec.Counts.Completion || (rec.Counts.Completion > 0) != charged {
+				t.Errorf("cause %d: the window has %d tokens, the row %+v", cause, window, rec.Counts)
+			}
+			b.settledOnce(s)
+		})
+	}
+}
