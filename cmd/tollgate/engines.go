@@ -1,14 +1,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
 // enginesCmd asks the running service about its engines, and changes them.
@@ -52,7 +49,7 @@ func (c *enginesListCmd) Run(env *Env) error {
 		Lost     []string
 		Warnings []string
 	}
-	if err := askEngines(env, http.MethodGet, "/admin/engines", nil, &answer); err != nil {
+	if err := ask(env, http.MethodGet, "/admin/engines", nil, &answer); err != nil {
 		return err
 	}
 	for _, w := range answer.Warnings {
@@ -100,7 +97,7 @@ type enginesAddCmd struct {
 
 // Run adds an engine.
 func (c *enginesAddCmd) Run(env *Env) error {
-	err := askEngines(env, http.MethodPost, "/admin/engines", map[string]any{"address": c.Address, "weight": c.Weight}, nil)
+	err := ask(env, http.MethodPost, "/admin/engines", map[string]any{"address": c.Address, "weight": c.Weight}, nil)
 	if err == nil {
 		fmt.Fprintf(env.Stdout, "added %s; tollgate engines list shows when it is ready\n", c.Address)
 	}
@@ -113,22 +110,9 @@ type enginesRemoveCmd struct {
 
 // Run takes an engine out.
 func (c *enginesRemoveCmd) Run(env *Env) error {
-	err := askEngines(env, http.MethodDelete, "/admin/engines/"+url.PathEscape(c.Address), nil, nil)
+	err := ask(env, http.MethodDelete, "/admin/engines/"+url.PathEscape(c.Address), nil, nil)
 	if err == nil {
 		fmt.Fprintf(env.Stdout, "%s gets no more requests, and is gone when those that run have finished\n", c.Address)
-	}
-	return err
-}
-
-// askEngines asks the running service.
-func askEngines(env *Env, method, path string, body, answer any) error {
-	cfg, err := env.Config()
-	if err != nil {
-		return err
-	}
-	err = askService(env, cfg, method, path, body, answer)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return errNoService
 	}
 	return err
 }

@@ -29,6 +29,7 @@ type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	ConfigFlag     string // --config; empty when it was not given
+	URL, Key       string // --url and --key: another gateway, and the key for it; empty: the one of this host
 }
 
 // ConfigPath is the configuration file to use: --config, CONFIG_FILE, or the

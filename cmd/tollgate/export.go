@@ -22,7 +22,7 @@ type ledgerExportCmd struct {
 	Since  string `placeholder:"TIME" help:"Only requests started at or after TIME: an age (24h, 7d), a UTC day (2026-11-01) or RFC 3339."`
 	Until  string `placeholder:"TIME" help:"Only requests started before TIME."`
 
-	Key            string `placeholder:"ID" help:"Only requests of this key."`
+	Key            string `name:"key-id" placeholder:"ID" help:"Only requests of this key."`
 	RequestedModel string `placeholder:"M" help:"Only requests that named this model."`
 	EndUser        string `placeholder:"U" help:"Only requests of this person behind a shared key."`
 

@@ -16,6 +16,8 @@ import (
 type keysCmd struct {
 	Add     keysAddCmd     `cmd:"" help:"Make a key and show it once."`
 	List    keysListCmd    `cmd:"" help:"List the keys, without their secrets."`
+	Show    keysShowCmd    `cmd:"" help:"Show one key, without its secret."`
+	Set     keysSetCmd     `cmd:"" help:"Change limits, quota, models, end or note of a key."`
 	Enable  keysEnableCmd  `cmd:"" help:"Let a key pass again."`
 	Disable keysDisableCmd `cmd:"" help:"Refuse a key; its live streams are cut."`
 	Rotate  keysRotateCmd  `cmd:"" help:"Give a key a new secret and show it once."`

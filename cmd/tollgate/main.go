@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"github.com/willabides/kongplete"
 
 	"tollgate/internal/version"
 )
@@ -20,14 +21,23 @@ import (
 type commands struct {
 	Config  string           `placeholder:"FILE" help:"Configuration file; default is CONFIG_FILE, then config/config.yaml."`
 	Version kong.VersionFlag `help:"Print the version."`
+	URL     string           `name:"url" env:"TOLLGATE_URL" placeholder:"URL" help:"Ask the gateway at URL, as https://gate.example; default is the one that runs on this host."`
+	Key     string           `name:"key" env:"TOLLGATE_KEY" placeholder:"KEY" help:"Key for --url. A command line can be read by others: better set TOLLGATE_KEY, or write @FILE."`
 
-	Serve   serveCmd   `cmd:"" help:"Run the service."`
-	Keys    keysCmd    `cmd:"" help:"Manage the API keys."`
-	Usage   usageCmd   `cmd:"" help:"Report the tokens and requests of the ledger."`
-	Ledger  ledgerCmd  `cmd:"" help:"Check, reconcile and export the ledger."`
-	Audit   auditCmd   `cmd:"" help:"Show and check the record of what people changed."`
-	Engines enginesCmd `cmd:"" help:"Show the engines of the running service, add and remove them."`
-	Envoy   envoyCmd   `cmd:"" help:"Print Envoy's configuration."`
+	Serve      serveCmd      `cmd:"" help:"Run the service."`
+	Keys       keysCmd       `cmd:"" help:"Manage the API keys."`
+	Usage      usageCmd      `cmd:"" help:"Report the tokens and requests of the ledger."`
+	Ledger     ledgerCmd     `cmd:"" help:"Check, reconcile and export the ledger."`
+	Audit      auditCmd      `cmd:"" help:"Show and check the record of what people changed."`
+	Status     statusCmd     `cmd:"" help:"Show how the gateway is: health, engines, processes, what runs."`
+	Top        topCmd        `cmd:"" help:"Watch the running requests."`
+	Requests   requestsCmd   `cmd:"" help:"Show requests that run or have ended, and cancel one."`
+	Limits     limitsCmd     `cmd:"" help:"Show the limits of keys and how full they are."`
+	Logs       logsCmd       `cmd:"" help:"Show the last lines of a log."`
+	Doctor     doctorCmd     `cmd:"" help:"Check this host: vLLM, GPU, ports, TLS, disk, Envoy, clock."`
+	Engines    enginesCmd    `cmd:"" help:"Show the engines of the running service, add and remove them."`
+	Envoy      envoyCmd      `cmd:"" help:"Print Envoy's configuration."`
+	Completion completionCmd `cmd:"" help:"Print what makes a shell complete these commands."`
 	// The name is taken by the flag's field.
 	Versions versionCmd `cmd:"" name:"version" help:"Print the versions of this build, of Go, of Envoy and of the ledger."`
 	// The name is taken by the flag's field.
@@ -57,7 +67,7 @@ func run(args []string, getenv func(string) string, stdin io.Reader, stdout, std
 		fmt.Fprintf(stderr, "tollgate: %v\nTry: tollgate --help\n", err)
 		return exitMisconfigured
 	}
-	env := &Env{Ctx: ctx, Getenv: getenv, Stdin: stdin, Stdout: stdout, Stderr: stderr, ConfigFlag: flags.Config}
+	env := &Env{Ctx: ctx, Getenv: getenv, Stdin: stdin, Stdout: stdout, Stderr: stderr, ConfigFlag: flags.Config, URL: flags.URL, Key: flags.Key}
 	if err := parsed.Run(env); err != nil {
 		fmt.Fprintf(stderr, "tollgate: %v\n", err)
 		return status(err)
@@ -90,6 +100,7 @@ func parse(args []string, stdout, stderr io.Writer) (parsed *kong.Context, flags
 	if err != nil {
 		return nil, nil, fmt.Errorf("build command line: %w", err)
 	}
+	kongplete.Complete(parser) // answers a shell that completes, and leaves
 	parsed, err = parser.Parse(args)
 	return parsed, flags, err
 }

@@ -16,7 +16,7 @@ func TestAnEditHoldsWhenItsCommandReturns(t *testing.T) {
 	c := newCLI(t)
 	var seen []string // the key file as the service finds it
 	answer := http.StatusOK
-	lis, err := unixsock.Listen(filepath.Join(c.dir, "state", "run", "http.sock"), 0o600)
+	lis, err := unixsock.Listen(filepath.Join(c.dir, "state", "run", "admin.sock"), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 
 	"tollgate/internal/admission"
 	"tollgate/internal/apikey"
-	"tollgate/internal/audit"
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
 	"tollgate/internal/route"
@@ -163,13 +162,4 @@ func wrongQuery(w http.ResponseWriter, err error) {
 		return
 	}
 	fail(w, http.StatusBadRequest, "invalid_request", "", err.Error())
-}
-
-// editor returns who asks for a change, for the audit.
-func editor(r *http.Request) audit.Editor {
-	by := audit.Editor{Who: r.Header.Get(route.KeyHeader), From: r.Header.Get(route.ClientHeader)}
-	if by.Who == "" { // the request came over the socket that only users of this host reach
-		by = audit.Editor{Who: "local", From: "local"}
-	}
-	return by
 }

@@ -6,7 +6,8 @@ import "path/filepath"
 // directory is state_dir, because it refuses paths of sockets above 107 bytes.
 const (
 	GRPCSocket       = "run/grpc.sock"        // Check, Process, access log, engines for Envoy
-	HTTPSocket       = "run/http.sock"        // tollgate's own pages
+	HTTPSocket       = "run/http.sock"        // tollgate's own pages, for Envoy
+	AdminSocket      = "run/admin.sock"       // the same pages for commands on this host: no key, the folder is the door
 	MeterSocket      = "run/meter.sock"       // the link of the meter inside Envoy, which dials
 	EnvoyAdminSocket = "run/envoy-admin.sock" // Envoy's own pages
 	LauncherSocket   = "run/launcher.sock"    // the launcher's control API

@@ -81,7 +81,7 @@ type Gateway struct {
 	auditOwed chan audit.Editor
 	meters    *meters
 
-	grpcLis, httpLis, meterLis, metricsLis net.Listener
+	grpcLis, httpLis, adminLis, meterLis, metricsLis net.Listener
 }
 
 // New makes every part and opens every listener, so that a port in use or a
@@ -316,6 +316,9 @@ func (g *Gateway) listen() (err error) {
 	if g.httpLis, err = unixsock.Listen(g.cfg.InState(config.HTTPSocket), 0o600); err != nil {
 		return fmt.Errorf("listen for Envoy: %w", err)
 	}
+	if g.adminLis, err = unixsock.Listen(g.cfg.InState(config.AdminSocket), 0o600); err != nil {
+		return fmt.Errorf("listen for commands of this host: %w", err)
+	}
 	if g.metricsLis, err = net.Listen("tcp", g.cfg.MetricsListen); err != nil {
 		return fmt.Errorf("metrics_listen: %w", err)
 	}
@@ -324,7 +327,7 @@ func (g *Gateway) listen() (err error) {
 
 // close gives back what New has opened; only for a gateway that never ran.
 func (g *Gateway) close() {
-	for _, l := range []net.Listener{g.grpcLis, g.httpLis, g.meterLis, g.metricsLis} {
+	for _, l := range []net.Listener{g.grpcLis, g.httpLis, g.adminLis, g.meterLis, g.metricsLis} {
 		if l != nil {
 			_ = l.Close()
 		}

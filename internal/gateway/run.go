@@ -49,6 +49,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Add(serve.GRPC(g.grpcServer(), g.grpcLis, g.drain, stopGrace))
 	group.Add(g.serveMeters(ctx))
 	group.Add(serve.HTTP(ctx, g.api, g.httpLis, stopGrace))
+	group.Add(serve.HTTP(ctx, admin.Local(g.api), g.adminLis, stopGrace))
 	group.Add(serve.Loop(ctx, g.gate.Run))
 	group.Add(serve.Loop(ctx, g.replicas.Run))
 	group.Add(serve.Loop(ctx, g.records.Run))

@@ -9,16 +9,16 @@ export async function engines(body, signal) {
   body.replaceChildren(list, adapters(), processes, logs);
   await logPanel(logs);
   await poll(signal, 3000, async () => {
-    const [known, children] = await Promise.all([get("/admin/engines").catch(() => get("/admin/engine")), get("/admin/children")]);
+    const [known, children] = await Promise.all([get("/admin/engines"), get("/admin/children")]);
     if (signal.aborted || body.contains(document.activeElement) && document.activeElement.tagName === "BUTTON" && !logs.contains(document.activeElement)) return;
     list.replaceChildren(h("h3", {}, "Engines"), table([
-      { name: "Address", name_: true, cell: (e) => e.address || e.target },
-      { name: "State", cell: (e) => (e.ready ? h("span", { class: "good" }, e.draining ? "draining" : "ready") : h("span", { class: "bad" }, "not ready")) },
+      { name: "Address", name_: true, cell: (e) => e.address },
+      { name: "State", cell: (e) => h("span", { class: e.state === "ready" ? "good" : e.state === "draining" ? "warn" : "bad" }, e.state.replaceAll("_", " ")) },
       { name: "Models", wrap: true, cell: (e) => (e.models || []).slice(0, 20).map((m) => short(m, 80)).join(", ") || "–" },
       { name: "Weight", num: true, cell: (e) => (e.weight === undefined ? "–" : String(e.weight)) },
       { name: "Running", num: true, cell: (e) => number(e.running) },
       { name: "Waiting", num: true, cell: (e) => number(e.waiting) },
-      { name: "Note", wrap: true, cell: (e) => e.error || e.warning || "" },
+      { name: "Note", wrap: true, cell: (e) => e.error || "" },
     ], known.engines, { empty: "No engine is known.", caption: "Engines" }));
     processes.replaceChildren(h("h3", {}, "Processes"), ...children.hosts.map((host) => (host.ok ? childTable(host) : h("p", { class: "warn" }, `${short(host.host, 60)}: ${host.message}`))));
   });
