@@ -145,8 +145,8 @@ type Service struct {
 	Buffer int // bytes that a connection may hold; 0: Envoy's 1 MiB
 }
 
-// procBuffer is how much of bodies may be on the way to tollgate, in nobody's
-// budget yet. The access log has no such bound: above it entries are thrown away.
+// procBuffer bounds the bytes of bodies on their way to tollgate, which no budget
+// counts yet. The access log has no such bound: above it entries are thrown away.
 const procBuffer = 262144
 
 // services: one socket and four clusters for gRPC, so that chunks of thousands of

@@ -1,8 +1,8 @@
 package envoy
 
-// requestHeaders never reach an engine, whoever sent them: credentials, addresses,
-// other names for the host, the method and the path, and what vLLM would obey.
-// traceparent is not among them: an engine's spans belong to the client's trace.
+// requestHeaders never reach an engine: credentials, addresses, other names for the
+// host, the method and the path, and headers that vLLM would obey. traceparent is not
+// among them: an engine's spans belong to the client's trace.
 var requestHeaders = []string{
 	"authorization", "x-api-key", "api-key", "proxy-authorization", "cookie",
 	"accept-encoding", "x-session-id", "endpoint-load-metrics-format", "x-data-parallel-rank",

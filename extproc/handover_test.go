@@ -126,8 +126,8 @@ func TestThePlanComesWithTheEndOfTheBody(t *testing.T) {
 	}
 }
 
-// What no meter of ours has, tollgate meters itself, and says so to the one that
-// registered it.
+// An answer that no connected meter has is metered by tollgate, which says so to the
+// one that registered it.
 func TestAnUnknownMeterKeepsItsHandsOff(t *testing.T) {
 	b := newBench(t)
 	s := b.metered("2a-9")

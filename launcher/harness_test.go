@@ -217,7 +217,7 @@ func (s *stack) nothingLeft(pids []int, files bool) {
 		for syscall.Kill(pid, 0) == nil {
 			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 			if bytes.Contains(b, []byte(") Z ")) {
-				break // nobody of ours to reap it
+				break // its parent does not reap it
 			}
 			if time.Now().After(deadline) {
 				s.t.Fatalf("process %d is left", pid)

@@ -228,7 +228,7 @@ func (h *host) programVersion(path string) (string, error) {
 
 // keepProgram copies the program of a running process.
 func keepProgram(pid int, to string) (err error) {
-	from, err := os.Open(fmt.Sprintf("/proc/%d/exe", pid)) // a child of ours
+	from, err := os.Open(fmt.Sprintf("/proc/%d/exe", pid)) // a child of this launcher
 	if err != nil {
 		return err
 	}

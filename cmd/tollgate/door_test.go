@@ -24,7 +24,7 @@ func TestServeRefusesAFolderOfSocketsThatOthersReach(t *testing.T) {
 	}
 }
 
-// The last key that opens /admin stays, whoever asks.
+// The last key that opens /admin stays.
 func TestTheLastAdminStaysOnTheCommandLineToo(t *testing.T) {
 	c := newCLI(t)
 	c.run(0, "keys", "add", "--user", "ann") // writes the file with its admin key

@@ -38,8 +38,8 @@ func adjustProcessors(ctx context.Context, getenv func(string) string, sync stri
 func fewOf(n int, sync string) int {
 	half := (n + 1) / 2
 	if sync == sqlitestore.SyncPower {
-		// Whoever waits in fsync keeps its processor until Go's monitor takes
-		// it away, up to 10 ms later; another one must be left for the streams.
+		// A goroutine in fsync keeps its processor until Go's monitor takes it away, up
+		// to 10 ms later. The streams need another one meanwhile.
 		return min(n, max(half, 2))
 	}
 	return half

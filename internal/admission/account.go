@@ -118,8 +118,8 @@ func (s *Session) made(ctx context.Context, o Outcome, order Order) int64 {
 	return s.attribution.tokens(ctx, &s.tally, most, guess)
 }
 
-// chargeable: an end after which the client pays for what the engine made. A
-// timeout, a cut by the engine and a crash of ours are not its doing.
+// chargeable reports whether the client pays for the tokens that the engine made. It
+// does not cause a timeout, a cut by the engine or a crash of tollgate.
 func chargeable(r ledger.EndReason) bool {
 	switch r {
 	case ledger.ClientAbort, ledger.Cancelled, ledger.Revoked, ledger.Drained, ledger.Quota:

@@ -81,7 +81,7 @@ func (v *VLLM) Exposed() []string {
 	case v.APIKeyFile != "":
 		return nil
 	case flagNamed(v.Args, "--host"):
-		return []string{"vllm.args has --host: whoever reaches that address uses the engine without a key, unmetered; name a file with one in vllm.api_key_file, or use vllm.host"}
+		return []string{"vllm.args has --host: a program that reaches that address uses the engine without a key and unmetered; name a file with one in vllm.api_key_file, or use vllm.host"}
 	case !loopbackHost(v.Host):
 		return []string{"vllm.host " + v.Host + " serves the engine to a network without a key, unmetered; name a file with one in vllm.api_key_file"}
 	}

@@ -35,8 +35,8 @@ func built(t *testing.T) string {
 	return dir
 }
 
-// commandLine is a command line of ours: at the start of a line of a block, or
-// set as code.
+// commandLine matches a command line of tollgate or launcher: at the start of a line of
+// a block, or set as code.
 var commandLine = regexp.MustCompile("(?m)(?:^(?: {4})?|`|\\$\\(|# |\\$ )(?:\\$ )?(?:bin/)?(tollgate|launcher) ([a-z][^`\n|>);&]*)")
 
 // Every command line of the docs is given to its program with --help, which

@@ -128,7 +128,7 @@ func TestConfigurationsInPagesAreValid(t *testing.T) {
 		if strings.Contains(path, "decisions") || path == "envoy/README.md" {
 			continue
 		}
-		// The files of the examples are nobody's.
+		// The files of the examples do not exist.
 		mine := filepath.Join(t.TempDir(), "file")
 		if err := os.WriteFile(mine, []byte("x"), 0o600); err != nil {
 			t.Fatal(err)

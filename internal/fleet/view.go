@@ -35,7 +35,7 @@ type load struct{ waiting, running atomic.Int64 }
 // Waiting is how many sequences wait for a place at the engine, a second ago at most.
 func (e *Engine) Waiting() int64 { return e.load.waiting.Load() }
 
-// Running is how many sequences it runs, whoever sent them.
+// Running is how many sequences the engine runs, also those of other gateways.
 func (e *Engine) Running() int64 { return e.load.running.Load() }
 
 // View is the fleet at a moment. It never changes.

@@ -112,7 +112,7 @@ func TestAFewRefusalsKeepTheirLines(t *testing.T) {
 	}
 }
 
-// Whoever has many addresses makes no more lines than the table is large.
+// A client with many addresses makes at most as many lines as the table has rows.
 func TestManyAddressesAreOneAccount(t *testing.T) {
 	got := watched(t, func(r *recorder) {
 		for i := range 4 * refusedAddresses {

@@ -217,9 +217,9 @@ type Final struct {
 	Total int64
 	// QuotaPeriod is the period that growth since the last Spend belongs to.
 	QuotaPeriod string
-	// GiveBackRequest returns the request to the request window: the request
-	// was refused by a limit at the body stage, or never reached the engine by
-	// a fault of ours.
+	// GiveBackRequest returns the request to the request window: a limit refused the
+	// request at the body stage, or tollgate failed before the request reached the
+	// engine.
 	GiveBackRequest bool
 }
 

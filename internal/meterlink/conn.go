@@ -37,7 +37,7 @@ type conn struct {
 	out    []byte // guarded by mu; waits to be written
 	dead   bool   // guarded by mu
 	wake   chan struct{}
-	polled []chan struct{} // guarded by mu; whoever waits for the next complete list
+	polled []chan struct{} // guarded by mu; closed at the next complete list
 }
 
 // say sends a line of words.
@@ -97,7 +97,7 @@ func (c *conn) poll() <-chan struct{} {
 	return done
 }
 
-// listed tells whoever waits for a list that one is complete.
+// listed wakes all callers that wait for a complete list.
 func (c *conn) listed() {
 	c.mu.Lock()
 	polled := c.polled

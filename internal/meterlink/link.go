@@ -1,11 +1,10 @@
 // Package meterlink is tollgate's end of the link to the meters inside Envoy.
 //
-// A meter is a library in Envoy that counts, strips and holds the answers that
-// tollgate has handed over to it. It dials a Unix socket of ours, one connection
-// for each Envoy process, and both sides speak in lines of words. The package knows
-// the lines, who is connected, and that a record is acknowledged only when it is
-// written. It knows no rule of admission: what the lines mean for a request is the
-// [Sink]'s to decide.
+// A meter is a library in Envoy that counts, strips and holds the answers that tollgate
+// has handed over to it. It dials a Unix socket of tollgate, one connection for each
+// Envoy process, and both sides speak in lines of words. The package knows the lines,
+// who is connected, and that a record is acknowledged only when it is written. It knows
+// no rule of admission: the [Sink] decides what the lines mean for a request.
 package meterlink
 
 import (

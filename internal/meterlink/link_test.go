@@ -275,8 +275,7 @@ func TestALineThatIsTooLongEndsTheConnection(t *testing.T) {
 	})
 }
 
-// A meter that does not read holds nobody up: neither whoever cuts a stream nor the
-// others.
+// A meter that does not read delays neither a cut of its streams nor other meters.
 func TestAMeterThatDoesNotReadIsGivenUp(t *testing.T) {
 	with(t, nil, func(r *rig) {
 		ours, theirs := net.Pipe()

@@ -247,7 +247,7 @@ func (p *Placer) choose(all []candidate, engines []Engine, prompt *Prompt, w Wor
 	var total, weights float64
 	for i := range all {
 		c := &all[i]
-		// What waits there of ours is counted by what it has reserved.
+		// The reservations of our own waiting requests are counted already.
 		others := max(0, engines[i].Waiting-c.await.Load())
 		held := float64(c.load.Load()) + float64(others)*p.usual
 		c.held = held / c.weight

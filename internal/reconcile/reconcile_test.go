@@ -249,7 +249,7 @@ func TestDriftIsPerEngine(t *testing.T) {
 	defer cancel()
 	a.looked(t)
 	b.looked(t)
-	a.set(30, 40) // nobody's record
+	a.set(30, 40) // without a record
 	rows.add(row(b.address(), time.Now(), 1, 30, 40, ledger.Complete, ledger.Exact))
 	a.looked(t)
 	b.looked(t)

@@ -84,7 +84,7 @@ func NewWatcher(o Options) *Watcher {
 	}
 	w.missing = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "engine_tokens_unrecorded",
-		Help: "Tokens that engines counted beyond the ledger, of the engines that are ahead of it: of cut requests, or of whoever reaches an engine without the gateway.",
+		Help: "Tokens that engines counted beyond the ledger, of the engines that are ahead of it: of cut requests, or of programs that reach an engine without the gateway.",
 	}, []string{"engine", "model", "type"})
 	w.excess = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "ledger_tokens_excess",

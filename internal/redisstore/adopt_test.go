@@ -7,8 +7,8 @@ import (
 	"tollgate/internal/limit"
 )
 
-// TestAnotherReplicaTakesARequestOver: with Redis there, and with Redis away, what
-// a request holds is counted once, whoever speaks for it.
+// TestAnotherReplicaTakesARequestOver: with Redis there, and with Redis away, what a
+// request holds is counted once, whichever replica owns it.
 func TestAnotherReplicaTakesARequestOver(t *testing.T) {
 	for _, away := range []bool{false, true} {
 		name := "shared"

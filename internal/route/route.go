@@ -119,9 +119,9 @@ func Of(path string) Route {
 	return Route{Endpoint: Other, Class: admission.Admin}
 }
 
-// escapedSlash: Envoy leaves %2F and %5C as they are, because the name of a model
-// may have one. Whoever decodes them makes another path of it, so no other path
-// may have one.
+// escapedSlash: Envoy leaves %2F and %5C as they are, because the name of a model may
+// have one. A program that decodes them sees another path, so no other path may have
+// one.
 func escapedSlash(path string) bool {
 	lower := strings.ToLower(path)
 	return strings.Contains(lower, "%2f") || strings.Contains(lower, "%5c")

@@ -63,8 +63,8 @@ func TestARowDeletedInTheSameGroupIsGone(t *testing.T) {
 	}
 }
 
-// TestABurstOnOneProcessorIsFewGroups: whoever can run when the first one waits
-// for its commit is in the same group.
+// TestABurstOnOneProcessorIsFewGroups: writes that can be queued while the first one
+// waits for its commit are in the same group.
 func TestABurstOnOneProcessorIsFewGroups(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	s := open(t, sqlitestore.Options{})

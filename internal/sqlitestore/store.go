@@ -143,9 +143,9 @@ func openWriter(ctx context.Context, o Options, synchronous string) (*writer, er
 	if err := f.Close(); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	// The WAL is folded in after 16 MiB rather than SQLite's 4: whoever commits
-	// then waits for two fsyncs, and that was one request in a hundred. What a
-	// long reader made of it is cut off when it begins again.
+	// The WAL is folded in after 16 MiB rather than SQLite's 4: the commit that folds it
+	// waits for two fsyncs, which was one request in a hundred. A WAL that grew beside a
+	// long reader is truncated when it starts again.
 	db, err := sql.Open("sqlite", dsn(o.Path, "mode=rw", "busy_timeout(5000)", "journal_mode(WAL)", "synchronous("+synchronous+")",
 		"cache_size(-4000)", "wal_autocheckpoint(4096)", "journal_size_limit(67108864)"))
 	if err != nil {

@@ -101,8 +101,8 @@ func (w *writer) run(ctx context.Context) {
 	for {
 		select {
 		case o := <-w.queue:
-			// Whoever can run now may have something to write too: of a burst on one
-			// processor each would otherwise have a transaction of its own.
+			// Let other goroutines queue their writes first. On one processor each write
+			// of a burst would otherwise be a transaction of its own.
 			runtime.Gosched()
 			w.commit(ctx, w.gather(append(group[:0], o)))
 			continue

@@ -137,7 +137,7 @@ func playHost(t *testing.T, how string) *played {
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
-	p.cmd.WaitDelay = 10 * time.Second // the output is held open by whoever is left
+	p.cmd.WaitDelay = 10 * time.Second // the remaining processes hold the output open
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -129,7 +129,7 @@ func feed(m *usage.Meter, pieces ...[]byte) (usage.Report, []byte) {
 		}
 		out = append(out, forward...)
 		for j := range mine {
-			mine[j] = 'X' // whoever kept the chunk will notice
+			mine[j] = 'X' // a meter that kept the chunk shows it
 		}
 	}
 	return m.Report(), out

@@ -150,9 +150,9 @@ func (m *Meter) behindMark(chunk []byte) []byte {
 	return chunk
 }
 
-// Ended reports whether the end of the answer is in the bytes fed so far: the
-// engine has said all it has to say, well or badly. Whoever settles does so
-// before it forwards the chunk that brought the end.
+// Ended reports whether the bytes fed so far contain the end of the answer, good or
+// bad. The caller must settle the request before it forwards the chunk that brought the
+// end.
 func (m *Meter) Ended() bool { return m.over }
 
 // Unread reports whether what was fed so far is no answer that anybody could

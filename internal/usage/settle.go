@@ -94,8 +94,8 @@ func (m *Meter) settleMessage(r *reading) {
 	}
 }
 
-// nameOf returns what the event's data says it is; where it says nothing, what
-// its event line says. An error is one whoever says so.
+// nameOf returns the kind of the event by its data, or by its event line where the data
+// has none. An event that either of them calls an error is an error.
 func (m *Meter) nameOf(r *reading) event {
 	f := &m.frame
 	if !f.named || f.tooLong {

@@ -279,8 +279,8 @@ func (x *exchange) chunk() {
 	x.arm()
 }
 
-// arm begins the scripted pause with the chunk before it, not after: whoever
-// has read that chunk may release at once.
+// arm begins the scripted pause with the chunk before it, not after: a test that has
+// read that chunk may release the pause at once.
 func (x *exchange) arm() {
 	if x.gate == nil && reached(x.script.PauseAfter, x.chunks) {
 		x.gate = x.rec.pause()

@@ -207,7 +207,7 @@ func (s *Stack) writeBootstrap(p envoy.Params) (path string, err error) {
 		text, err = plainBootstrap(p, key)
 	case Bare:
 		text, err = bareBootstrap(p)
-	case Tollgate, ExtProc, Direct, Foreign: // the last two have no Envoy of ours
+	case Tollgate, ExtProc, Direct, Foreign: // the rig starts no Envoy for the last two
 		return envoy.Write(s.cfg.StateDir, p)
 	}
 	if err != nil {
