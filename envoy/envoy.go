@@ -133,7 +133,7 @@ func RenderSecrets(p Params) ([]byte, error) {
 }
 
 // secretHead begins a secret.
-const secretHead = "- \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret\n"
+const secretHead = "- \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret\n" //nolint:gosec // the name of a type, no secret
 
 // Write leaves the bootstrap, and the file for TLS where there is one, under
 // stateDir/run, each in one step, and returns the bootstrap's path relative to

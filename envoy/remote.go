@@ -75,20 +75,7 @@ func (r *Remote) check() error {
 	if r == nil {
 		return nil
 	}
-	var errs []error
-	network := 0
-	for _, a := range r.Addresses {
-		if dir, local := strings.CutPrefix(a, unixPrefix); local {
-			if dir == "" {
-				errs = append(errs, fmt.Errorf("service %q: name the state_dir of that tollgate", a))
-			}
-			continue
-		}
-		network++
-		if host, port, err := splitHostPort(a); err != nil || host == "" || port == 0 {
-			errs = append(errs, fmt.Errorf("service %q: want HOST:PORT, or unix: and a state_dir", a))
-		}
-	}
+	errs, network := r.checkAddresses()
 	switch {
 	case len(r.Addresses) == 0:
 		errs = append(errs, errors.New("service: no address"))
@@ -105,6 +92,24 @@ func (r *Remote) check() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkAddresses finds what is wrong with the addresses, and counts those that are
+// reached over the network.
+func (r *Remote) checkAddresses() (errs []error, network int) {
+	for _, a := range r.Addresses {
+		if dir, local := strings.CutPrefix(a, unixPrefix); local {
+			if dir == "" {
+				errs = append(errs, fmt.Errorf("service %q: name the state_dir of that tollgate", a))
+			}
+			continue
+		}
+		network++
+		if host, port, err := splitHostPort(a); err != nil || host == "" || port == 0 {
+			errs = append(errs, fmt.Errorf("service %q: want HOST:PORT, or unix: and a state_dir", a))
+		}
+	}
+	return errs, network
 }
 
 // identity is one name that a certificate may have.

@@ -14,7 +14,7 @@ import (
 )
 
 // generated reads a check by way of the generated code: the reference.
-func generated(m *authv3.CheckRequest) check {
+func generated(m *authv3.CheckRequest) check { //nolint:gocyclo // a field after the other
 	http := m.GetAttributes().GetRequest().GetHttp()
 	c := check{
 		method: http.GetMethod(), path: http.GetPath(), host: http.GetHost(), protocol: http.GetProtocol(),

@@ -41,9 +41,11 @@ type finding struct {
 func fine(format string, a ...any) finding {
 	return finding{State: "ok", Detail: fmt.Sprintf(format, a...)}
 }
+
 func warn(format string, a ...any) finding {
 	return finding{State: "warning", Detail: fmt.Sprintf(format, a...)}
 }
+
 func fault(format string, a ...any) finding {
 	return finding{State: "fault", Detail: fmt.Sprintf(format, a...)}
 }
@@ -63,8 +65,16 @@ func (c *doctorCmd) Run(env *Env) error {
 		name string
 		look func(context.Context, *config.Config) finding
 	}{
-		{"configuration", lookConfig}, {"envoy", lookEnvoy}, {"vllm", lookVLLM}, {"engines", lookEngines}, {"gpu", lookGPU},
-		{"ports", lookPorts}, {"tls", lookTLS}, {"disk", lookDisk}, {"open files", lookFiles}, {"clock", lookClock},
+		{"configuration", lookConfig},
+		{"envoy", lookEnvoy},
+		{"vllm", lookVLLM},
+		{"engines", lookEngines},
+		{"gpu", lookGPU},
+		{"ports", lookPorts},
+		{"tls", lookTLS},
+		{"disk", lookDisk},
+		{"open files", lookFiles},
+		{"clock", lookClock},
 	} {
 		ctx, cancel := context.WithTimeout(env.Ctx, doctorTimeout)
 		f := check.look(ctx, cfg)
@@ -119,7 +129,7 @@ func lookVLLM(ctx context.Context, cfg *config.Config) finding {
 	if p := cfg.VLLM.PythonLauncher.Python; p != "" && p != "python3" {
 		command, args = p, []string{"-c", "import vllm; print(vllm.__version__)"}
 	}
-	out, err := exec.CommandContext(ctx, command, args...).Output() //nolint:gosec // the configuration's
+	out, err := exec.CommandContext(ctx, command, args...).Output()
 	if errors.Is(err, exec.ErrNotFound) {
 		return fault("there is no %s in PATH: install vLLM, or set vllm.python_launcher.python to the Python that has it", command)
 	}
@@ -136,7 +146,7 @@ func lookEngines(ctx context.Context, cfg *config.Config) finding {
 		if err != nil {
 			return fault("%s is no address: %v", address, err)
 		}
-		resp, err := http.DefaultClient.Do(req) //nolint:gosec // the configuration's
+		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			away = append(away, address+" does not answer")
 			continue

@@ -70,7 +70,7 @@ func TestExportGoesOnWhereItEnded(t *testing.T) {
 
 // TestASinkTakesEachRequestOnce sends to a sink that fails now and then after it
 // has taken a batch, as a receiver with one row for each id.
-func TestASinkTakesEachRequestOnce(t *testing.T) {
+func TestASinkTakesEachRequestOnce(t *testing.T) { //nolint:gocyclo // one story, told in order
 	env, path, _, _ := ledgerEnv(t)
 	s := recordUse(t, path)
 	var mu sync.Mutex

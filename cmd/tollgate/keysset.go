@@ -133,8 +133,10 @@ func (c *keysSetCmd) fields(now time.Time) (apikey.Fields, error) {
 		flag countFlag
 		to   map[string]any
 	}{
-		{"quota", c.Quota, values}, {"concurrent", c.Concurrent, limits},
-		{"requests_per_minute", c.RequestsPerMinute, limits}, {"tokens_per_minute", c.TokensPerMinute, limits},
+		{"quota", c.Quota, values},
+		{"concurrent", c.Concurrent, limits},
+		{"requests_per_minute", c.RequestsPerMinute, limits},
+		{"tokens_per_minute", c.TokensPerMinute, limits},
 	} {
 		switch {
 		case l.flag.n == nil:

@@ -2,6 +2,7 @@ package console_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -79,10 +80,10 @@ func TestSelfServiceWhenNothingIsLeft(t *testing.T) {
 		s.Do(s.HTTP1, "POST", stack.ChatPath, stack.Chat(false, 20, ""), bearer...)
 	}
 	for _, path := range []string{"/v1/key", "/v1/usage", "/v1/requests"} {
-		if a := s.Do(s.HTTP1, "GET", path, "", bearer...); a.StatusCode != 200 {
+		if a := s.Do(s.HTTP1, "GET", path, "", bearer...); a.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d %s", path, a.StatusCode, a.Bytes)
 		}
-		if a := s.Do(s.HTTP1, "GET", path, ""); a.StatusCode != 401 {
+		if a := s.Do(s.HTTP1, "GET", path, ""); a.StatusCode != http.StatusUnauthorized {
 			t.Errorf("%s without a key: %d", path, a.StatusCode)
 		}
 	}

@@ -20,10 +20,11 @@ func start(t *testing.T) *stack.Stack {
 	t.Helper()
 	keys := `[{"key":"` + stack.AdminKey + `","id":"root","user":"admin"},
 		{"key":"` + annKey + `","id":"ann-laptop","user":"ann","quota":100000,"quota_period":"month","limits":{"concurrent":4,"tokens_per_minute":50000}}`
+	var more strings.Builder
 	for i, name := range hostile {
-		keys += fmt.Sprintf(",\n{\"key\":\"sk-test-hostile-0123456789-%d\",\"id\":\"hostile-%d\",\"user\":%q,\"note\":%q}", i, i, name, "\u202Egnorw\u202C")
+		fmt.Fprintf(&more, ",\n{\"key\":\"sk-test-hostile-0123456789-%d\",\"id\":\"hostile-%d\",\"user\":%q,\"note\":%q}", i, i, name, "\u202Egnorw\u202C")
 	}
-	return stack.Start(t, stack.Options{Keys: keys + "]", Sim: vllmsim.Options{Models: []string{"tiny", `<b>bold</b>`, strings.Repeat("m", 10_000)}}})
+	return stack.Start(t, stack.Options{Keys: keys + more.String() + "]", Sim: vllmsim.Options{Models: []string{"tiny", `<b>bold</b>`, strings.Repeat("m", 10_000)}}})
 }
 
 // traffic makes a few settled requests, and leaves streams that run until the end.

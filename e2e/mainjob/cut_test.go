@@ -223,7 +223,7 @@ func timeless(s string) string {
 	}
 }
 
-func TestAKilledGatewayLosesNoRequest(t *testing.T) {
+func TestAKilledGatewayLosesNoRequest(t *testing.T) { //nolint:gocyclo // one story, told in order
 	const streams = 50
 	s := stack.Start(t, stack.Options{Sim: vllmsim.Options{Delay: 10 * time.Millisecond}})
 	var wg sync.WaitGroup

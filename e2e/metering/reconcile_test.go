@@ -107,8 +107,10 @@ func alertsNameMetrics(t *testing.T, s *stack.Stack) {
 	if len(names) < 4 {
 		t.Errorf("the rules name only %v", names)
 	}
+	// Only where there is a central ledger; internal/central tests them by name.
+	central := regexp.MustCompile(`^tollgate_(outbox|central|keys_copy)_`)
 	for _, name := range names {
-		if !strings.Contains(string(page), "\n"+name) {
+		if !central.MatchString(name) && !strings.Contains(string(page), "\n"+name) {
 			t.Errorf("the rules name %s, which is not on the scrape page", name)
 		}
 	}

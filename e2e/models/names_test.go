@@ -149,7 +149,7 @@ func TestTheListOfModelsIsTheKeysOwn(t *testing.T) {
 			t.Errorf("%s: %d %s", path, a.StatusCode, a.Bytes)
 		}
 	}
-	if a := get(stack.Key, "/v1/models/claude-x"); a.StatusCode != 200 || a.JSON()["id"] != "claude-x" {
+	if a := get(stack.Key, "/v1/models/claude-x"); a.StatusCode != http.StatusOK || a.JSON()["id"] != "claude-x" {
 		t.Errorf("a name that a pattern covers: %d %s", a.StatusCode, a.Bytes)
 	}
 }

@@ -27,6 +27,7 @@ type conversation struct {
 
 // turn asks the next question and keeps the answer.
 func (c *conversation) turn(t *testing.T, s *stack.Stack, system string) {
+	t.Helper()
 	if len(c.messages) == 0 {
 		c.messages = append(c.messages, message("system", system))
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // TestModelsAreThoseThatTheKeyMayUse, aliases included, as a list and one by one.
-func TestModelsAreThoseThatTheKeyMayUse(t *testing.T) {
+func TestModelsAreThoseThatTheKeyMayUse(t *testing.T) { //nolint:gocyclo // one story, told in order
 	r := newRig(t)
 	for _, c := range []struct {
 		id     string

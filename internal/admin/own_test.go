@@ -34,7 +34,7 @@ func (r *rig) settled(key string, n int, tokens int64) {
 }
 
 // Every key sees itself and nothing of another one, whatever it asks for.
-func TestAKeySeesItselfAlone(t *testing.T) {
+func TestAKeySeesItselfAlone(t *testing.T) { //nolint:gocyclo // one story, told in order
 	r := newRig(t)
 	for _, id := range []string{"ann", "bob"} {
 		r.add(fmt.Sprintf(`{"id":%q,"user":%q,"quota":100,"quota_period":"day","note":"owes us lunch","limits":{"concurrent":3}}`, id, id))

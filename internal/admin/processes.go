@@ -30,7 +30,7 @@ func (a *API) children(w http.ResponseWriter, r *http.Request) {
 	hosts := make([]hostChildren, len(a.o.Hosts))
 	var wg sync.WaitGroup
 	for i, h := range a.o.Hosts {
-		wg.Go(func() {
+		wg.Go(func() { //nolint:contextcheck // it asks with the context of the request
 			hosts[i] = hostChildren{Host: h.Name(), Message: "the launcher does not answer", Children: json.RawMessage("[]")}
 			status, body, err := h.Call(r.Context(), http.MethodGet, "/state", nil)
 			var state struct {

@@ -43,7 +43,7 @@ func travel(t *testing.T, f admission.Facts) (out admission.Facts) {
 
 // TestATicketIsGoodAtAnyReplica: issued by one gate, claimed at a second, logged at a
 // third, which tells all.
-func TestATicketIsGoodAtAnyReplica(t *testing.T) {
+func TestATicketIsGoodAtAnyReplica(t *testing.T) { //nolint:gocyclo // one story, told in order
 	synctest.Test(t, func(t *testing.T) {
 		all := replicas(t, 3)
 		origin, holder, third := all[0], all[1], all[2]

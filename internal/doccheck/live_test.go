@@ -36,10 +36,12 @@ func TestMetricsAreThoseOfARunningService(t *testing.T) {
 			t.Errorf("%s is a %s, docs/operations.md says %q", name, live[name], documented[name])
 		}
 	}
-	silent := []string{"http_requests_total", "http_request_duration_seconds", "http_errors_total", "token_usage_total", "tollgate_engine_load", "tollgate_model_requests_total", "tollgate_prefix_hit_tokens_total",
+	silent := []string{
+		"http_requests_total", "http_request_duration_seconds", "http_errors_total", "token_usage_total", "tollgate_engine_load", "tollgate_model_requests_total", "tollgate_prefix_hit_tokens_total",
 		// Where there is a central ledger.
 		"tollgate_central_up", "tollgate_central_shipped_rows_total", "tollgate_central_ship_seconds", "tollgate_outbox_rows", "tollgate_outbox_oldest_seconds",
-		"tollgate_keys_copy_age_seconds"}
+		"tollgate_keys_copy_age_seconds",
+	}
 	for name := range metrics(t) {
 		if _, ok := live[name]; !ok && !slices.Contains(silent, name) {
 			t.Errorf("%s is in the code and not at /metrics", name)

@@ -108,7 +108,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	if err := unixsock.Folder(o.Config.RunDir()); err != nil {
 		return nil, fmt.Errorf("use state_dir: %w", err)
 	}
-	if err := g.dialCentral(); err != nil {
+	if err := g.dialCentral(); err != nil { //nolint:contextcheck // it dials when it is first asked, and outlives the start
 		return nil, err
 	}
 	if err := g.openKeys(ctx, o.Terminal, own); err != nil {

@@ -142,7 +142,7 @@ func (c Column) Set(r *Record, value any) error {
 	case Flag:
 		flag, isFlag := value.(bool)
 		number, isNumber := value.(int64)
-		*c.ref(r).(*bool) = flag || number != 0 //nolint:forcetypeassert // by its kind
+		*c.ref(r).(*bool) = flag || number != 0 //nolint:forcetypeassert,errcheck // by its kind
 		ok = isFlag || isNumber
 	case Moment:
 		at, isTime := value.(time.Time)
@@ -150,7 +150,7 @@ func (c Column) Set(r *Record, value any) error {
 		if isNumber {
 			at = time.UnixMicro(micros)
 		}
-		*c.ref(r).(*time.Time) = Micro(at) //nolint:forcetypeassert // by its kind
+		*c.ref(r).(*time.Time) = Micro(at) //nolint:forcetypeassert,errcheck // by its kind
 		ok = isTime || isNumber
 	case Number:
 		var v int64

@@ -18,7 +18,7 @@ func TestTheOutageKeepsToItsTranscripts(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := map[string]bool{}
-	for _, block := range strings.Split(string(text), "\n\n") {
+	for block := range strings.SplitSeq(string(text), "\n\n") {
 		lines := strings.Split(strings.TrimSpace(block), "\n")
 		if strings.HasPrefix(lines[0], "#") {
 			continue
@@ -68,7 +68,7 @@ func describe(when, name string, c *circuit, err error) string {
 
 // TestNoWalkLeavesTheOutage: whatever comes in whatever order, Redis decides only
 // after everything was sent to it, and a closed store never decides again.
-func TestNoWalkLeavesTheOutage(t *testing.T) {
+func TestNoWalkLeavesTheOutage(t *testing.T) { //nolint:gocyclo // one story, told in order
 	for seed := range uint64(2000) {
 		random := rand.New(rand.NewPCG(1, seed))
 		now := time.Now()

@@ -10,8 +10,6 @@ import (
 const (
 	// maxLimit bounds limits that callers name, so that a Lua number holds them.
 	maxLimit = int64(1) << 52
-	// maxSlots bounds the slots of one request, as in [limit.Memory].
-	maxSlots = 1 << 20
 	// decisionValues is how many numbers a decision has, with the slots that the
 	// lease holds after it.
 	decisionValues = 15

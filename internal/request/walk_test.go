@@ -118,7 +118,7 @@ func (w *walk) write() {
 }
 
 func (w *walk) perform(effect Effect) {
-	switch {
+	switch { //nolint:staticcheck // a tagged one would have to name every effect
 	case effect == DoSettle, effect == DoRename:
 		if w.Named && w.owed.Reason == ledger.Aborted || effect == DoRename {
 			w.owed = settlement(w.name())

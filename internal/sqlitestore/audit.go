@@ -134,7 +134,7 @@ func (r *Reader) AuditAfter(ctx context.Context, seq int64, limit int) ([]audit.
 }
 
 func (r *Reader) auditEntries(ctx context.Context, where string, args ...any) (entries []audit.Entry, err error) {
-	rows, err := r.db.QueryContext(ctx, "SELECT "+auditColumns+" FROM audit WHERE "+where, args...)
+	rows, err := r.db.QueryContext(ctx, "SELECT "+auditColumns+" FROM audit WHERE "+where, args...) //nolint:gosec // where is one of two constants
 	if err != nil {
 		return nil, failed(ctx, "read audit", err)
 	}

@@ -16,7 +16,7 @@ import (
 
 // The pages of any size, put together, are the selected rows, newest first, each
 // once, also while new rows come.
-func TestPagesAreTheRowsNewestFirst(t *testing.T) {
+func TestPagesAreTheRowsNewestFirst(t *testing.T) { //nolint:gocyclo // one story, told in order
 	s := open(t, sqlitestore.Options{Path: filepath.Join(t.TempDir(), "ledger.db")})
 	ctx := context.Background()
 	var all []ledger.Record
