@@ -10,25 +10,28 @@
 // ([Session.Settle]). It may hand the answer over to a meter inside Envoy
 // ([Session.HandOver]), which then speaks by lease id ([Gate.Progress],
 // [Gate.Ended]). A second witness, the proxy's access log, says why a stream ended
-// ([Gate.Witness]) and closes what no stream ever claimed.
+// ([Gate.Witness]) and ends a request that no stream ever claimed.
 //
-// The order of all that is one table in package request. A session holds a
-// [request.State] and the facts that the state does not know; it performs the
-// effects of each event outside its lock and reports their results as events.
+// Package request has one table that says in which order all that may happen. A
+// session holds a [request.State] and the facts that the state does not know. It
+// reports each event to the state (next, in session), performs the effects of the
+// event outside its lock (perform, in effects), and reports their results as events.
 //
 // # Goals
 //
-//   - Everything that a request takes is taken in one step, or nothing is.
+//   - A decision takes all that it asks of the limits in one step, or nothing. There
+//     are two: Admit takes one request and a slot, Reserve takes tokens and the
+//     slots that a request for several answers needs beside.
 //   - A request that was sent has a row; a client that saw the end of its answer is
 //     in the ledger.
-//   - A lease goes back once, whatever dies in between.
-//   - The row, the metrics and the access record say the same.
+//   - A lease is given back once, whichever process dies meanwhile.
+//   - The row, the metrics and the access record of a request agree.
 //
 // # What it is not
 //
 // It knows no protocol: adapters translate (extauthz, extproc, accesslog). It does
-// not count tokens in bytes (usage), does not know how limits or rows are stored
-// (limit, ledger), and does not know how an engine is chosen (placement).
+// not read tokens out of answers (usage), does not know how limits or rows are
+// stored (limit, ledger), and does not know how an engine is chosen (placement).
 //
 // # Rules for callers
 //

@@ -5,8 +5,8 @@
 // The package does no I/O, reads no clock, takes no lock and allocates nothing.
 // It knows nothing of tokens, names or keys: those are the caller's data. The
 // state says who holds the request, how far its row in the ledger is, whether its
-// lease is held, whether the proxy's log entry has come, and whether the end has
-// its last name.
+// lease is held, whether the proxy's log entry has come, and whether the end
+// reason is final ([State.Named]).
 //
 // A caller must keep these rules:
 //
@@ -24,20 +24,31 @@
 //     tells that the holder is gone ([OnClosed]).
 //  5. It must report [OnExpired] when the thing that [State.Awaits] names has
 //     not come in time, and [OnRetry] for as long as a settlement is owed.
-//  6. It must treat an [*IllegalError] as an answer: the event is too late, or
-//     somebody else was first. The state has not changed, and nothing must be
-//     performed.
+//  6. It must expect an [*IllegalError], which is no fault: the event came too
+//     late, or another caller reported it first. The state has not changed, and
+//     the caller must perform nothing.
 //
 // In return the table holds, for every order of events:
 //
-//   - a lease that was taken is given back exactly once, or is another gateway's;
-//   - at most one write of the row is in flight at a time, and a row is settled
-//     and named once;
-//   - a settled row is counted exactly once, after it has its last name;
-//   - a request that was claimed or logged has exactly one access record, which is
-//     the last effect; it is forgotten once, and every later event is illegal;
+//   - a lease that was taken is given back exactly once; where another gateway has
+//     claimed the request, that gateway gives it back;
+//   - at most one write of the row is in flight at a time; a row is settled once,
+//     and gets its final end reason once;
+//   - a settled row is counted in the metrics exactly once, after its end reason is
+//     final;
+//   - a request has exactly one access record when a stream has claimed it or a log
+//     entry has come for it. The record is the last effect. The request is forgotten
+//     once, and every later event is illegal;
 //   - from every state there is a way to the end.
 //
 // The tests check this over all states that can be reached. The files in testdata
 // show it: each is one life, with the effects printed under its events.
+// docs/architecture.md draws the table.
+//
+// # Files
+//
+//	state    the stages of a request and the other parts of its state
+//	event    the events that a caller reports, and the effects that it performs
+//	table    the life of a request: each event in each state
+//	next     how the table is applied
 package request
