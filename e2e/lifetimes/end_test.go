@@ -23,6 +23,8 @@ type end struct {
 	tokens int64
 	// uploads: the request's body does not come to its end by itself.
 	uploads bool
+	// outlives: tollgate ends and comes back while the request runs.
+	outlives bool
 	// before prepares the gateway.
 	before func(c *cell)
 	// at ends the request at its age; nil: something else ends it then.
@@ -50,8 +52,9 @@ const (
 
 func both(r ledger.EndReason) [2]ledger.EndReason { return [2]ledger.EndReason{r, r} }
 
-// ends are all ways in which a request has been seen to end. Add any further one here.
-func ends() []end {
+// ends are all ways in which a request has been seen to end, with the meter inside
+// Envoy or without it. Add any further one here.
+func ends(module bool) []end {
 	// gone: the client has left before it could see an answer that is not streamed; cut:
 	// another program has ended the request.
 	ok, gone, cut, quiet := [2]int{200, 200}, [2]int{200, 0}, [2]int{200, 503}, [2]int{}
@@ -81,9 +84,23 @@ func ends() []end {
 			name: "quota is used up", stream: true, sim: `"tokens":1000,"delay_ms":%d`, tokens: quotaTokens,
 			before: func(c *cell) { c.limit(true) }, after: func(c *cell) { c.limit(false) }, status: ok, reason: both(ledger.Quota),
 		},
-		{name: "tollgate drains", stream: true, whole: true, config: "drain_timeout: 100ms", sim: talks, at: drain, after: again, status: cut, reason: both(ledger.Drained)},
-		{name: "tollgate dies", stream: true, whole: true, sim: talks, at: kill, after: again, status: cut, reason: both(ledger.GatewayCrash)},
+		gatewayEnd(module, "tollgate drains", "drain_timeout: 100ms", drain, ledger.Drained),
+		gatewayEnd(module, "tollgate dies", "", kill, ledger.GatewayCrash),
 	}
+}
+
+// gatewayEnd is the end of tollgate itself. By ext_proc it takes the request with it.
+// The meter inside Envoy goes on: tollgate comes back, and the client leaves.
+func gatewayEnd(module bool, name, config string, stop func(*cell, *open), reason ledger.EndReason) end {
+	e := end{name: name, stream: true, whole: true, config: config, sim: talks}
+	if !module {
+		e.at, e.after, e.status, e.reason = stop, again, [2]int{200, 503}, both(reason)
+		return e
+	}
+	e.outlives = true
+	e.at = func(c *cell, o *open) { stop(c, o); again(c); o.leave() }
+	e.status, e.reason = [2]int{200, 0}, both(ledger.ClientAbort)
+	return e
 }
 
 // cancel ends the live requests as an administrator does.

@@ -45,7 +45,7 @@ func TestOldRequestsEndWell(t *testing.T) {
 	}
 	for _, a := range ages {
 		t.Run(a.String(), func(t *testing.T) {
-			for _, c := range cells(a) {
+			for _, c := range cells(a, stack.Module(t)) {
 				t.Run(c.name(), func(t *testing.T) {
 					t.Parallel()
 					c.start(t)
@@ -63,7 +63,7 @@ const rounds = 12
 // fiveHundred asks one request after the other of every gateway, each 50 to
 // 180 s old at its end.
 func fiveHundred(t *testing.T) {
-	for i, c := range cells(0) {
+	for i, c := range cells(0, stack.Module(t)) {
 		c.age = 50*time.Second + time.Duration(i*37%131)*time.Second // the same in each run
 		t.Run(c.name(), func(t *testing.T) {
 			t.Parallel()
