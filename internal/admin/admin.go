@@ -271,7 +271,7 @@ func (a *API) cancel(w http.ResponseWriter, r *http.Request) {
 	}
 	n, missing := 0, 0
 	if a.o.Replicas == nil {
-		n = a.o.Gate.Cancel(id) //nolint:contextcheck // a stream is settled in its own time, whoever asked for its end
+		n = a.o.Gate.Cancel(id) //nolint:contextcheck // a stream is settled in its own time
 	} else {
 		n, missing = a.o.Replicas.Cancel(r.Context(), id)
 	}
