@@ -18,10 +18,15 @@ const (
 // auditKeys writes what has changed of the keys since it was written last. An edit
 // is not undone because the audit cannot be written now: the states that the ledger
 // keeps tell the change later, also after a restart.
-func (g *Gateway) auditKeys(ctx context.Context, ring *apikey.Ring, by audit.Editor) bool {
+//
+// The states are those of this moment, and one write follows the other: a change
+// whose write comes late must not be told as the undoing of a later one.
+func (g *Gateway) auditKeys(ctx context.Context, by audit.Editor) bool {
+	g.auditing.Lock()
+	defer g.auditing.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
 	defer cancel()
-	if _, err := g.ledger.RecordStates(ctx, "key", ring.States(), by); err != nil {
+	if _, err := g.ledger.RecordStates(ctx, "key", g.keys.Current().States(), by); err != nil {
 		g.log.Error("cannot write the audit of the keys; it is tried again", "error", err)
 		return false
 	}
@@ -34,7 +39,7 @@ func (g *Gateway) audit(ctx context.Context) error {
 	retry := time.NewTicker(auditRetry)
 	defer retry.Stop()
 	by := audit.Editor{Who: audit.ByFile}
-	owed := !g.auditKeys(ctx, g.keys.Current(), by)
+	owed := !g.auditKeys(ctx, by)
 	for {
 		select {
 		case <-ctx.Done():
@@ -43,7 +48,7 @@ func (g *Gateway) audit(ctx context.Context) error {
 			by, owed = failed, true
 		case <-retry.C:
 			if owed {
-				owed = !g.auditKeys(ctx, g.keys.Current(), by)
+				owed = !g.auditKeys(ctx, by)
 			}
 		}
 	}
@@ -53,7 +58,7 @@ func (g *Gateway) audit(ctx context.Context) error {
 func (g *Gateway) keysChanged(_, next *apikey.Ring, by audit.Editor) {
 	g.gate.Revoke(next)
 	g.replicas.keysChanged()
-	if g.auditKeys(context.Background(), next, by) {
+	if g.auditKeys(context.Background(), by) {
 		return
 	}
 	select {

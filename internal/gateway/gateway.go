@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -79,6 +80,7 @@ type Gateway struct {
 	records  *recorder
 	// auditOwed has who made a change of the keys that the audit could not take.
 	auditOwed chan audit.Editor
+	auditing  sync.Mutex // held while the audit of the keys is written
 	meters    *meters
 
 	grpcLis, httpLis, adminLis, meterLis, metricsLis net.Listener
