@@ -49,7 +49,7 @@ func TestEachRequestReachesAnEngineOfItsModel(t *testing.T) {
 	}
 	s.Idle(wait)
 	serves := map[string]map[string]bool{
-		a.addr: {"m1": true}, b.addr: {"m1": true, "m2": true}, c.addr: {"m3": true, "legal": true},
+		a.Addr: {"m1": true}, b.Addr: {"m1": true, "m2": true}, c.Addr: {"m3": true, "legal": true},
 	}
 	records := s.Records()
 	if len(records)-before != n {
@@ -65,12 +65,12 @@ func TestEachRequestReachesAnEngineOfItsModel(t *testing.T) {
 		output[r.Engine] += r.Counts.Completion
 		per[r.Engine+" "+r.Model]++
 	}
-	for _, e := range []*engine{a, b, c} {
-		if got := e.sim.Stats(); got.PromptTokens != prompt[e.addr] || got.GenerationTokens != output[e.addr] {
-			t.Errorf("%s counted %d and %d tokens, the ledger has %d and %d", e.addr, got.PromptTokens, got.GenerationTokens, prompt[e.addr], output[e.addr])
+	for _, e := range []*stack.Engine{a, b, c} {
+		if got := e.Sim.Stats(); got.PromptTokens != prompt[e.Addr] || got.GenerationTokens != output[e.Addr] {
+			t.Errorf("%s counted %d and %d tokens, the ledger has %d and %d", e.Addr, got.PromptTokens, got.GenerationTokens, prompt[e.Addr], output[e.Addr])
 		}
 	}
-	if per[a.addr+" m1"] == 0 || per[b.addr+" m1"] == 0 {
+	if per[a.Addr+" m1"] == 0 || per[b.Addr+" m1"] == 0 {
 		t.Errorf("m1 was not shared by its engines: %v", per)
 	}
 }
@@ -86,12 +86,12 @@ type live struct {
 // removed and killed. Only streams of the killed engine are cut, and requests that
 // begin meanwhile are answered.
 func TestEnginesComeAndGoUnderStreams(t *testing.T) {
-	a := newEngine(t, vllmsim.Options{Models: []string{"m1"}})
-	b := newEngine(t, vllmsim.Options{Models: []string{"m1"}})
-	d := newEngine(t, vllmsim.Options{Models: []string{"m1"}})
-	s := stack.Start(t, stack.Options{Engine: a.addr, Config: fmt.Sprintf("engines: [%q]\n", b.addr)})
-	add(t, s, d.addr)
-	stack.Eventually(t, wait, "three engines", func() bool { return up(s, a.addr) && up(s, b.addr) && up(s, d.addr) })
+	a := stack.NewEngine(t, vllmsim.Options{Models: []string{"m1"}})
+	b := stack.NewEngine(t, vllmsim.Options{Models: []string{"m1"}})
+	d := stack.NewEngine(t, vllmsim.Options{Models: []string{"m1"}})
+	s := stack.Start(t, stack.Options{Engine: a.Addr, Config: fmt.Sprintf("engines: [%q]\n", b.Addr)})
+	add(t, s, d.Addr)
+	stack.Eventually(t, wait, "three engines", func() bool { return up(s, a.Addr) && up(s, b.Addr) && up(s, d.Addr) })
 
 	streams := make([]live, 200)
 	var wg sync.WaitGroup
@@ -109,14 +109,14 @@ func TestEnginesComeAndGoUnderStreams(t *testing.T) {
 	for range streams {
 		<-begun
 	}
-	e := newEngine(t, vllmsim.Options{Models: []string{"m1", "m9"}})
-	add(t, s, e.addr)
+	e := stack.NewEngine(t, vllmsim.Options{Models: []string{"m1", "m9"}})
+	add(t, s, e.Addr)
 	served(t, s, "m9")
-	if got := s.Admin(http.MethodDelete, "/admin/engines/"+d.addr, ""); got.StatusCode != http.StatusOK {
+	if got := s.Admin(http.MethodDelete, "/admin/engines/"+d.Addr, ""); got.StatusCode != http.StatusOK {
 		t.Errorf("drain: %d %s", got.StatusCode, got.Bytes)
 	}
-	before := d.sim.Stats().Requests
-	b.stop()
+	before := d.Sim.Stats().Requests
+	b.Stop()
 	killed := time.Now()
 	var failed atomic.Int64
 	crowd(100, 8, func(int) {
@@ -128,16 +128,16 @@ func TestEnginesComeAndGoUnderStreams(t *testing.T) {
 	if failed.Load() != 0 {
 		t.Errorf("%d of 100 requests failed", failed.Load())
 	}
-	stack.Eventually(t, wait, "the killed engine to be out", func() bool { return !up(s, b.addr) })
+	stack.Eventually(t, wait, "the killed engine to be out", func() bool { return !up(s, b.Addr) })
 	out := time.Since(killed)
-	if after := d.sim.Stats().Requests; after != before {
+	if after := d.Sim.Stats().Requests; after != before {
 		t.Errorf("a draining engine got %d requests", after-before)
 	}
 	wg.Wait()
 	s.Idle(wait)
-	judge(t, s, streams, b.addr)
+	judge(t, s, streams, b.Addr)
 	stack.Eventually(t, wait, "the drained engine to be gone", func() bool {
-		return !strings.Contains(string(s.Admin(http.MethodGet, "/admin/engines", "").Bytes), d.addr)
+		return !strings.Contains(string(s.Admin(http.MethodGet, "/admin/engines", "").Bytes), d.Addr)
 	})
 	t.Logf("the killed engine was out after %s", out)
 	if out > wait/2 {
@@ -174,13 +174,13 @@ func judge(t *testing.T, s *stack.Stack, streams []live, killed string) {
 // just died and refuse the connection. The third answers; there is one row, and
 // nothing stays reserved.
 func TestARequestFindsTheEngineThatAnswers(t *testing.T) {
-	a := newEngine(t, vllmsim.Options{Models: []string{"m1"}})
-	b := newEngine(t, vllmsim.Options{Models: []string{"m1"}})
-	c := newEngine(t, vllmsim.Options{Models: []string{"m1"}})
-	s := stack.Start(t, stack.Options{Engine: a.addr, Config: fmt.Sprintf("engines: [%q, %q]\n", b.addr, c.addr)})
-	stack.Eventually(t, wait, "three engines", func() bool { return up(s, a.addr) && up(s, b.addr) && up(s, c.addr) })
-	a.stop()
-	b.stop()
+	a := stack.NewEngine(t, vllmsim.Options{Models: []string{"m1"}})
+	b := stack.NewEngine(t, vllmsim.Options{Models: []string{"m1"}})
+	c := stack.NewEngine(t, vllmsim.Options{Models: []string{"m1"}})
+	s := stack.Start(t, stack.Options{Engine: a.Addr, Config: fmt.Sprintf("engines: [%q, %q]\n", b.Addr, c.Addr)})
+	stack.Eventually(t, wait, "three engines", func() bool { return up(s, a.Addr) && up(s, b.Addr) && up(s, c.Addr) })
+	a.Stop()
+	b.Stop()
 	admin := stack.AdminOf(t, s.Path("state/run/envoy-admin.sock"))
 	const n = 20
 	for range n {
@@ -195,11 +195,11 @@ func TestARequestFindsTheEngineThatAnswers(t *testing.T) {
 	rows := 0
 	for id, r := range s.Records() {
 		rows++
-		if r.Engine != c.addr || r.Reason != ledger.Complete {
+		if r.Engine != c.Addr || r.Reason != ledger.Complete {
 			t.Errorf("%s: at %s, %s", id, r.Engine, r.Reason)
 		}
 	}
-	if got := c.sim.Stats().Requests; rows != n || got != n {
+	if got := c.Sim.Stats().Requests; rows != n || got != n {
 		t.Errorf("%d rows and %d requests at the engine for %d requests", rows, got, n)
 	}
 }
@@ -207,10 +207,10 @@ func TestARequestFindsTheEngineThatAnswers(t *testing.T) {
 // TestAnEngineThatWasAddedIsThereAfterARestartOfEverything, also when Envoy starts
 // while tollgate is down.
 func TestAnEngineThatWasAddedIsThereAfterARestartOfEverything(t *testing.T) {
-	a := newEngine(t, vllmsim.Options{Models: []string{"m1"}})
-	b := newEngine(t, vllmsim.Options{Models: []string{"m2"}})
-	s := stack.Start(t, stack.Options{Engine: a.addr})
-	add(t, s, b.addr)
+	a := stack.NewEngine(t, vllmsim.Options{Models: []string{"m1"}})
+	b := stack.NewEngine(t, vllmsim.Options{Models: []string{"m2"}})
+	s := stack.Start(t, stack.Options{Engine: a.Addr})
+	add(t, s, b.Addr)
 	served(t, s, "m2")
 
 	s.Envoy.Kill()
@@ -249,7 +249,7 @@ func TestTollgateRestartsUnderEnvoy(t *testing.T) {
 		}
 	}
 	// The model of an engine that dies is known, and degrades the gateway.
-	b.stop()
+	b.Stop()
 	stack.Eventually(t, wait, "m2 to be lost", func() bool { return ask(s, "m2").StatusCode == http.StatusServiceUnavailable })
 	if got := ask(s, "m1"); got.StatusCode != http.StatusOK {
 		t.Errorf("m1 without one of its engines: %d %s", got.StatusCode, got.Bytes)
@@ -261,27 +261,27 @@ func TestTollgateRestartsUnderEnvoy(t *testing.T) {
 	if got := ask(s, "m77"); got.StatusCode != http.StatusNotFound {
 		t.Errorf("a model that nobody has: %d %s", got.StatusCode, got.Bytes)
 	}
-	b.start()
+	b.Start()
 	served(t, s, "m2")
 }
 
 // TestTheCommandShowsAndChangesEngines runs tollgate engines beside a gateway.
 func TestTheCommandShowsAndChangesEngines(t *testing.T) {
-	a := newEngine(t, vllmsim.Options{Models: []string{"m1"}, MaxModelLen: 4096})
-	b := newEngine(t, vllmsim.Options{Models: []string{"m1"}, MaxModelLen: 1024})
-	s := stack.Start(t, stack.Options{Engine: a.addr})
-	if code, out, errs := s.Command("engines", "add", b.addr, "--weight", "2"); code != 0 || !strings.Contains(out, "added") {
+	a := stack.NewEngine(t, vllmsim.Options{Models: []string{"m1"}, MaxModelLen: 4096})
+	b := stack.NewEngine(t, vllmsim.Options{Models: []string{"m1"}, MaxModelLen: 1024})
+	s := stack.Start(t, stack.Options{Engine: a.Addr})
+	if code, out, errs := s.Command("engines", "add", b.Addr, "--weight", "2"); code != 0 || !strings.Contains(out, "added") {
 		t.Fatalf("%d %s %s", code, out, errs)
 	}
-	stack.Eventually(t, wait, "the engine to be ready", func() bool { return up(s, b.addr) })
+	stack.Eventually(t, wait, "the engine to be ready", func() bool { return up(s, b.Addr) })
 	code, out, errs := s.Command("engines", "list")
-	if code != 0 || !strings.Contains(out, a.addr) || !strings.Contains(out, b.addr) || !strings.Contains(errs, "different context lengths") {
+	if code != 0 || !strings.Contains(out, a.Addr) || !strings.Contains(out, b.Addr) || !strings.Contains(errs, "different context lengths") {
 		t.Errorf("%d\n%s%s", code, out, errs)
 	}
-	if code, _, errs := s.Command("engines", "remove", a.addr); code != 1 || !strings.Contains(errs, "of the configuration file names this engine") {
+	if code, _, errs := s.Command("engines", "remove", a.Addr); code != 1 || !strings.Contains(errs, "of the configuration file names this engine") {
 		t.Errorf("remove what the file names: %d %s", code, errs)
 	}
-	if code, out, errs := s.Command("engines", "remove", b.addr); code != 0 {
+	if code, out, errs := s.Command("engines", "remove", b.Addr); code != 0 {
 		t.Errorf("%d %s %s", code, out, errs)
 	}
 	s.Tollgate.Signal(syscall.SIGTERM)

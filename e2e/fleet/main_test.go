@@ -6,10 +6,8 @@
 package fleet_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -32,44 +30,6 @@ func scale(short, proof int) int {
 		return proof
 	}
 	return short
-}
-
-// engine is a simulated engine that a test can end and start again.
-type engine struct {
-	t    *testing.T
-	o    vllmsim.Options
-	sim  *vllmsim.Sim
-	addr string
-	stop func()
-}
-
-func newEngine(t *testing.T, o vllmsim.Options) *engine {
-	t.Helper()
-	e := &engine{t: t, o: o, stop: func() {}}
-	e.start()
-	t.Cleanup(func() { e.stop() })
-	return e
-}
-
-// start begins anew, on the port that it had.
-func (e *engine) start() {
-	e.t.Helper()
-	at := e.addr
-	if at == "" {
-		at = "127.0.0.1:0"
-	}
-	lis, err := net.Listen("tcp", at)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	e.addr, e.sim = lis.Addr().String(), vllmsim.New(e.o)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = e.sim.Serve(ctx, lis)
-	}()
-	e.stop = func() { cancel(); <-done; e.stop = func() {} }
 }
 
 // chat is a request for a model; sim is the inside of its script.
@@ -105,12 +65,12 @@ func up(s *stack.Stack, address string) bool {
 }
 
 // three are engines of different models: A m1, B m1 and m2, C m3 and an adapter of it.
-func three(t *testing.T, config string) (a, b, c *engine, s *stack.Stack) {
+func three(t *testing.T, config string) (a, b, c *stack.Engine, s *stack.Stack) {
 	t.Helper()
-	a = newEngine(t, vllmsim.Options{Models: []string{"m1"}})
-	b = newEngine(t, vllmsim.Options{Models: []string{"m1", "m2"}})
-	c = newEngine(t, vllmsim.Options{Models: []string{"m3"}, EnableLoRA: true, Adapters: map[string]string{"legal": "/nowhere"}})
-	s = stack.Start(t, stack.Options{Engine: a.addr, Config: fmt.Sprintf("engines: [%q, {address: %q, weight: 1}]\n%s", b.addr, c.addr, config)})
+	a = stack.NewEngine(t, vllmsim.Options{Models: []string{"m1"}})
+	b = stack.NewEngine(t, vllmsim.Options{Models: []string{"m1", "m2"}})
+	c = stack.NewEngine(t, vllmsim.Options{Models: []string{"m3"}, EnableLoRA: true, Adapters: map[string]string{"legal": "/nowhere"}})
+	s = stack.Start(t, stack.Options{Engine: a.Addr, Config: fmt.Sprintf("engines: [%q, {address: %q, weight: 1}]\n%s", b.Addr, c.Addr, config)})
 	for _, model := range []string{"m1", "m2", "m3", "legal"} {
 		served(t, s, model)
 	}

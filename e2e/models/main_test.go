@@ -7,9 +7,7 @@ package models_test
 
 import (
 	"bufio"
-	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -19,7 +17,6 @@ import (
 	"time"
 
 	"tollgate/e2e/stack"
-	"tollgate/internal/vllmsim"
 )
 
 func TestMain(m *testing.M) {
@@ -38,51 +35,13 @@ func scale(short, proof int) int {
 // wait is how long a condition may take that is reached in well under a second.
 const wait = 10 * time.Second
 
-// engine is a simulated engine that a test can end and start again.
-type engine struct {
-	t    *testing.T
-	o    vllmsim.Options
-	sim  *vllmsim.Sim
-	addr string
-	stop func()
-}
-
-func newEngine(t *testing.T, o vllmsim.Options) *engine {
-	t.Helper()
-	e := &engine{t: t, o: o, stop: func() {}}
-	e.start()
-	t.Cleanup(func() { e.stop() })
-	return e
-}
-
-// start begins anew, on the port that it had.
-func (e *engine) start() {
-	e.t.Helper()
-	at := e.addr
-	if at == "" {
-		at = "127.0.0.1:0"
-	}
-	lis, err := net.Listen("tcp", at)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	e.addr, e.sim = lis.Addr().String(), vllmsim.New(e.o)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = e.sim.Serve(ctx, lis)
-	}()
-	e.stop = func() { cancel(); <-done; e.stop = func() {} }
-}
-
-// prefilled is how many prompt tokens the engine has computed: what it was asked
+// computed is how many prompt tokens the engine has computed: what it was asked
 // for less what its cache had, by its own counters.
-func (e *engine) prefilled() int {
-	e.t.Helper()
-	resp, err := http.Get("http://" + e.addr + "/metrics")
+func computed(t *testing.T, e *stack.Engine) int {
+	t.Helper()
+	resp, err := http.Get("http://" + e.Addr + "/metrics")
 	if err != nil {
-		e.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	total := 0.0
@@ -102,16 +61,16 @@ func (e *engine) prefilled() int {
 }
 
 // gateway starts a stack in front of some engines.
-func gateway(t *testing.T, config, keys string, engines ...*engine) *stack.Stack {
+func gateway(t *testing.T, config, keys string, engines ...*stack.Engine) *stack.Stack {
 	t.Helper()
 	var more []string
 	for _, e := range engines[1:] {
-		more = append(more, fmt.Sprintf("%q", e.addr))
+		more = append(more, fmt.Sprintf("%q", e.Addr))
 	}
-	s := stack.Start(t, stack.Options{Engine: engines[0].addr, Keys: keys, Config: "engines: [" + strings.Join(more, ", ") + "]\n" + config})
+	s := stack.Start(t, stack.Options{Engine: engines[0].Addr, Keys: keys, Config: "engines: [" + strings.Join(more, ", ") + "]\n" + config})
 	stack.Eventually(t, wait, "all engines", func() bool {
 		for _, e := range engines {
-			if s.Metric("tollgate_engine_up", "engine", e.addr) != 1 {
+			if s.Metric("tollgate_engine_up", "engine", e.Addr) != 1 {
 				return false
 			}
 		}

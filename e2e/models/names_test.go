@@ -35,7 +35,7 @@ const keys = `[
 // TestTheShareOfACanary: 90 and 10 of a hundred, to within one.
 func TestTheShareOfACanary(t *testing.T) {
 	t.Parallel()
-	e := newEngine(t, vllmsim.Options{Models: []string{"big", "small", "spare"}})
+	e := stack.NewEngine(t, vllmsim.Options{Models: []string{"big", "small", "spare"}})
 	s := gateway(t, names, keys, e)
 	n := scale(1000, 10_000)
 	crowd(n, 16, func(int) {
@@ -64,7 +64,7 @@ func TestTheShareOfACanary(t *testing.T) {
 // TestAKeyReachesItsNamesOnly, whatever it tries, on every route that has a model.
 func TestAKeyReachesItsNamesOnly(t *testing.T) {
 	t.Parallel()
-	e := newEngine(t, vllmsim.Options{
+	e := stack.NewEngine(t, vllmsim.Options{
 		Models: []string{"big", "small", "spare", "claude-tuned"}, EnableLoRA: true, Adapters: map[string]string{"support": "/nowhere"},
 	})
 	s := gateway(t, names, keys, e)
@@ -107,7 +107,7 @@ func TestAKeyReachesItsNamesOnly(t *testing.T) {
 	if got := s.Metric("tollgate_admission_decisions_total", "decision", "model"); int(got) != refused {
 		t.Errorf("%v refusals of names, want %d", got, refused)
 	}
-	for _, truth := range e.sim.Truths() {
+	for _, truth := range e.Sim.Truths() {
 		if model := string(truth.Fields["model"]); model != `"big"` && model != `"small"` {
 			t.Errorf("%s: the engine was asked for %s", truth.Endpoint, model)
 		}
@@ -122,7 +122,7 @@ func TestAKeyReachesItsNamesOnly(t *testing.T) {
 // its slash written in both ways.
 func TestTheListOfModelsIsTheKeysOwn(t *testing.T) {
 	t.Parallel()
-	e := newEngine(t, vllmsim.Options{Models: []string{"org/big", "small"}})
+	e := stack.NewEngine(t, vllmsim.Options{Models: []string{"org/big", "small"}})
 	s := gateway(t, `models: [{name: team/chat, targets: [{model: org/big}]}, {name: claude-*, targets: [{model: small}]}]`, `[
 		{"key": "`+stack.Key+`", "id": "ann", "user": "ann"},
 		{"key": "`+keyChat+`", "id": "chat", "user": "bob", "models": ["team/chat"]}]`, e)
@@ -158,8 +158,8 @@ func TestTheListOfModelsIsTheKeysOwn(t *testing.T) {
 // and the answer names what served.
 func TestAFallbackServesWhileNoTargetIsReady(t *testing.T) {
 	t.Parallel()
-	first := newEngine(t, vllmsim.Options{Models: []string{"spare"}})
-	main := newEngine(t, vllmsim.Options{Models: []string{"big"}})
+	first := stack.NewEngine(t, vllmsim.Options{Models: []string{"spare"}})
+	main := stack.NewEngine(t, vllmsim.Options{Models: []string{"big"}})
 	s := gateway(t, names, keys, first, main)
 	ask := func() (model string) {
 		a := s.Do(s.HTTP1, http.MethodPost, stack.ChatPath, chat("chat", false, 3, ""), "Authorization", "Bearer "+keyChat)
@@ -167,9 +167,9 @@ func TestAFallbackServesWhileNoTargetIsReady(t *testing.T) {
 			return a.Status
 		}
 		rec := s.Settled(a.RequestID())
-		truth := first.sim
-		if rec.Engine == main.addr {
-			truth = main.sim
+		truth := first.Sim
+		if rec.Engine == main.Addr {
+			truth = main.Sim
 		}
 		made, _ := truth.Truth(a.RequestID())
 		if rec.RequestedModel != "chat" || rec.Model != a.JSON()["model"] || rec.Model != made.Model ||
@@ -181,7 +181,7 @@ func TestAFallbackServesWhileNoTargetIsReady(t *testing.T) {
 	if got := ask(); got != "big" {
 		t.Errorf("with one target there: %s", got)
 	}
-	main.stop()
+	main.Stop()
 	stack.Eventually(t, wait, "the fallback", func() bool { return ask() == "spare" })
 	if got := s.Metric("tollgate_placement_total", "outcome", "fallback"); got == 0 {
 		t.Error("no fallback is counted")
@@ -190,7 +190,7 @@ func TestAFallbackServesWhileNoTargetIsReady(t *testing.T) {
 	if a := s.Do(s.HTTP1, http.MethodPost, stack.ChatPath, chat("spare", false, 3, ""), "Authorization", "Bearer "+keyChat); a.StatusCode != http.StatusNotFound {
 		t.Errorf("the fallback by its own name: %d %s", a.StatusCode, a.Bytes)
 	}
-	main.start()
+	main.Start()
 	stack.Eventually(t, wait, "the target", func() bool { return ask() == "big" })
 	s.Idle(wait)
 	for _, r := range s.Records() {

@@ -53,9 +53,9 @@ func message(role, content string) string {
 func converse(t *testing.T, policy string) (prefilled int) {
 	t.Helper()
 	const conversations, turns = 40, 8
-	var engines []*engine
+	var engines []*stack.Engine
 	for range 4 {
-		engines = append(engines, newEngine(t, vllmsim.Options{Models: []string{"m"}, BlockSize: 16, CacheBlocks: 1600, TokenDetails: true}))
+		engines = append(engines, stack.NewEngine(t, vllmsim.Options{Models: []string{"m"}, BlockSize: 16, CacheBlocks: 1600, TokenDetails: true}))
 	}
 	s := gateway(t, "balance: {policy: "+policy+"}\n", "", engines...)
 	crowd(conversations, conversations, func(i int) {
@@ -66,8 +66,8 @@ func converse(t *testing.T, policy string) (prefilled int) {
 	})
 	var each []int
 	for _, e := range engines {
-		each = append(each, e.prefilled())
-		prefilled += e.prefilled()
+		each = append(each, computed(t, e))
+		prefilled += computed(t, e)
 	}
 	t.Logf("%s: %d tokens prefilled, %v; prefix %v, least_loaded %v, overloaded %v; from caches %v", policy, prefilled, each,
 		s.Metric("tollgate_placement_total", "outcome", "prefix"), s.Metric("tollgate_placement_total", "outcome", "least_loaded"),
@@ -90,9 +90,9 @@ func TestConversationsStayWhereTheirPastIs(t *testing.T) {
 // TestAHotPrefixDoesNotOverloadOneEngine: everybody sends the same long beginning.
 func TestAHotPrefixDoesNotOverloadOneEngine(t *testing.T) {
 	t.Parallel()
-	var engines []*engine
+	var engines []*stack.Engine
 	for range 4 {
-		engines = append(engines, newEngine(t, vllmsim.Options{Models: []string{"m"}, BlockSize: 16, TokenDetails: true}))
+		engines = append(engines, stack.NewEngine(t, vllmsim.Options{Models: []string{"m"}, BlockSize: 16, TokenDetails: true}))
 	}
 	s := gateway(t, "balance: {policy: prefix, max_load: 1.25}\n", "", engines...)
 	hot := message("system", words("hot", 400))
@@ -106,8 +106,8 @@ func TestAHotPrefixDoesNotOverloadOneEngine(t *testing.T) {
 	var each []int
 	most := 0
 	for _, e := range engines {
-		each = append(each, e.sim.Stats().Requests)
-		most = max(most, e.sim.Stats().Requests)
+		each = append(each, e.Sim.Stats().Requests)
+		most = max(most, e.Sim.Stats().Requests)
 	}
 	t.Logf("%d requests: %v", n, each)
 	if float64(most) > 1.25*float64(n)/float64(len(engines)) {

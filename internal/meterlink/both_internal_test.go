@@ -3,35 +3,23 @@ package meterlink
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+
+	"tollgate/internal/metertest"
 )
 
 // TestBothSpeakOfTheSameRecord reads the lines of 20,000 records, as odd as they may be, which
 // the meter inside Envoy has written.
 func TestBothSpeakOfTheSameRecord(t *testing.T) {
 	const records = 20_000
-	cargo, err := exec.LookPath("cargo")
-	if errors.Is(err, exec.ErrNotFound) {
-		t.Skip("no cargo: the meter of meter/ cannot be built here")
-	}
-	target, err := filepath.Abs("../../.cache/meter-target")
-	if err != nil {
-		t.Fatal(err)
-	}
-	build := exec.CommandContext(t.Context(), cargo, "build", "--release", "--locked", "--offline", "--quiet", "--package", "tollgate-meter-feed", "--target-dir", target)
-	build.Dir = "../../meter"
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build meter/feed: %v\n%s", err, out)
-	}
+	feed := metertest.Feed(t)
 	seed := strconv.FormatUint(rand.Uint64(), 10)
-	out, err := exec.CommandContext(t.Context(), filepath.Join(target, "release", "feed"), "records", seed, strconv.Itoa(records)).Output()
+	out, err := exec.CommandContext(t.Context(), feed, "records", seed, strconv.Itoa(records)).Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"io"
 	"math/rand/v2"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
+	"tollgate/internal/metertest"
 	"tollgate/internal/openai"
 )
 
@@ -45,20 +44,7 @@ func errorBody(r *rand.Rand) []byte {
 // TestBothReshapeAlike gives error bodies to Reshape and to its port for the meter
 // inside Envoy.
 func TestBothReshapeAlike(t *testing.T) {
-	cargo, err := exec.LookPath("cargo")
-	if errors.Is(err, exec.ErrNotFound) {
-		t.Skip("no cargo: the meter of meter/ cannot be built here")
-	}
-	target, err := filepath.Abs("../../.cache/meter-target")
-	if err != nil {
-		t.Fatal(err)
-	}
-	build := exec.CommandContext(t.Context(), cargo, "build", "--release", "--locked", "--offline", "--quiet", "--package", "tollgate-meter-feed", "--target-dir", target)
-	build.Dir = "../../meter"
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build meter/feed: %v\n%s", err, out)
-	}
-	feed := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(target, "release", "feed"), "errors")
+	feed := exec.CommandContext(context.WithoutCancel(t.Context()), metertest.Feed(t), "errors")
 	in, err := feed.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -5,15 +5,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
+	"tollgate/internal/metertest"
 	"tollgate/internal/usage"
 )
 
@@ -27,21 +26,9 @@ type rustMeter struct {
 // startRust builds meter/feed and starts it. Without cargo the test is skipped.
 func startRust(t *testing.T) *rustMeter {
 	t.Helper()
-	cargo, err := exec.LookPath("cargo")
-	if errors.Is(err, exec.ErrNotFound) {
-		t.Skip("no cargo: the meter of meter/ cannot be built here")
-	}
-	target, err := filepath.Abs("../../.cache/meter-target")
-	if err != nil {
-		t.Fatal(err)
-	}
-	build := exec.CommandContext(t.Context(), cargo, "build", "--release", "--locked", "--offline", "--quiet", "--package", "tollgate-meter-feed", "--target-dir", target)
-	build.Dir = "../../meter"
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build meter/feed: %v\n%s", err, out)
-	}
+	feed := metertest.Feed(t)
 	// The process ends with its input, after the test: its context would kill it before.
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(target, "release", "feed"))
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), feed)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
