@@ -228,7 +228,7 @@ func TestClientHeadersEndWhereTheyAreNotNeeded(t *testing.T) {
 		"x-forwarded-host", "evil", "forwarded", "for=6.6.6.6", "x-real-ip", "6.6.6.6", "x-envoy-external-address", "6.6.6.6", "x-envoy-internal", "true",
 		"x-envoy-upstream-rq-timeout-ms", "1", "x-envoy-original-path", "/admin/", "x-request-id", "evil-1", "user-agent", "kept",
 		"via", "1.1 evil", "x-http-method-override", "DELETE", "x-forwarded-port", "1", "x-forwarded-prefix", "/evil", "session_id", "codex",
-		"traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		"x-openwebui-user-email", "ann@example.org", "x-openwebui-user-name", "Ann", "traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 	}
 	a := e.do(t, "POST", "/chat/completions", strings.NewReader("{}"), sent...)
 	id := a.header.Get("X-Request-Id")

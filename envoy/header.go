@@ -10,8 +10,9 @@ var requestHeaders = []string{
 	"x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url",
 }
 
-// requestFamilies are beginnings of names that never reach an engine.
-var requestFamilies = []string{"x-forwarded-", "x-envoy-", "x-vllm-", "x-tollgate-said-"}
+// requestFamilies are beginnings of names that never reach an engine. Those of Open
+// WebUI name people.
+var requestFamilies = []string{"x-forwarded-", "x-envoy-", "x-vllm-", "x-tollgate-said-", "x-openwebui-user-"}
 
 // responseHeaders of an engine, or of a proxy in front of it, go no further: they
 // would speak for the gateway, to browsers and to the client's next proxy.

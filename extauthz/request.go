@@ -60,6 +60,7 @@ type headers struct {
 	scheme                              bool
 	contentType, contentLength, upgrade string
 	anthropicVersion, preflight         string // preflight is access-control-request-method
+	userEmail, userID, userName         string // of the person in front of Open WebUI
 }
 
 // Decode implements [rpc.Decoder].
@@ -186,6 +187,12 @@ func (h *headers) only(name []byte) *string {
 		return &h.anthropicVersion
 	case "access-control-request-method":
 		return &h.preflight
+	case "x-openwebui-user-email":
+		return &h.userEmail
+	case "x-openwebui-user-id":
+		return &h.userID
+	case "x-openwebui-user-name":
+		return &h.userName
 	}
 	return nil
 }
@@ -195,7 +202,7 @@ func (s *Server) arrival(c *check) admission.Arrival {
 	h := &c.headers
 	a := admission.Arrival{
 		Method: c.method, RequestID: h.requestID,
-		Authorization: h.authorization, APIKey: h.apiKey,
+		Authorization: h.authorization, APIKey: h.apiKey, EndUser: h.endUser(),
 		Class: c.route.Class, Endpoint: c.route.Endpoint, Refused: s.refused(c),
 	}
 	if s.preflight(c) {

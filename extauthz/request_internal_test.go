@@ -57,6 +57,12 @@ func generated(m *authv3.CheckRequest) check { //nolint:gocyclo // a field after
 			h.anthropicVersion = value
 		case "access-control-request-method":
 			h.preflight = value
+		case "x-openwebui-user-email":
+			h.userEmail = value
+		case "x-openwebui-user-id":
+			h.userID = value
+		case "x-openwebui-user-name":
+			h.userName = value
 		}
 	}
 	return c
@@ -100,6 +106,10 @@ func checks() []*authv3.CheckRequest {
 					{Key: "upgrade", RawValue: []byte("websocket")},
 					{Key: "anthropic-version", RawValue: []byte("2023-06-01")},
 					{Key: "access-control-request-method", RawValue: []byte("POST")},
+					{Key: "X-OpenWebUI-User-Email", RawValue: []byte("ann@example.org")},
+					{Key: "x-openwebui-user-id", RawValue: []byte("4f2c")},
+					{Key: "x-openwebui-user-name", Value: "Ann%20B."},
+					{Key: "x-openwebui-user-role", Value: "admin"},
 				}},
 			}},
 			Destination: &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{

@@ -33,6 +33,7 @@ type keysAddCmd struct {
 	Concurrent        countFlag `placeholder:"N" help:"Requests at once; N or unlimited. Default is the global limit."`
 	RequestsPerMinute countFlag `placeholder:"N" help:"As above."`
 	TokensPerMinute   countFlag `placeholder:"N" help:"As above."`
+	TrustEndUser      bool      `help:"Believe the key when it names the person behind a request, as Open WebUI does."`
 	ExpiresAt         string    `placeholder:"T" help:"When the key ends: a time (2026-12-31T18:00:00Z), a day (2026-12-31, its beginning in UTC) or from now (12h, 90d)."`
 	Note              string    `help:"Anything, for people."`
 }
@@ -45,6 +46,7 @@ that it cannot be shown again. A missing key file is written first.
   tollgate keys add --user alice
   tollgate keys add --user alice --quota 5000000 --quota-period month
   tollgate keys add --user ci --model qwen --concurrent 4 --expires-at 90d --note "nightly runs"
+  tollgate keys add --user open-webui --trust-end-user
   tollgate keys add --user admin > admin.key`
 }
 
@@ -73,7 +75,7 @@ func (c *keysAddCmd) Run(env *Env) error {
 		Limits: apikey.LimitsInfo{
 			Concurrent: (*apikey.Cap)(c.Concurrent.n), RequestsPerMinute: (*apikey.Cap)(c.RequestsPerMinute.n), TokensPerMinute: (*apikey.Cap)(c.TokensPerMinute.n),
 		},
-		ExpiresAt: expires, Note: c.Note,
+		TrustEndUser: c.TrustEndUser, ExpiresAt: expires, Note: c.Note,
 	}.Fields()
 	var key apikey.Created
 	path, err := editKeys(env, cfg, func(f *apikey.File) (err error) {

@@ -83,6 +83,7 @@ type keysSetCmd struct {
 	Concurrent        countFlag `placeholder:"N" help:"Requests at once; N or unlimited."`
 	RequestsPerMinute countFlag `placeholder:"N" help:"As above."`
 	TokensPerMinute   countFlag `placeholder:"N" help:"As above."`
+	TrustEndUser      *bool     `help:"Believe the key when it names the person behind a request, as Open WebUI does."`
 	ExpiresAt         string    `placeholder:"T" help:"When the key ends: a time, a day, from now (12h, 90d), or never."`
 	Note              *string   `help:"Anything, for people."`
 }
@@ -127,6 +128,9 @@ func (c *keysSetCmd) fields(now time.Time) (apikey.Fields, error) {
 	text("user", c.User)
 	text("quota_period", c.QuotaPeriod)
 	text("note", c.Note)
+	if c.TrustEndUser != nil {
+		values["trust_end_user"] = *c.TrustEndUser
+	}
 	limits := map[string]any{}
 	for _, l := range []struct {
 		name string

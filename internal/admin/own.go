@@ -96,8 +96,8 @@ func (a *API) ownKey(w http.ResponseWriter, r *http.Request, key *apikey.Key) {
 	writeJSON(w, http.StatusOK, own)
 }
 
-// ownUsage is the report of /admin/usage for one key; its user is the key's, so
-// what it may be grouped by is the day or the model.
+// ownUsage is the report of /admin/usage for one key. Its user is that of the key, so
+// it may be grouped by the day, the model or the person behind the key.
 func (a *API) ownUsage(w http.ResponseWriter, r *http.Request, key *apikey.Key) {
 	q := r.URL.Query()
 	if err := onlyKnown(q, "by", "since", "until"); err != nil {
@@ -108,8 +108,8 @@ func (a *API) ownUsage(w http.ResponseWriter, r *http.Request, key *apikey.Key) 
 	if by := q.Get("by"); by != "" {
 		query.By = ledger.By(by)
 	}
-	if query.By != ledger.ByDay && query.By != ledger.ByModel {
-		wrongQuery(w, &queryError{"by", "by is day or model"})
+	if query.By != ledger.ByDay && query.By != ledger.ByModel && query.By != ledger.ByEndUser {
+		wrongQuery(w, &queryError{"by", "by is day, model or end_user"})
 		return
 	}
 	err := readTimes(q, &query.Since, &query.Until)

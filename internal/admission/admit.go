@@ -103,6 +103,9 @@ func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key, digest [sh
 		Endpoint: a.Endpoint, RequestID: a.RequestID, Addr: a.Addr, Started: wall,
 		Caps: key.Caps(g.caps, wall), Standing: noStanding,
 	}, key, now)
+	if key.TrustEndUser {
+		s.facts.EndUser = a.EndUser
+	}
 	if _, err := s.next(request.OnArrived, nil); err != nil {
 		return Ticket{}, err
 	}

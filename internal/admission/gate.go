@@ -24,6 +24,9 @@ type Arrival struct {
 	// Authorization and APIKey are the values of the two credential headers as
 	// they came. They are dropped as soon as the key is known.
 	Authorization, APIKey []string
+	// EndUser is the person for whom the request is, as its client says, fit to be kept.
+	// It counts where the key is trusted to say it ([apikey.Key]).
+	EndUser string
 	// Local: the client is on this machine by everything it said (loopback peer
 	// and Host, no forwarding header, no foreign Origin, no trusted proxies).
 	// Only then the public default key is honoured.

@@ -12,6 +12,7 @@ type Running struct {
 	RequestID        string    `json:"request_id"`
 	KeyID            string    `json:"key_id"`
 	User             string    `json:"user"`
+	EndUser          string    `json:"end_user,omitempty"` // the person behind a shared key
 	Model            string    `json:"model"`
 	Endpoint         string    `json:"endpoint"`
 	StartedAt        time.Time `json:"started_at"`
@@ -30,7 +31,7 @@ func (g *Gate) Live() []Running {
 			continue
 		}
 		out = append(out, Running{
-			LeaseID: s.facts.LeaseID, RequestID: s.facts.RequestID, KeyID: s.key.ID, User: s.key.User, Model: model,
+			LeaseID: s.facts.LeaseID, RequestID: s.facts.RequestID, KeyID: s.key.ID, User: s.key.User, EndUser: s.facts.EndUser, Model: model,
 			Endpoint: s.facts.Endpoint, StartedAt: s.facts.Started.UTC(),
 			PromptTokens: s.prompt.Load(), CompletionTokens: s.completion.Load(),
 		})

@@ -45,7 +45,7 @@ func (g *Gate) attach(ctx context.Context, row ledger.Record) *Session {
 	now := time.Now()
 	s := newSession(&g.shared, Facts{
 		LeaseID: row.LeaseID, KeyID: row.KeyID, Secret: apikey.ParseSecretID(row.Secret), Class: Inference, Method: "POST",
-		Endpoint: row.Endpoint, RequestID: row.RequestID, Addr: addr, Started: row.StartedAt,
+		Endpoint: row.Endpoint, RequestID: row.RequestID, Addr: addr, Started: row.StartedAt, EndUser: row.EndUser,
 		Caps: key.Caps(g.caps, row.StartedAt), Standing: noStanding,
 	}, key, now.Add(-max(0, g.wall().Sub(row.StartedAt))))
 	s.order = Order{

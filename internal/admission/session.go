@@ -30,6 +30,7 @@ type Facts struct {
 	Endpoint  string // canonical path
 	RequestID string
 	Addr      netip.Addr // of the client
+	EndUser   string     // the person behind the key; "" where the key is not trusted to say it
 	// Started is the wall clock of the gateway that issued the ticket.
 	Started time.Time
 	// Caps are the limits of the key at the start; the quota period is the one of the

@@ -91,7 +91,10 @@ type Key struct {
 	Default bool
 	// Drain means that live streams of the disabled key may finish.
 	Drain bool
-	Note  string // for people; never interpreted
+	// TrustEndUser means that the holder of the key serves several people and says for
+	// which of them a request is ([admission.Arrival]).
+	TrustEndUser bool
+	Note         string // for people; never interpreted
 }
 
 // Launcher reports whether the key is one of a launcher on a host with an engine.

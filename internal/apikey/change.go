@@ -156,7 +156,7 @@ func (f *File) Rotate(id string, grace time.Duration) (string, error) {
 }
 
 // Update changes the fields that are named. Null takes a bound away: quota, models,
-// limits, not_before, expires_at, note. A limit that limits does not name stays. A
+// limits, trust_end_user, not_before, expires_at, note. A limit that limits does not name stays. A
 // key that is not disabled does not drain. Errors: [ErrNoKey]; [*InvalidError], then
 // nothing was changed.
 func (f *File) Update(id string, fields Fields) error {

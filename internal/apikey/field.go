@@ -30,6 +30,9 @@ func init() {
 		{name: "quota_period", set: true, decode: func(f *fields, m *member, e *entry) { f.quotaPeriod(m, e.record.key) }},
 		{name: "models", set: true, bound: true, decode: func(f *fields, m *member, e *entry) { f.models(m, e.record.key) }},
 		{name: "limits", set: true, bound: true, decode: func(f *fields, m *member, e *entry) { f.limits(m, e.record.key) }},
+		{name: "trust_end_user", set: true, decode: func(f *fields, m *member, e *entry) {
+			e.record.key.TrustEndUser = f.boolean(m, "trust_end_user", false)
+		}},
 		{name: "not_before", set: true, bound: true, decode: func(f *fields, m *member, e *entry) { e.record.key.NotBefore = f.time(m, "not_before", m.value) }},
 		{name: "expires_at", set: true, bound: true, decode: func(f *fields, m *member, e *entry) { e.record.key.ExpiresAt = f.time(m, "expires_at", m.value) }},
 		{name: "previous", decode: func(f *fields, m *member, e *entry) { f.previous(m, e) }},

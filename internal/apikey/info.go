@@ -22,9 +22,11 @@ type Info struct {
 	QuotaPeriod Period     `json:"quota_period"`
 	Models      []string   `json:"models,omitzero"` // absent = all
 	Limits      LimitsInfo `json:"limits,omitzero"`
-	NotBefore   *time.Time `json:"not_before,omitzero"`
-	ExpiresAt   *time.Time `json:"expires_at,omitzero"`
-	Note        string     `json:"note,omitzero"`
+	// TrustEndUser: requests of this key name the person behind them.
+	TrustEndUser bool       `json:"trust_end_user,omitzero"`
+	NotBefore    *time.Time `json:"not_before,omitzero"`
+	ExpiresAt    *time.Time `json:"expires_at,omitzero"`
+	Note         string     `json:"note,omitzero"`
 }
 
 // LimitsInfo are the limits that differ from the global ones.
@@ -49,7 +51,7 @@ func (c Cap) MarshalJSON() ([]byte, error) {
 func (k *Key) Info() Info {
 	i := Info{
 		ID: k.ID, User: k.User, Enabled: k.Enabled, Drain: k.Drain, Default: k.Default,
-		QuotaPeriod: k.QuotaPeriod, Models: k.Models, Note: k.Note,
+		QuotaPeriod: k.QuotaPeriod, Models: k.Models, TrustEndUser: k.TrustEndUser, Note: k.Note,
 		Limits: LimitsInfo{(*Cap)(k.Concurrent), (*Cap)(k.RequestsPerMinute), (*Cap)(k.TokensPerMinute)},
 	}
 	if k.Quota != limit.Unlimited {

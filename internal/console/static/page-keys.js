@@ -53,6 +53,7 @@ function limitFields(k) {
     quota_period: field("Quota per", { value: k.quota_period || "total" }, [["total", "whole life"], ["month", "month"], ["day", "day"]]),
     models: field("Models, with commas (empty: all)", { value: (k.models || []).join(", "), spellcheck: "false" }),
     expires_at: field("Ends at", { type: "datetime-local", value: k.expires_at ? local(k.expires_at) : "" }),
+    trust_end_user: field("People behind the key", { value: String(!!k.trust_end_user) }, [["false", "one: the user"], ["true", "several: it names them"]]),
     note: field("Note", { value: k.note || "" }),
   };
 }
@@ -79,6 +80,7 @@ function meant(now, before = {}) {
   if (now.quota_period !== (before.quota_period ?? "total")) body.quota_period = now.quota_period;
   if (differs("models")) body.models = now.models ? now.models.split(",").map((m) => m.trim()).filter(Boolean) : null;
   if (differs("expires_at")) body.expires_at = now.expires_at ? new Date(now.expires_at).toISOString() : null;
+  if (now.trust_end_user !== (before.trust_end_user ?? "false")) body.trust_end_user = now.trust_end_user === "true";
   if (differs("note")) body.note = now.note;
   return body;
 }

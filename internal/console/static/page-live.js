@@ -11,11 +11,11 @@ export async function live(body, signal) {
   let rows = [];
   const show = () => {
     const want = filter.value.toLowerCase();
-    const shown = rows.filter((r) => [r.key_id, r.user, r.model, r.request_id].some((v) => (v || "").toLowerCase().includes(want)));
+    const shown = rows.filter((r) => [r.key_id, r.user, r.end_user, r.model, r.request_id].some((v) => (v || "").toLowerCase().includes(want)));
     count.textContent = `${number(shown.length)} of ${number(rows.length)} running requests`;
     list.replaceChildren(table([
       { name: "Key", name_: true, cell: (r) => r.key_id },
-      { name: "User", name_: true, cell: (r) => r.user },
+      { name: "User", name_: true, cell: (r) => r.end_user || r.user },
       { name: "Model", name_: true, cell: (r) => r.model },
       { name: "Endpoint", cell: (r) => r.endpoint },
       { name: "Age", num: true, cell: (r) => duration(Date.now() - new Date(r.started_at)) },
