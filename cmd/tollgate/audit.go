@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"tollgate/internal/audit"
@@ -58,10 +59,17 @@ func (c *auditListCmd) Run(env *Env) error {
 	)
 }
 
-type auditVerifyCmd struct{}
+type auditVerifyCmd struct{ outputFlag }
+
+// auditVerdict is what a chain that holds has.
+type auditVerdict struct {
+	Ledger  string `json:"ledger"`
+	Entries int64  `json:"entries"`
+	Holds   bool   `json:"holds"`
+}
 
 // Run checks the chain.
-func (*auditVerifyCmd) Run(env *Env) error {
+func (c *auditVerifyCmd) Run(env *Env) error {
 	r, path, err := openLedger(env)
 	if err != nil {
 		return err
@@ -76,6 +84,8 @@ func (*auditVerifyCmd) Run(env *Env) error {
 		}
 		return err
 	}
-	fmt.Fprintf(env.Stdout, "audit in %s: %d entries, the chain holds\n", path, n)
-	return nil
+	return showOne(env, c.Output, auditVerdict{path, int64(n), true}, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "audit in %s: %d entries, the chain holds\n", path, n)
+		return err
+	})
 }

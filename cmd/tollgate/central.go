@@ -1,11 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"tollgate/internal/central"
@@ -33,7 +33,7 @@ func openCentral(env *Env) (*central.Ledger, error) {
 }
 
 type centralStatusCmd struct {
-	Output string `enum:"table,json" default:"table" help:"How to print: table or json."`
+	outputFlag
 }
 
 // Run prints a line for each ledger that was ever shipped from.
@@ -47,18 +47,20 @@ func (c *centralStatusCmd) Run(env *Env) error {
 	if err != nil {
 		return err
 	}
-	if c.Output == "json" {
-		enc := json.NewEncoder(env.Stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(statusOf(l, all))
+	status := statusOf(l, all)
+	if c.Output == "jsonl" || c.Output == "csv" {
+		return show(env, c.Output, status.Gateways)
 	}
-	out := tabwriter.NewWriter(env.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(out, "GATEWAY\tLEDGER\tLAST HEARD OF\tROWS BEHIND\tOLDEST")
-	for _, g := range all {
-		fmt.Fprintf(out, "%s\t%.8s\t%s ago\t%d\t%s\n", g.Name, g.Ledger, round(g.Silent), g.Rows, round(g.Behind-g.Silent))
-	}
-	if err := out.Flush(); err != nil {
-		return fmt.Errorf("print status: %w", err)
+	if err := showOne(env, c.Output, status, func(io.Writer) error {
+		return show(env, "table", all,
+			column[central.Gateway]{name: "gateway", cell: func(g central.Gateway) string { return g.Name }},
+			column[central.Gateway]{name: "ledger", cell: func(g central.Gateway) string { return g.Ledger[:min(8, len(g.Ledger))] }},
+			column[central.Gateway]{name: "last heard of", right: true, cell: func(g central.Gateway) string { return round(g.Silent) + " ago" }},
+			column[central.Gateway]{name: "rows behind", right: true, cell: func(g central.Gateway) string { return strconv.FormatInt(g.Rows, 10) }},
+			column[central.Gateway]{name: "oldest", right: true, cell: func(g central.Gateway) string { return round(g.Behind - g.Silent) }},
+		)
+	}); err != nil {
+		return err
 	}
 	fmt.Fprintln(env.Stderr, lagOf(all))
 	return nil
@@ -110,7 +112,7 @@ func round(d time.Duration) string {
 	return d.Round(100 * time.Millisecond).String()
 }
 
-type centralVerifyCmd struct{}
+type centralVerifyCmd struct{ outputFlag }
 
 // Help is what --help says beside the flags.
 func (*centralVerifyCmd) Help() string {
@@ -121,7 +123,7 @@ known. It reads both ledgers from end to end; the service may run.`
 }
 
 // Run prints one line for each violation.
-func (*centralVerifyCmd) Run(env *Env) error {
+func (c *centralVerifyCmd) Run(env *Env) error {
 	l, err := openCentral(env)
 	if err != nil {
 		return err
@@ -141,25 +143,15 @@ func (*centralVerifyCmd) Run(env *Env) error {
 		found = append(found, more...)
 		return err
 	})
-	for _, v := range found {
-		fmt.Fprintf(env.Stdout, "%s\t%s\t%s\n", orDash(v.LeaseID), v.Rule, v.Detail)
-	}
-	if err != nil {
+	if err := errors.Join(err, showViolations(env, c.Output, found)); err != nil {
 		return err
 	}
 	if len(found) > 0 {
 		return fmt.Errorf("central ledger at %s: invariants broken: %d", l.Address(), len(found))
 	}
-	fmt.Fprintf(env.Stdout, "central ledger at %s: every invariant holds, also of %d entries of the audit, and it has the %d rows that this gateway has shipped\n",
+	fmt.Fprintf(env.verdict(c.Output), "central ledger at %s: every invariant holds, also of %d entries of the audit, and it has the %d rows that this gateway has shipped\n",
 		l.Address(), entries, compared)
 	return nil
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }
 
 // pageRows is how many rows go over the wire at a time.

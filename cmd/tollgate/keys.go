@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"regexp"
 	"strconv"
 	"strings"
@@ -24,7 +25,20 @@ type keysCmd struct {
 	Remove  keysRemoveCmd  `cmd:"" help:"Forget a key; its live streams are cut."`
 }
 
+// secretFlag is the flag of the commands that show a secret.
+type secretFlag struct {
+	Output string `short:"o" enum:"table,json,jsonl,csv" default:"table" help:"How to print: table (the key alone), json, jsonl or csv (with its id)."`
+}
+
+func (f secretFlag) print(env *Env, key apikey.Created) error {
+	return showOne(env, f.Output, key, func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, key.Secret)
+		return err
+	})
+}
+
 type keysAddCmd struct {
+	secretFlag
 	User              string    `required:"" help:"Who the key belongs to; the user admin may use /admin and /metrics."`
 	ID                string    `name:"id" help:"Name of the key in logs, metrics and reports; default is derived from its digest."`
 	Quota             countFlag `placeholder:"N" help:"Tokens per quota period; default is no limit."`
@@ -87,8 +101,7 @@ func (c *keysAddCmd) Run(env *Env) error {
 	}
 	takeKeys(env, cfg)
 	fmt.Fprintf(env.Stderr, "added key %s of user %q to %s; this is the only time that it is shown:\n", key.ID, c.User, path)
-	_, err = fmt.Fprintln(env.Stdout, key.Secret)
-	return err
+	return c.print(env, key)
 }
 
 var inDays = regexp.MustCompile(`^([0-9]{1,5})d$`)
@@ -150,6 +163,7 @@ func (c *keysDisableCmd) Run(env *Env) error {
 }
 
 type keysRotateCmd struct {
+	secretFlag
 	ID    string        `arg:"" help:"Id of the key, as \"tollgate keys list\" shows it."`
 	Grace time.Duration `default:"24h" help:"How long the old secret still works, at most 720h; 0s ends it at once."`
 }
@@ -179,8 +193,7 @@ func (c *keysRotateCmd) Run(env *Env) error {
 	}); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(env.Stdout, secret)
-	return err
+	return c.print(env, apikey.Created{ID: c.ID, Secret: secret})
 }
 
 type keysRemoveCmd struct {

@@ -1,20 +1,17 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"tollgate/internal/apikey"
 )
 
 type keysListCmd struct {
-	JSON bool `name:"json" help:"Print a JSON array."`
+	outputFlag
+	JSON bool `name:"json" help:"The same as --output json."`
 }
 
 // Help is what --help says beside the flags.
@@ -35,34 +32,32 @@ func (c *keysListCmd) Run(env *Env) error {
 	if err != nil {
 		return err
 	}
-	keys := ring.Keys()
 	if c.JSON {
-		return listJSON(env.Stdout, keys)
+		c.Output = "json"
 	}
-	return listTable(env.Stdout, keys, ring.HasDefault(), time.Now())
-}
-
-func listJSON(w io.Writer, keys []*apikey.Key) error {
+	if forPeople(c.Output) {
+		return listTable(env, ring.Keys(), ring.HasDefault(), time.Now())
+	}
+	keys := ring.Keys()
 	list := make([]apikey.Info, len(keys))
 	for i, k := range keys {
 		list[i] = k.Info()
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(list)
+	return show(env, c.Output, list)
 }
 
-// listTable writes a line for each key; public says whether the default key is honoured.
-func listTable(w io.Writer, keys []*apikey.Key, public bool, now time.Time) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "ID\tUSER\tSTATE\tQUOTA\tMODELS\tLIMITS\tEXPIRES\tNOTE")
-	for _, k := range keys {
-		i := k.Info()
-		fmt.Fprintln(t, strings.Join([]string{
-			k.ID, dash(k.User), state(k, public, now), quota(i), models(k), limits(i.Limits), until(k.ExpiresAt), dash(k.Note),
-		}, "\t"))
-	}
-	return t.Flush()
+// listTable prints a line for each key; public says whether the default key is honoured.
+func listTable(env *Env, keys []*apikey.Key, public bool, now time.Time) error {
+	return show(env, "table", keys,
+		column[*apikey.Key]{name: "id", cell: func(k *apikey.Key) string { return k.ID }},
+		column[*apikey.Key]{name: "user", cell: func(k *apikey.Key) string { return dash(k.User) }},
+		column[*apikey.Key]{name: "state", cell: func(k *apikey.Key) string { return state(k, public, now) }},
+		column[*apikey.Key]{name: "quota", cell: func(k *apikey.Key) string { return quota(k.Info()) }},
+		column[*apikey.Key]{name: "models", cell: models},
+		column[*apikey.Key]{name: "limits", cell: func(k *apikey.Key) string { return limits(k.Info().Limits) }},
+		column[*apikey.Key]{name: "expires", cell: func(k *apikey.Key) string { return until(k.ExpiresAt) }},
+		column[*apikey.Key]{name: "note", cell: func(k *apikey.Key) string { return dash(k.Note) }},
+	)
 }
 
 // state says whether the key passes now, and why not.

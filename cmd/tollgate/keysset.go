@@ -1,9 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -17,8 +17,8 @@ import (
 )
 
 type keysShowCmd struct {
-	ID     string `arg:"" help:"Id of the key, as \"tollgate keys list\" shows it."`
-	Output string `short:"o" enum:"table,json" default:"table" help:"How to print: ${enum}."`
+	outputFlag
+	ID string `arg:"" help:"Id of the key, as \"tollgate keys list\" shows it."`
 }
 
 // Run shows one key, never its secret.
@@ -27,14 +27,10 @@ func (c *keysShowCmd) Run(env *Env) error {
 	if err != nil {
 		return err
 	}
-	if c.Output == "json" {
-		var out bytes.Buffer
-		if err := json.Indent(&out, raw, "", "  "); err != nil {
-			return fmt.Errorf("show key: %w", err)
-		}
-		_, err = fmt.Fprintln(env.Stdout, strings.TrimSpace(out.String()))
-		return err
-	}
+	return showOne(env, c.Output, raw, func(io.Writer) error { return c.table(env, raw) })
+}
+
+func (c *keysShowCmd) table(env *Env, raw json.RawMessage) error {
 	var fields map[string]jsontext.Value
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return fmt.Errorf("show key: %w", err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"tollgate/internal/ledger"
 	"tollgate/internal/sqlitestore"
 )
 
@@ -17,7 +18,7 @@ type ledgerCmd struct {
 	Backup    ledgerBackupCmd    `cmd:"" help:"Copy the whole ledger to a new file, also while the service runs."`
 }
 
-type ledgerVerifyCmd struct{}
+type ledgerVerifyCmd struct{ outputFlag }
 
 // Help is what --help says beside the flags.
 func (*ledgerVerifyCmd) Help() string {
@@ -28,7 +29,7 @@ equal the rows.`
 }
 
 // Run prints one line for each violation.
-func (*ledgerVerifyCmd) Run(env *Env) error {
+func (c *ledgerVerifyCmd) Run(env *Env) error {
 	r, path, err := openLedger(env)
 	if err != nil {
 		return err
@@ -37,17 +38,26 @@ func (*ledgerVerifyCmd) Run(env *Env) error {
 		return fmt.Errorf("no ledger at %s: nothing to verify", path)
 	}
 	found, err := r.Verify(env.Ctx)
-	for _, v := range found {
-		fmt.Fprintf(env.Stdout, "%s\t%s\t%s\n", orDash(v.LeaseID), v.Rule, v.Detail)
-	}
-	if err := errors.Join(err, r.Close()); err != nil {
+	if err := errors.Join(err, r.Close(), showViolations(env, c.Output, found)); err != nil {
 		return err
 	}
 	if len(found) > 0 {
 		return fmt.Errorf("ledger at %s: invariants broken: %d", path, len(found))
 	}
-	fmt.Fprintf(env.Stdout, "ledger at %s: every invariant holds\n", path)
+	fmt.Fprintf(env.verdict(c.Output), "ledger at %s: every invariant holds\n", path)
 	return nil
+}
+
+// showViolations prints what was found; a table of nothing is no line at all.
+func showViolations(env *Env, output string, found []ledger.Violation) error {
+	if forPeople(output) && len(found) == 0 {
+		return nil
+	}
+	return show(env, output, found,
+		column[ledger.Violation]{name: "lease", cell: func(v ledger.Violation) string { return dash(v.LeaseID) }},
+		column[ledger.Violation]{name: "rule", cell: func(v ledger.Violation) string { return string(v.Rule) }},
+		column[ledger.Violation]{name: "detail", cell: func(v ledger.Violation) string { return v.Detail }},
+	)
 }
 
 type ledgerBackupCmd struct {

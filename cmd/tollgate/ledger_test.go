@@ -36,7 +36,7 @@ func TestVerifyPrintsTheOffendingRows(t *testing.T) {
 	if err := verify.Run(env); err == nil || !strings.Contains(err.Error(), "invariants broken: 1") {
 		t.Errorf("damaged ledger: got %v, want an error", err)
 	}
-	if !strings.HasPrefix(stdout.String(), "lease-1\tsettled_is_whole\t") {
+	if !strings.Contains(stdout.String(), "\nlease-1  settled_is_whole  ") {
 		t.Errorf("got %q, want the row of lease-1", stdout.String())
 	}
 }

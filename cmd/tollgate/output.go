@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,8 +12,6 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"golang.org/x/term"
-
-	"tollgate/internal/ledger"
 )
 
 // outputFlag is the flag of every command that lists things.
@@ -22,8 +19,19 @@ type outputFlag struct {
 	Output string `short:"o" enum:"table,json,jsonl,csv" default:"table" help:"How to print: ${enum}."`
 }
 
-// column is one column of a list: its heading, which is its name in CSV too, and
-// its cell for one thing.
+// forPeople tells whether a table was asked for, which is the default.
+func forPeople(output string) bool { return output == "table" || output == "" }
+
+// verdict is where a sentence about the whole goes: beside a table, and to standard
+// error where standard output is read by a program.
+func (e *Env) verdict(output string) io.Writer {
+	if forPeople(output) {
+		return e.Stdout
+	}
+	return e.Stderr
+}
+
+// column is one column of a table: its heading and its cell for one thing.
 type column[T any] struct {
 	name string
 	cell func(T) string
@@ -31,8 +39,8 @@ type column[T any] struct {
 	right bool
 }
 
-// show prints things the way that was asked for: as a table for people, or as CSV of
-// the same columns; as JSON or JSON lines the things themselves.
+// show prints things the way that was asked for: as a table for people, or as JSON,
+// JSON lines or CSV with all that is known of them.
 func show[T any](env *Env, output string, things []T, columns ...column[T]) error {
 	switch output {
 	case "json":
@@ -40,9 +48,27 @@ func show[T any](env *Env, output string, things []T, columns ...column[T]) erro
 	case "jsonl":
 		return showLines(env.Stdout, things)
 	case "csv":
-		return showCSV(env.Stdout, things, columns)
+		return showCSV(env.Stdout, things)
 	}
 	return showTable(env.Stdout, things, columns)
+}
+
+// showOne prints one thing the way that was asked for; table prints it for people.
+func showOne[T any](env *Env, output string, one T, table func(io.Writer) error) error {
+	switch output {
+	case "json":
+		enc := json.NewEncoder(env.Stdout)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(one); err != nil {
+			return fmt.Errorf("print: %w", err)
+		}
+		return nil
+	case "jsonl":
+		return showLines(env.Stdout, []T{one})
+	case "csv":
+		return showCSV(env.Stdout, []T{one})
+	}
+	return table(env.Stdout)
 }
 
 func showJSON[T any](w io.Writer, things []T) error {
@@ -63,26 +89,6 @@ func showLines[T any](w io.Writer, things []T) error {
 		if err := enc.Encode(thing); err != nil {
 			return fmt.Errorf("print: %w", err)
 		}
-	}
-	return nil
-}
-
-func showCSV[T any](w io.Writer, things []T, columns []column[T]) error {
-	out := csv.NewWriter(w)
-	line := make([]string, len(columns))
-	for i, c := range columns {
-		line[i] = strings.ToLower(strings.ReplaceAll(c.name, " ", "_"))
-	}
-	_ = out.Write(line) // the error stays and is read below
-	for _, thing := range things {
-		for i, c := range columns {
-			line[i] = ledger.Inert(c.cell(thing))
-		}
-		_ = out.Write(line)
-	}
-	out.Flush()
-	if err := out.Error(); err != nil {
-		return fmt.Errorf("print: %w", err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -21,7 +22,7 @@ func TestOutputs(t *testing.T) {
 	things := []thing{{"=1+1", "7"}, {"b\x1b[31m", "1000"}}
 	for output, want := range map[string]string{
 		"table": "THE NAME       N\n=1+1           7\n\"b\\x1b[31m\"  1000\n",
-		"csv":   "the_name,n\n'=1+1,7\nb\x1b[31m,1000\n",
+		"csv":   "name,n\n'=1+1,7\nb\x1b[31m,1000\n",
 		"jsonl": "{\"name\":\"=1+1\",\"n\":\"7\"}\n{\"name\":\"b\\u001b[31m\",\"n\":\"1000\"}\n",
 	} {
 		var out bytes.Buffer
@@ -42,6 +43,42 @@ func TestOutputs(t *testing.T) {
 	var out bytes.Buffer
 	if err := show(&Env{Stdout: &out}, "json", []thing(nil), thingColumns...); err != nil || out.String() != "[]\n" {
 		t.Errorf("nothing as JSON: %q, %v", out.String(), err)
+	}
+}
+
+func TestCSVHasWhatTheJSONHas(t *testing.T) {
+	type inner struct {
+		N    *int64   `json:"n"`
+		Tags []string `json:"tags"`
+	}
+	type outer struct {
+		A     string           `json:"a"`
+		Inner inner            `json:"inner"`
+		Extra map[string]int64 `json:"extra,omitempty"`
+	}
+	seven := int64(-7)
+	for want, things := range map[string][]outer{
+		"a,inner.n,inner.tags,extra.x\n'=x,-7,p q,\nb,,,3\n": {
+			{A: "=x", Inner: inner{&seven, []string{"p", "q"}}}, {A: "b", Extra: map[string]int64{"x": 3}},
+		},
+		"a,inner.n,inner.tags\n": nil,
+	} {
+		var out bytes.Buffer
+		if err := showCSV(&out, things); err != nil || out.String() != want {
+			t.Errorf("got\n%q, %v, want\n%q", out.String(), err, want)
+		}
+	}
+}
+
+func TestOneThing(t *testing.T) {
+	for output, want := range map[string]string{
+		"table": "seen", "": "seen", "json": "{\n  \"name\": \"x\",\n  \"n\": \"\"\n}\n", "jsonl": "{\"name\":\"x\",\"n\":\"\"}\n", "csv": "name,n\nx,\n",
+	} {
+		var out bytes.Buffer
+		table := func(w io.Writer) error { _, err := io.WriteString(w, "seen"); return err }
+		if err := showOne(&Env{Stdout: &out}, output, thing{Name: "x"}, table); err != nil || out.String() != want {
+			t.Errorf("%s: %q, %v", output, out.String(), err)
+		}
 	}
 }
 

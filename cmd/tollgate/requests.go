@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -29,6 +31,23 @@ type requestRow struct {
 	Status           int        `json:"status,omitempty"`
 	PromptTokens     *int64     `json:"prompt_tokens"`
 	CompletionTokens *int64     `json:"completion_tokens"`
+	whole            json.RawMessage
+}
+
+// UnmarshalJSON keeps the whole of it for those who ask for JSON.
+func (r *requestRow) UnmarshalJSON(raw []byte) error {
+	type fields requestRow
+	r.whole = slices.Clone(raw)
+	return json.Unmarshal(raw, (*fields)(r))
+}
+
+// MarshalJSON gives what the service said.
+func (r requestRow) MarshalJSON() ([]byte, error) {
+	if r.whole != nil {
+		return r.whole, nil
+	}
+	type fields requestRow
+	return json.Marshal(fields(r))
 }
 
 type requestsListCmd struct {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -14,7 +15,7 @@ import (
 
 // statusCmd shows the gateway on one screen.
 type statusCmd struct {
-	Output string `short:"o" enum:"table,json" default:"table" help:"How to print: ${enum}."`
+	outputFlag
 }
 
 // Help is what --help says beside the flags.
@@ -46,11 +47,7 @@ func (c *statusCmd) Run(env *Env) error {
 	if err != nil {
 		return err
 	}
-	if c.Output == "json" {
-		err = showJSON(env.Stdout, []statusView{view})
-	} else {
-		err = view.print(env)
-	}
+	err = showOne(env, c.Output, view, func(io.Writer) error { return view.print(env) })
 	if err == nil && view.Health == "unavailable" {
 		err = errors.New("no request can be answered now")
 	}

@@ -12,10 +12,11 @@ import (
 
 // usageCmd reports the ledger's sums.
 type usageCmd struct {
-	By     string `default:"key" placeholder:"KEY[,DAY]" help:"Group by key, user, model, day, hour, requested_model or end_user; by two of them with a comma. hour, requested_model and end_user count the rows that ledger.keep_days has left."`
-	Since  string `placeholder:"TIME" help:"Only requests started at or after TIME: an age (24h, 7d), a UTC day (2026-11-01) or RFC 3339."`
-	Until  string `placeholder:"TIME" help:"Only requests started before TIME."`
-	Format string `enum:"table,csv,json" default:"table" help:"How to print: table, csv or json."`
+	By    string `default:"key" placeholder:"KEY[,DAY]" help:"Group by key, user, model, day, hour, requested_model or end_user; by two of them with a comma. hour, requested_model and end_user count the rows that ledger.keep_days has left."`
+	Since string `placeholder:"TIME" help:"Only requests started at or after TIME: an age (24h, 7d), a UTC day (2026-11-01) or RFC 3339."`
+	Until string `placeholder:"TIME" help:"Only requests started before TIME."`
+	outputFlag
+	Format string `enum:",table,json,jsonl,csv" default:"" placeholder:"FORMAT" help:"The same as --output."`
 	Local  bool   `help:"Report the part of this gateway, where there is a central ledger."`
 }
 
@@ -28,7 +29,7 @@ ledger it is that of all gateways, without live requests, and says how far it is
   tollgate usage
   tollgate usage --by model --since 7d
   tollgate usage --by day,user --since 30d
-  tollgate usage --by day --since 2026-11-01 --until 2026-12-01 --format csv`
+  tollgate usage --by day --since 2026-11-01 --until 2026-12-01 --output csv`
 }
 
 // Run prints the report.
@@ -37,7 +38,10 @@ func (c *usageCmd) Run(env *Env) error {
 	if err != nil {
 		return err
 	}
-	format := ledger.Format(c.Format)
+	format := ledger.Format(c.Output)
+	if c.Format != "" {
+		format = ledger.Format(c.Format)
+	}
 	query := ledger.Query{Since: since, Until: until}
 	if query.By, query.Then, err = ledger.ParseBy(c.By); err != nil {
 		return usageError("--by: %w", err)

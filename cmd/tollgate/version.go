@@ -1,8 +1,8 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
+	"io"
 	"runtime"
 
 	"tollgate/envoy"
@@ -13,7 +13,7 @@ import (
 // versionCmd prints what a report of a fault needs: this build, the Go that
 // built it, the Envoy that it is written for, and the schema of its ledger.
 type versionCmd struct {
-	Output string `enum:"table,json" default:"table" help:"One of table, json."`
+	outputFlag
 }
 
 // versions is the JSON of `tollgate version`.
@@ -27,9 +27,8 @@ type versions struct {
 // Run prints the versions; it reads no configuration.
 func (c *versionCmd) Run(e *Env) error {
 	v := versions{Tollgate: version.String(), Go: runtime.Version(), Envoy: envoy.Version, LedgerSchema: sqlitestore.SchemaVersion()}
-	if c.Output == "json" {
-		return json.NewEncoder(e.Stdout).Encode(v)
-	}
-	_, err := fmt.Fprintf(e.Stdout, "tollgate       %s\ngo             %s\nenvoy          %s\nledger schema  %d\n", v.Tollgate, v.Go, v.Envoy, v.LedgerSchema)
-	return err
+	return showOne(e, c.Output, v, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "tollgate       %s\ngo             %s\nenvoy          %s\nledger schema  %d\n", v.Tollgate, v.Go, v.Envoy, v.LedgerSchema)
+		return err
+	})
 }

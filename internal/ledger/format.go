@@ -19,10 +19,11 @@ const (
 	Table Format = "table" // for people: aligned, with a total
 	CSV   Format = "csv"   // a line of names, a line a group, no total
 	JSON  Format = "json"  // an array of groups
+	Lines Format = "jsonl" // a group a line, as JSON
 )
 
 // WriteUsage writes a usage report. An empty one is a table without groups, a
-// line of names, or []. In CSV a name that a spreadsheet would take for a formula
+// line of names, [], or no line. In CSV a name that a spreadsheet would take for a formula
 // begins with an apostrophe. An unknown format is an [ErrQuery].
 func WriteUsage(w io.Writer, f Format, q Query, groups []Group) error {
 	switch f {
@@ -32,8 +33,16 @@ func WriteUsage(w io.Writer, f Format, q Query, groups []Group) error {
 		return writeCSV(w, q, groups)
 	case JSON:
 		return writeJSON(w, groups)
+	case Lines:
+		enc := json.NewEncoder(w)
+		for _, g := range groups {
+			if err := enc.Encode(g); err != nil {
+				return fmt.Errorf("write usage: %w", err)
+			}
+		}
+		return nil
 	}
-	return fmt.Errorf("%w: format %q, want table, csv or json", ErrQuery, f)
+	return fmt.Errorf("%w: format %q, want table, csv, json or jsonl", ErrQuery, f)
 }
 
 func writeJSON(w io.Writer, groups []Group) error {

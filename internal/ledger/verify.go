@@ -39,9 +39,9 @@ func Rules() []Rule {
 
 // Violation is one invariant that does not hold.
 type Violation struct {
-	LeaseID string // "" where it is not about one row
-	Rule    Rule
-	Detail  string
+	LeaseID string `json:"lease_id"` // "" where it is not about one row
+	Rule    Rule   `json:"rule"`
+	Detail  string `json:"detail"`
 }
 
 // Check returns the invariants that a row breaks by itself.
