@@ -184,7 +184,7 @@ func (r *record) equal(o *record) bool {
 }
 
 func sameIdentity(a, b *Key) bool {
-	return a.ID == b.ID && a.User == b.User && a.Enabled == b.Enabled && a.Drain == b.Drain && a.Note == b.Note &&
+	return a.ID == b.ID && a.User == b.User && a.Enabled == b.Enabled && a.Drain == b.Drain && a.Note == b.Note && a.TrustEndUser == b.TrustEndUser &&
 		a.NotBefore.Equal(b.NotBefore) && a.ExpiresAt.Equal(b.ExpiresAt)
 }
 
