@@ -41,7 +41,7 @@ install: build ## programs, Envoy and systemd units under PREFIX (/usr/local); D
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/lib/tollgate" "$(DESTDIR)$(PREFIX)/lib/systemd/system"
 	install -m 755 bin/tollgate bin/launcher "$(DESTDIR)$(PREFIX)/bin"
 	for meter in bin/libtollgate_meter-*.so; do [ ! -e "$$meter" ] || install -m 644 "$$meter" "$(DESTDIR)$(PREFIX)/lib/tollgate" || exit 1; done
-	for unit in tollgate tollgate-vllm; do \
+	for unit in tollgate tollgate-serve tollgate-vllm; do \
 		sed 's|@PREFIX@|$(PREFIX)|g' deploy/systemd/$$unit.service > "$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service" && \
 		chmod 644 "$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service" || exit 1; done
 	[ "$(WITH_ENVOY)" = no ] || { envoy=$$($(ENVOY)) && install -m 755 "$$envoy" "$(DESTDIR)$(PREFIX)/lib/tollgate/envoy"; }

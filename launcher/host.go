@@ -21,6 +21,7 @@ import (
 	"tollgate/internal/control"
 	"tollgate/internal/logfile"
 	"tollgate/internal/supervisor"
+	"tollgate/internal/systemd"
 	"tollgate/internal/unixsock"
 )
 
@@ -57,6 +58,7 @@ type host struct {
 	upgrading sync.Mutex             // one upgrade at a time
 	trial     atomic.Bool            // a new one is tried out: its failure ends nothing
 
+	told    atomic.Bool            // systemd knows that everything is ready
 	missing atomic.Pointer[string] // which engines do not answer, and why; nil: not known
 
 	mu    sync.Mutex
@@ -105,6 +107,7 @@ func newHost(p *process, cfg *config.Config) (*host, error) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP) // before the first child starts
 	h.wg.Go(func() { h.listen(signals) })
+	h.wg.Go(h.tellManager)
 	return h, nil
 }
 
@@ -134,8 +137,13 @@ func (h *host) listen(signals chan os.Signal) {
 	}
 }
 
-// reload passes SIGHUP on to tollgate, which reads its keys again.
+// reload passes SIGHUP on to tollgate, which reads its keys again and keeps the last
+// good ones. systemd is told only after a start: Ready would end that, too.
 func (h *host) reload() {
+	if h.told.Load() {
+		systemd.Reloading()
+		defer func() { systemd.Ready(h.state()) }()
+	}
 	for _, u := range h.all() {
 		if st := u.child.Status(); st.Name == tollgateName && st.PID > 0 {
 			_ = syscall.Kill(st.PID, syscall.SIGHUP)

@@ -3,18 +3,12 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"tollgate/internal/config"
 	"tollgate/internal/unixsock"
@@ -53,55 +47,6 @@ const engineTimeout = 10 * time.Second
 // accept one to be well.
 func engineClient(address string, v *config.VLLM) *vllm.Client {
 	return vllm.New(vllm.Options{Address: address, KeyFile: v.APIKeyFile, Timeout: engineTimeout, Fresh: true})
-}
-
-var errNotServing = errors.New("tollgate is not serving")
-
-// renewEvery is how many probes are sent over one connection. A new connection shows
-// that the process still accepts connections. It costs more than all these probes, and
-// a process that hangs answers on no connection anyway.
-const renewEvery = 25
-
-// tollgateProbe asks the gRPC health service on tollgate's socket. It is used by
-// one goroutine at a time.
-type tollgateProbe struct {
-	socket string
-	conn   *grpc.ClientConn // nil: none yet
-	asked  int              // over conn
-}
-
-// serving is nil when tollgate serves.
-func (t *tollgateProbe) serving(ctx context.Context) error {
-	if t.asked >= renewEvery {
-		t.close()
-	}
-	if t.conn == nil {
-		conn, err := grpc.NewClient("passthrough:///tollgate",
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return unixsock.Dial(ctx, t.socket) }),
-		)
-		if err != nil {
-			return fmt.Errorf("ask tollgate: %w", err)
-		}
-		t.conn = conn
-	}
-	t.asked++
-	resp, err := healthpb.NewHealthClient(t.conn).Check(ctx, &healthpb.HealthCheckRequest{})
-	switch {
-	case err != nil:
-		t.close() // another process may answer next
-		return fmt.Errorf("ask tollgate: %w", err)
-	case resp.GetStatus() != healthpb.HealthCheckResponse_SERVING:
-		return errNotServing
-	}
-	return nil
-}
-
-func (t *tollgateProbe) close() {
-	if t.conn != nil {
-		_ = t.conn.Close()
-	}
-	t.conn, t.asked = nil, 0
 }
 
 // envoyAdmin speaks to Envoy's admin socket.

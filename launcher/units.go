@@ -9,6 +9,7 @@ import (
 	"tollgate/envoy"
 	"tollgate/internal/config"
 	"tollgate/internal/control"
+	"tollgate/internal/probe"
 	"tollgate/internal/supervisor"
 	"tollgate/internal/vllm"
 )
@@ -122,7 +123,7 @@ func (h *host) addTollgate() error {
 		return err
 	}
 	h.program.Store(&binary)
-	probe := &tollgateProbe{socket: h.cfg.InState(config.GRPCSocket)}
+	service := &probe.Probe{Socket: h.cfg.InState(config.GRPCSocket)}
 	return h.add(supervisor.Spec{
 		Name: tollgateName,
 		Command: func() (supervisor.Command, error) {
@@ -130,8 +131,8 @@ func (h *host) addTollgate() error {
 				Path: *h.program.Load(), Args: []string{"serve", "--config", h.config, "--log", "stderr"}, Env: h.gatewayEnv(),
 			}, nil
 		},
-		Ready: probe.serving, ReadyTimeout: serviceReady,
-		Live: probe.serving, LiveInterval: liveInterval, LiveTimeout: liveTimeout, LiveMisses: liveMisses,
+		Ready: service.Serving, ReadyTimeout: serviceReady,
+		Live: service.Serving, LiveInterval: liveInterval, LiveTimeout: liveTimeout, LiveMisses: liveMisses,
 		StopTimeout: serviceStop, Restart: serviceRestart,
 		Permanent: func(e supervisor.Exit) bool { return wrongUsage(e) && !h.trial.Load() },
 	}, "gateway.log")

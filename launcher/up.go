@@ -132,10 +132,12 @@ func (h *host) up() error {
 	leave := h.register()
 	if err := h.startAll(); err == nil {
 		h.sayReady()
+		h.sayUp(edgeURL(h.cfg))
 		<-h.stopping.Done()
 	} else {
 		h.stop(err) // a stop that has begun keeps its cause
 	}
+	h.sayStopping()
 	leave()
 	h.stopAll(admin)
 	if err := context.Cause(h.stopping); !errors.Is(err, errAsked) {

@@ -71,10 +71,12 @@ func (h *host) runEngine() {
 	defer leave() // also where the engine never was ready
 	if err == nil {
 		fmt.Fprintf(h.stdout, "ready http://%s\n", engineAddress(h.cfg))
+		h.sayUp("http://" + engineAddress(h.cfg))
 		<-h.stopping.Done()
 	} else {
 		h.stop(err)
 	}
+	h.sayStopping()
 	leave()
 	done = h.console.follow(func() string { return "stopping: " + h.running() })
 	defer done()

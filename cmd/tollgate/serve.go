@@ -59,6 +59,8 @@ func (c *serveCmd) Run(env *Env) error {
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
+	watched := tellManager(env.Ctx, cfg)
+	defer watched()
 	return g.Run(env.Ctx)
 }
 
