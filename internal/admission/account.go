@@ -42,13 +42,22 @@ func (s *Session) settlement(ctx context.Context, o Outcome) ledger.Settlement {
 	if explained == 0 {
 		explained = known(st.Counts, st.Quality)
 	}
-	s.attribution.leave(&s.tally, explained)
+	s.attribution.leave(&s.tally, explained, s.endOf(o))
 	if unbilled > 0 {
 		// They are charged only where the client ended the request: the lease stays until
 		// the proxy's log says so.
 		_, _ = s.next(request.OnChargeOpen, func() { s.unbilled = unbilled })
 	}
 	return st
+}
+
+// endOf is when the answer ended, by the clock of this process.
+func (s *Session) endOf(o Outcome) time.Time {
+	now := time.Now()
+	if end := s.issued.Add(o.Lasted); o.Lasted > 0 && end.Before(now) {
+		return end
+	}
+	return now
 }
 
 // firstByteAfter is the time from the start to the first byte of the answer; 0 when
@@ -115,7 +124,7 @@ func (s *Session) made(ctx context.Context, o Outcome, order Order) int64 {
 		most = min(each, endless) * order.choices()
 	}
 	guess := s.estimate.Estimate(order.sample(s.key.ID, 0)).Output
-	return s.attribution.tokens(ctx, &s.tally, most, guess)
+	return s.attribution.tokens(ctx, &s.tally, s.endOf(o), most, guess)
 }
 
 // chargeable reports whether the client pays for the tokens that the engine made. It

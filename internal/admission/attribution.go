@@ -28,6 +28,14 @@ const (
 	gapAfter = 4 * readEvery
 	// mostIntervals bounds the memory: ten minutes.
 	mostIntervals = 600
+	// oldestReading bounds how long a tollgate may have been away for the last reading
+	// of the process before to count: as long as the intervals reach.
+	oldestReading = mostIntervals * readEvery
+	// resumeWithin is how long after a start the engines of the last reading are waited
+	// for: none is ready before it was asked once.
+	resumeWithin = 3 * time.Second
+	// resumeAgain is between two readings that wait for them.
+	resumeAgain = 50 * time.Millisecond
 )
 
 // attribution finds out how many tokens the engines made for an answer that ended
@@ -51,10 +59,16 @@ type attribution struct {
 	readAt       time.Time // when the last reading ended, with an answer or without
 	intervals    []interval
 	rates        map[string]float64 // tokens a second of one choice, by model
+	takenOver    map[string]int64   // tokens that streams had told the process before us at its last reading, by lease
+	resumeBy     time.Time          // last is a reading of the process before us, which counts if the next comes before this
+	unwritten    bool               // something that the next process must know has changed
 }
 
 // stream is an answer that tells its tokens as they come.
-type stream struct{ counted, choices int64 }
+type stream struct {
+	lease            string
+	counted, choices int64
+}
 
 // endedStream is a stream that the engine may still run.
 type endedStream struct {
@@ -76,30 +90,41 @@ func newAttribution(count func(ctx context.Context) (Generation, error)) *attrib
 	}
 }
 
-// join notes that an answer begins.
-func (a *attribution) join(ctx context.Context, t *tally, o Order) {
+// join notes that an answer begins, or that one goes on that began at another process.
+func (a *attribution) join(ctx context.Context, t *tally, lease string, o Order, begun time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if o.running() {
-		a.streams[t] = stream{choices: o.choices()}
+		counted, ok := a.takenOver[lease]
+		if !ok {
+			counted = t.completion.Load()
+		}
+		a.streams[t] = stream{lease: lease, counted: counted, choices: o.choices()}
 		return
 	}
-	t.whole = &wholeAnswer{model: o.Model, choices: o.choices(), begun: time.Now(), tokens: -1}
+	a.unwritten = true
 	a.running++
+	if t.whole = a.resumed(lease); t.whole != nil {
+		return
+	}
+	t.whole = &wholeAnswer{
+		lease: lease, model: o.Model, choices: o.choices(), begun: begun, tokens: -1, promptBytes: o.PromptBytes, maxTokens: o.MaxTokens,
+	}
 	if a.count == nil {
 		return
 	}
 	a.whole = append(a.whole, t.whole)
-	if a.running == 1 && time.Since(a.readAt) >= readAgain {
+	if a.running == 1 && a.resumeBy.IsZero() && time.Since(a.readAt) >= readAgain {
 		go a.read(context.WithoutCancel(ctx)) // the answer may end before
 	}
 }
 
-// leave notes that an answer has ended, and how many tokens were made for it; below
+// leave notes that an answer ended then, and how many tokens were made for it; below
 // 0: not known.
-func (a *attribution) leave(t *tally, tokens int64) {
+func (a *attribution) leave(t *tally, tokens int64, then time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.unwritten = true
 	if s, ok := a.streams[t]; ok {
 		delete(a.streams, t)
 		a.endedTokens += max(0, tokens-s.counted)
@@ -113,7 +138,7 @@ func (a *attribution) leave(t *tally, tokens int64) {
 		return
 	}
 	if w.ended.IsZero() {
-		w.ended = time.Now()
+		w.ended = then
 		a.running--
 	}
 	if tokens >= 0 && w.tokens < 0 {
@@ -163,7 +188,7 @@ func (a *attribution) read(ctx context.Context) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.readAt = at
-	if err == nil { // else the next interval begins where this one would have
+	if err == nil && a.accepts(g, at) { // else the next interval begins where this one would have
 		a.extend(g, at)
 	}
 	a.forget(at)
@@ -171,8 +196,11 @@ func (a *attribution) read(ctx context.Context) {
 
 // extend adds the interval that a reading ends. REQUIRES: mu held.
 func (a *attribution) extend(g Generation, at time.Time) {
-	last, now := a.last, a.compare(g, at)
-	a.last = now
+	last, now, longest := a.last, a.compare(g, at), gapAfter
+	if !a.resumeBy.IsZero() {
+		longest, a.resumeBy = oldestReading, time.Time{}
+	}
+	a.last, a.unwritten = now, true
 	streamed := a.endedTokens
 	a.endedTokens = 0
 	for t, s := range a.streams {
@@ -182,7 +210,7 @@ func (a *attribution) extend(g Generation, at time.Time) {
 		a.streams[t] = s
 	}
 	grown := now.Tokens - last.Tokens
-	if last.at.IsZero() || at.Sub(last.at) >= gapAfter || grown < 0 || now.Engines != last.Engines {
+	if last.at.IsZero() || at.Sub(last.at) >= longest || grown < 0 || now.Engines != last.Engines {
 		return
 	}
 	next := interval{from: last.at, to: at, grown: max(0, grown-streamed), running: now.silent}
@@ -250,6 +278,43 @@ func (a *attribution) forget(now time.Time) {
 	}
 }
 
+// resumed is the answer of a lease that began at the process before us; nil when it
+// knew of none. REQUIRES: mu held.
+func (a *attribution) resumed(lease string) *wholeAnswer {
+	for _, w := range a.whole {
+		if w.lost && w.lease == lease {
+			w.lost, w.resumed, w.ended, w.gone = false, true, time.Time{}, time.Time{}
+			return w
+		}
+	}
+	return nil
+}
+
+// accepts reports whether a reading is good enough to end an interval. Right after a
+// start it must be of all engines of the last one. REQUIRES: mu held.
+func (a *attribution) accepts(g Generation, at time.Time) bool {
+	return a.resumeBy.IsZero() || g.Engines >= a.last.Engines || at.After(a.resumeBy)
+}
+
+// readFirst reads the counters. Right after a start it goes on until the engines of
+// the last reading have answered.
+func (a *attribution) readFirst(ctx context.Context) {
+	for {
+		a.read(ctx)
+		a.mu.Lock()
+		by := a.resumeBy
+		a.mu.Unlock()
+		if by.IsZero() || time.Now().After(by) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(resumeAgain):
+		}
+	}
+}
+
 // due reports whether it is time for a reading.
 func (a *attribution) due() bool {
 	a.mu.Lock()
@@ -257,20 +322,19 @@ func (a *attribution) due() bool {
 	return a.count != nil && a.running > 0 && time.Since(a.readAt) >= readEvery
 }
 
-// tokens estimates how many tokens were made for a whole answer that ends now, at
-// most most. guess is returned where there is neither a counter nor a usual speed; 0
-// for an answer that is not a whole one.
-func (a *attribution) tokens(ctx context.Context, t *tally, most, guess int64) int64 {
+// tokens estimates how many tokens were made for a whole answer that ended then, a
+// moment or a restart ago, at most most. guess is returned where there is neither a
+// counter nor a usual speed; 0 for an answer that is not a whole one.
+func (a *attribution) tokens(ctx context.Context, t *tally, end time.Time, most, guess int64) int64 {
 	w := t.whole
 	if w == nil {
 		return 0
 	}
 	a.mu.Lock()
-	w.gone = time.Now()
+	w.gone = end
 	a.mu.Unlock()
-	a.read(ctx)
+	a.readFirst(ctx)
 	a.mu.Lock()
-	end := time.Now()
 	n := neighboursOf(a.intervals, a.whole, w, end)
 	rate, learned := a.rates[w.model]
 	a.mu.Unlock()

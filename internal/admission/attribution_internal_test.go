@@ -52,10 +52,10 @@ func (m *machine) count(context.Context) (Generation, error) {
 	return g, nil
 }
 
-func (m *machine) start(u *attribution, o Order, speed float64) *tally {
+func (m *machine) start(u *attribution, lease string, o Order, speed float64) *tally {
 	s := &tally{}
 	m.run()
-	u.join(context.Background(), s, o)
+	u.join(context.Background(), s, lease, o, time.Now())
 	synctest.Wait() // for its first look
 	m.speeds[s] = speed
 	m.made[s] += 0
@@ -65,7 +65,7 @@ func (m *machine) start(u *attribution, o Order, speed float64) *tally {
 // end ends an answer whose usage was seen.
 func (m *machine) end(u *attribution, s *tally) {
 	m.run()
-	u.leave(s, int64(m.made[s]))
+	u.leave(s, int64(m.made[s]), time.Now())
 	delete(m.speeds, s)
 }
 
@@ -96,7 +96,7 @@ func TestWhatNobodySawIsReadFromTheEngine(t *testing.T) {
 		"alone": func(*machine, *attribution) func() { return func() {} },
 		"beside streams": func(m *machine, u *attribution) func() {
 			for range 5 {
-				m.start(u, streamOrder, 200)
+				m.start(u, "", streamOrder, 200)
 			}
 			return func() {}
 		},
@@ -108,7 +108,7 @@ func TestWhatNobodySawIsReadFromTheEngine(t *testing.T) {
 			return func() {}
 		},
 		"beside an answer that ends": func(m *machine, u *attribution) func() {
-			s := m.start(u, wholeOrder, 400)
+			s := m.start(u, "", wholeOrder, 400)
 			return func() { m.end(u, s) }
 		},
 	} {
@@ -118,11 +118,11 @@ func TestWhatNobodySawIsReadFromTheEngine(t *testing.T) {
 				u := newAttribution(m.count)
 				after := neighbours(m, u)
 				pass(u, 2)
-				mine := m.start(u, wholeOrder, 50)
+				mine := m.start(u, "", wholeOrder, 50)
 				pass(u, 7)
 				after()
 				time.Sleep(300 * time.Millisecond)
-				near(t, name, u.tokens(t.Context(), mine, 1<<30, 0), m.made[mine], 0.1)
+				near(t, name, u.tokens(t.Context(), mine, time.Now(), 1<<30, 0), m.made[mine], 0.1)
 			})
 		})
 	}
@@ -134,14 +134,14 @@ func TestStreamsThatComeAndGoAreNoOtherGateway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
 		u := newAttribution(m.count)
-		mine := m.start(u, wholeOrder, 50)
+		mine := m.start(u, "", wholeOrder, 50)
 		for range 4 {
-			stream := m.start(u, streamOrder, 200)
+			stream := m.start(u, "", streamOrder, 200)
 			pass(u, 1)
 			m.end(u, stream)
 			pass(u, 1)
 		}
-		near(t, "beside streams that come and go", u.tokens(t.Context(), mine, 1<<30, 0), m.made[mine], 0.1)
+		near(t, "beside streams that come and go", u.tokens(t.Context(), mine, time.Now(), 1<<30, 0), m.made[mine], 0.1)
 	})
 }
 
@@ -154,11 +154,11 @@ func TestAStreamOfSeveralChoicesIsNoOtherGateway(t *testing.T) {
 			g.Running += 15
 			return g, err
 		})
-		m.start(u, Order{Model: "m", Format: usage.Chat, Stream: true, N: 16, Prompts: 1}, 800)
+		m.start(u, "", Order{Model: "m", Format: usage.Chat, Stream: true, N: 16, Prompts: 1}, 800)
 		pass(u, 2)
-		mine := m.start(u, wholeOrder, 50)
+		mine := m.start(u, "", wholeOrder, 50)
 		pass(u, 6)
-		near(t, "beside a stream of 16 choices", u.tokens(t.Context(), mine, 1<<30, 0), m.made[mine], 0.1)
+		near(t, "beside a stream of 16 choices", u.tokens(t.Context(), mine, time.Now(), 1<<30, 0), m.made[mine], 0.1)
 	})
 }
 
@@ -170,17 +170,17 @@ func TestWhoCameAndWentBetweenTwoLooksPays(t *testing.T) {
 			m := newMachine()
 			u := newAttribution(m.count)
 			if beside {
-				m.start(u, wholeOrder, 100)
+				m.start(u, "", wholeOrder, 100)
 				pass(u, 2)
 			}
 			for range 5 {
-				mine := m.start(u, wholeOrder, 100)
+				mine := m.start(u, "", wholeOrder, 100)
 				time.Sleep(800 * time.Millisecond)
 				m.run()
 				m.speeds[mine] = 0
-				got := u.tokens(t.Context(), mine, 1<<30, 0)
+				got := u.tokens(t.Context(), mine, time.Now(), 1<<30, 0)
 				near(t, "a short one", got, m.made[mine], 0.1)
-				u.leave(mine, got)
+				u.leave(mine, got, time.Now())
 				delete(m.speeds, mine)
 				time.Sleep(150 * time.Millisecond)
 			}
@@ -192,14 +192,14 @@ func TestWhoWaitsInTheQueueIsNotChargedForTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
 		u := newAttribution(m.count)
-		first := m.start(u, wholeOrder, 100)
-		waits := m.start(u, wholeOrder, 0)
+		first := m.start(u, "", wholeOrder, 100)
+		waits := m.start(u, "", wholeOrder, 0)
 		pass(u, 5)
-		if got := u.tokens(t.Context(), waits, 1<<30, 500); got > 10 {
+		if got := u.tokens(t.Context(), waits, time.Now(), 1<<30, 500); got > 10 {
 			t.Errorf("a request in the queue is charged %d", got)
 		}
-		u.leave(waits, 0)
-		near(t, "the one that ran", u.tokens(t.Context(), first, 1<<30, 0), m.made[first], 0.1)
+		u.leave(waits, 0, time.Now())
+		near(t, "the one that ran", u.tokens(t.Context(), first, time.Now(), 1<<30, 0), m.made[first], 0.1)
 	})
 }
 
@@ -208,12 +208,12 @@ func TestStreamsInTheQueueDoNotHideWhoRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
 		u := newAttribution(m.count)
-		mine := m.start(u, wholeOrder, 100)
+		mine := m.start(u, "", wholeOrder, 100)
 		for range 3 {
-			m.start(u, streamOrder, 0)
+			m.start(u, "", streamOrder, 0)
 		}
 		pass(u, 5)
-		near(t, "who runs while streams wait", u.tokens(t.Context(), mine, 1<<30, 0), m.made[mine], 0.1)
+		near(t, "who runs while streams wait", u.tokens(t.Context(), mine, time.Now(), 1<<30, 0), m.made[mine], 0.1)
 	})
 }
 
@@ -221,15 +221,15 @@ func TestSeveralUnexplainedShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
 		u := newAttribution(m.count)
-		a, b := m.start(u, wholeOrder, 100), m.start(u, wholeOrder, 100)
+		a, b := m.start(u, "", wholeOrder, 100), m.start(u, "", wholeOrder, 100)
 		pass(u, 4)
-		c := m.start(u, Order{Model: "m", Format: usage.Completions, N: 2, Prompts: 1}, 200)
+		c := m.start(u, "", Order{Model: "m", Format: usage.Completions, N: 2, Prompts: 1}, 200)
 		pass(u, 4)
 		for what, s := range map[string]*tally{"a": a, "b": b, "c": c} {
-			got := u.tokens(t.Context(), s, 1<<30, 0)
+			got := u.tokens(t.Context(), s, time.Now(), 1<<30, 0)
 			near(t, what, got, m.made[s], 0.1)
 			m.run()
-			u.leave(s, got)
+			u.leave(s, got, time.Now())
 			delete(m.speeds, s)
 		}
 	})
@@ -239,12 +239,12 @@ func TestAHungEngineCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
 		u := newAttribution(m.count)
-		mine := m.start(u, wholeOrder, 100)
+		mine := m.start(u, "", wholeOrder, 100)
 		pass(u, 3)
 		m.run()
 		m.speeds[mine] = 0
 		pass(u, 60)
-		near(t, "until it hung", u.tokens(t.Context(), mine, 1<<30, 0), 300, 0.1)
+		near(t, "until it hung", u.tokens(t.Context(), mine, time.Now(), 1<<30, 0), 300, 0.1)
 	})
 }
 
@@ -252,9 +252,9 @@ func TestNeverMoreThanWasAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
 		u := newAttribution(m.count)
-		mine := m.start(u, wholeOrder, 100)
+		mine := m.start(u, "", wholeOrder, 100)
 		pass(u, 5)
-		if got := u.tokens(t.Context(), mine, 70, 0); got != 70 {
+		if got := u.tokens(t.Context(), mine, time.Now(), 70, 0); got != 70 {
 			t.Errorf("charged %d, asked for 70", got)
 		}
 	})
@@ -265,16 +265,16 @@ func TestWithoutACounterTheUsualSpeedCounts(t *testing.T) {
 		m := newMachine()
 		m.broken = true
 		u := newAttribution(m.count)
-		mine := m.start(u, wholeOrder, 80)
+		mine := m.start(u, "", wholeOrder, 80)
 		pass(u, 5)
-		if got := u.tokens(t.Context(), mine, 1<<30, 256); got != 256 {
+		if got := u.tokens(t.Context(), mine, time.Now(), 1<<30, 256); got != 256 {
 			t.Errorf("with nothing learned: charged %d, want the estimate", got)
 		}
 		m.end(u, mine)
-		next := m.start(u, wholeOrder, 80)
+		next := m.start(u, "", wholeOrder, 80)
 		pass(u, 10)
 		m.run()
-		near(t, "by the usual speed", u.tokens(t.Context(), next, 1<<30, 256), m.made[next], 0.1)
+		near(t, "by the usual speed", u.tokens(t.Context(), next, time.Now(), 1<<30, 256), m.made[next], 0.1)
 	})
 }
 
@@ -290,10 +290,10 @@ func TestEndsDoNotPileUpWithoutACounter(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMachine()
 				u := newAttribution(m.count)
-				m.start(u, wholeOrder, 10) // it runs on
+				m.start(u, "", wholeOrder, 10) // it runs on
 				fail(m, u)
 				for range 200 {
-					s := m.start(u, wholeOrder, 100)
+					s := m.start(u, "", wholeOrder, 100)
 					pass(u, 1)
 					m.end(u, s)
 				}

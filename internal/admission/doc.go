@@ -54,7 +54,7 @@
 // Each file uses only those above it.
 //
 //	class, denial, cause, order, metrics, plausible, outcome         values and counters
-//	share, tally, attribution                                        running counts, and tokens that nobody saw
+//	share, tally, attribution, remember                              running counts, and tokens that nobody saw
 //	session, registry, account, place, effects                       one session, where it is found, what an event makes it do
 //	quota, reserve, holder                                           what the holder of a request calls
 //	gate, cut, admit, witness, meter, live, loop                     what the rest of the process calls

@@ -88,6 +88,10 @@ type Options struct {
 	// Generated reads what the engines have generated so far; nil: nobody knows,
 	// and what a client left behind unseen is charged by the usual speed.
 	Generated func(ctx context.Context) (Generation, error)
+	// Remember keeps what the next gate must know to charge answers that outlive this
+	// one; Recalled is what the one before has kept. nil: nobody keeps anything.
+	Remember func([]byte) error
+	Recalled []byte
 	// Wall is the wall clock of key expiry and quota periods; nil is [time.Now].
 	Wall func() time.Time
 	// Access receives one record per request that the proxy has logged; nil
@@ -109,6 +113,7 @@ type Gate struct {
 	caps      limit.Caps
 	sessions  sessions
 	debts     debts
+	remember  func([]byte) error
 	format    func(endpoint string) usage.Format
 }
 
@@ -132,7 +137,9 @@ func NewGate(o Options) *Gate {
 			log: o.Log, attribution: newAttribution(o.Generated), wall: o.Wall, access: o.Access, replicas: o.Shared, flush: make(chan struct{}, 1),
 		},
 		keys: o.Keys, addresses: o.Addresses, caps: o.Caps, format: o.Format, sessions: newSessions(),
+		remember: o.Remember,
 	}
+	g.attribution.recall(o.Recalled)
 	g.forget, g.owe = g.sessions.forget, g.debts.add
 	return g
 }

@@ -32,6 +32,7 @@ func (g *Gate) Run(ctx context.Context) error {
 			g.waive(last)
 			g.retry(last)
 			g.giveUp(last)
+			g.pass()
 			return nil
 		case <-g.flush:
 			g.checkpoint(ctx)
@@ -40,6 +41,7 @@ func (g *Gate) Run(ctx context.Context) error {
 			g.retry(ctx)
 			g.sweep(ctx)
 			g.sessions.expire()
+			g.pass()
 			if g.attribution.due() {
 				go g.attribution.read(ctx) // an engine that hangs must not hold up the rest
 			}
@@ -69,6 +71,18 @@ func (g *Gate) renew(ctx context.Context) {
 		}
 		if err := g.limits.Renew(ctx, leases); err != nil {
 			g.log.Debug("cannot renew leases", "error", err)
+		}
+	}
+}
+
+// pass keeps what the next gate must know, where that has changed.
+func (g *Gate) pass() {
+	if g.remember == nil {
+		return
+	}
+	if b := g.attribution.remember(); b != nil {
+		if err := g.remember(b); err != nil {
+			g.log.Debug("cannot keep what the engines have made", "error", err)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"tollgate/internal/apikey"
 	"tollgate/internal/ledger"
+	"tollgate/internal/limit"
 	"tollgate/internal/request"
 )
 
@@ -50,7 +51,7 @@ func (g *Gate) attach(ctx context.Context, row ledger.Record) *Session {
 	}, key, now.Add(-max(0, g.wall().Sub(row.StartedAt))))
 	s.order = Order{
 		Model: row.Model, Requested: row.RequestedModel, Format: g.format(row.Endpoint), Stream: row.Stream, N: row.N, Prompts: row.Prompts,
-		MaxTokens: -1, Meter: row.Meter,
+		MaxTokens: -1, Meter: row.Meter, Attached: true,
 	}
 	maxLen, _ := g.catalog.Model(row.Model)
 	s.most = boundsOf(s.order, maxLen)
@@ -66,12 +67,24 @@ func (g *Gate) attach(ctx context.Context, row ledger.Record) *Session {
 	}
 	g.metrics.active.Inc()
 	if s.order.generates() {
-		g.attribution.join(ctx, &s.tally, s.order)
+		g.attribution.join(ctx, &s.tally, row.LeaseID, s.order, s.issued)
+		s.complete()
 	}
 	if !g.heldBy(s, ring) {
 		s.cut(ctx, ledger.Revoked)
 	}
 	return s
+}
+
+// complete completes the order by what the process before us has told of it.
+func (s *Session) complete() {
+	w := s.whole
+	if w == nil || !w.resumed {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.order.PromptBytes, s.order.MaxTokens, s.order.Attached = w.promptBytes, w.maxTokens, false
 }
 
 // find is the session of a lease, from the ledger where it is not live here. Without
@@ -137,12 +150,32 @@ func (g *Gate) Ended(ctx context.Context, leaseID string, o Outcome) error {
 	case request.LedgerNone, request.LedgerOpen, request.LedgerWritten, request.LedgerNaming,
 		request.LedgerMissing, request.LedgerLost:
 	}
+	if row := s.closedWithout(); row != nil {
+		if err := g.amend(ctx, row, o); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.record = row
+	}
 	return nil
 }
 
+// closedWithout is the row of a session that was closed from the counts of the last
+// beat; nil where it was not, or where they were exact.
+func (s *Session) closedWithout() *ledger.Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.record == nil || s.record.Quality != ledger.Partial {
+		return nil
+	}
+	rec := *s.record
+	return &rec
+}
+
 // amend gives a row that was closed without its meter the meter's own account, where
-// that is the better one. It changes neither limits nor metrics: both have counted the
-// request.
+// that is the better one, and corrects limits and metrics by the difference. row is the
+// new one then.
 func (g *Gate) amend(ctx context.Context, row *ledger.Record, o Outcome) error {
 	if row.Quality == ledger.Exact {
 		return nil
@@ -158,10 +191,35 @@ func (g *Gate) amend(ctx context.Context, row *ledger.Record, o Outcome) error {
 	if o.Lasted > 0 {
 		st.EndedAt = row.StartedAt.Add(o.Lasted)
 	}
-	if _, _, err := g.ledger.Settle(ctx, st); err != nil && !errors.Is(err, ledger.ErrUnknown) {
+	rec, moved, err := g.ledger.Settle(ctx, st)
+	switch {
+	case errors.Is(err, ledger.ErrUnknown):
+		return nil
+	case err != nil:
 		return fmt.Errorf("settle: %w", err)
 	}
+	counted := total(row.Counts)
+	*row = rec
+	g.metrics.amended(row, moved)
+	g.correct(ctx, row, counted)
 	return nil
+}
+
+// correct makes the limits count what a row says that was counted as counted before:
+// its request is taken over, and ends again.
+func (g *Gate) correct(ctx context.Context, rec *ledger.Record, counted int64) {
+	key, ok := g.keys.Current().ByID(rec.KeyID)
+	if now := total(rec.Counts); !ok || now == counted {
+		return
+	}
+	caps := key.Caps(g.caps, rec.StartedAt)
+	err := g.limits.Adopt(ctx, rec.LeaseID, rec.KeyID, caps, limit.Reservation{}, counted)
+	if err == nil {
+		_, err = g.limits.Release(ctx, rec.LeaseID, limit.Final{Total: total(rec.Counts), QuotaPeriod: caps.QuotaPeriod})
+	}
+	if err != nil {
+		g.log.Warn("the limits do not know the better account of a request", "lease_id", rec.LeaseID, "error", err)
+	}
 }
 
 // MeterGone takes the meter's word that the stream of a lease ended before its plan

@@ -141,6 +141,14 @@ func (m *Metrics) settled(rec ledger.Record, first, whole time.Duration) {
 	}
 }
 
+// amended counts the tokens by which a better account exceeds one that was counted.
+func (m *Metrics) amended(rec *ledger.Record, moved usage.Counts) {
+	for kind, n := range map[string]int64{"input": moved.Prompt, "output": moved.Completion} {
+		m.settledTokens.WithLabelValues(kind, string(rec.Quality)).Add(float64(max(0, n)))
+		m.tokenUsage.WithLabelValues(rec.KeyID, kind).Add(float64(max(0, n)))
+	}
+}
+
 // RegisterStore exposes the gauges of the limit store on own.
 func RegisterStore(own prometheus.Registerer, store limit.Store) {
 	read := func(pick func(limit.Totals) float64) func() float64 {

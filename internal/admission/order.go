@@ -20,6 +20,8 @@ type Order struct {
 	// Meter is the instance of the meter inside Envoy to which the answer will be
 	// handed over; "" when the stream counts it.
 	Meter string
+	// Attached: the order is made from its row, and its body is not known.
+	Attached bool
 	// Prompt is what [Session.Prompt] gave, written to its end; nil where it gave
 	// nothing. It belongs to the session from now on.
 	Prompt *placement.Prompt
@@ -61,7 +63,7 @@ func (o Order) mostPerChoice(context int64) (most int64, declared bool) {
 	switch {
 	case o.MaxTokens >= 0:
 		return o.MaxTokens, true
-	case o.Format == usage.Completions:
+	case o.Format == usage.Completions && !o.Attached:
 		return completionsDefault, false
 	case context > 0:
 		return context, false

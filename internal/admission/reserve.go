@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
@@ -96,7 +97,7 @@ func (s *Session) begin(ctx context.Context, o Order, tokens int64) error {
 	err := s.ledger.Begin(ctx, s.intent(o, tokens))
 	if err == nil {
 		if o.generates() {
-			s.attribution.join(ctx, &s.tally, o)
+			s.attribution.join(ctx, &s.tally, s.facts.LeaseID, o, time.Now())
 		}
 		return s.happen(ctx, request.OnBegun, nil)
 	}

@@ -4,11 +4,16 @@ import "time"
 
 // wholeAnswer is an answer whose tokens are told at its end only.
 type wholeAnswer struct {
+	lease        string
 	model        string
 	choices      int64
 	begun, ended time.Time // ended is zero while it runs
 	gone         time.Time // when the engine had no more to do with it; zero before
 	tokens       int64     // below 0: not known
+	lost         bool      // it ran at the process before us, and no meter has said that it goes on
+	resumed      bool      // a meter has
+	promptBytes  int64     // of its order, like maxTokens
+	maxTokens    int64
 }
 
 // interval is the time between two readings of the engines' counters.
@@ -113,10 +118,10 @@ func (w *wholeAnswer) exit() time.Time {
 
 // end is when the answer ended, or otherwise while it runs.
 func (w *wholeAnswer) end(otherwise time.Time) time.Time {
-	if w.ended.IsZero() {
-		return otherwise
+	if exit := w.exit(); !exit.IsZero() {
+		return exit
 	}
-	return w.ended
+	return otherwise
 }
 
 // overlap is for how many seconds a life lay in an interval.

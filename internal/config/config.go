@@ -254,6 +254,10 @@ func (c *Config) VLLMPIDFile() string {
 	return filepath.Join(c.StateDir, "vllm.pid")
 }
 
+// GenerationPath is the file in which a tollgate keeps for the next one what the
+// engines have made.
+func (c *Config) GenerationPath() string { return filepath.Join(c.StateDir, "generation.json") }
+
 // BaselinePath is the file of the baselines of reconciliation: the counters of the
 // engines at the last start of the service or of the engine.
 func (c *Config) BaselinePath() string { return filepath.Join(c.StateDir, "reconcile.json") }

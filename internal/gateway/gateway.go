@@ -252,6 +252,8 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 		Estimator: limit.NewEstimator(g.cfg.Request.DefaultOutputEstimate),
 		Metrics:   admission.NewMetrics(base, own), Log: log.Named("admission"), Caps: caps,
 		Generated: g.engines.Generated,
+		Remember:  func(b []byte) error { return replaceFile(g.cfg.GenerationPath(), b) },
+		Recalled:  fileOrNothing(g.cfg.GenerationPath()),
 		Access:    g.records.record,
 		Shared:    g.cfg.Store.Kind == "redis",
 	})
