@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
-
-	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
+	"strconv"
 )
 
 // ErrNoCounters means that the page of metrics has no counter of tokens: another
@@ -32,24 +30,40 @@ type Metrics struct {
 	Started float64
 }
 
-// series is where the value of each series goes.
-func (m *Metrics) series() map[string]func(float64) {
-	whole := func(to *int64) func(float64) { return func(v float64) { *to = int64(v) } }
-	return map[string]func(float64){
-		promptCounter:                     whole(&m.Prompt),
-		generationCounter:                 whole(&m.Generation),
-		"vllm:num_requests_running":       whole(&m.Running),
-		"vllm:num_requests_waiting":       whole(&m.Waiting),
-		"vllm:prefix_cache_queries_total": whole(&m.PrefixQueries),
-		"vllm:prefix_cache_hits_total":    whole(&m.PrefixHits),
-		"process_start_time_seconds":      func(v float64) { m.Started = v },
-	}
-}
-
 const (
 	promptCounter     = "vllm:prompt_tokens_total"
 	generationCounter = "vllm:generation_tokens_total"
 )
+
+// numbers are the sums of the series that make up [Metrics].
+type numbers struct {
+	prompt, generation, running, waiting, queries, hits, started float64
+	// counters has a bit for each of the two token counters that the page has.
+	counters int
+}
+
+// of returns where a series is summed up, nil for one that we do not use.
+func (n *numbers) of(series []byte) *float64 {
+	switch string(series) {
+	case promptCounter:
+		n.counters |= 1
+		return &n.prompt
+	case generationCounter:
+		n.counters |= 2
+		return &n.generation
+	case "vllm:num_requests_running":
+		return &n.running
+	case "vllm:num_requests_waiting":
+		return &n.waiting
+	case "vllm:prefix_cache_queries_total":
+		return &n.queries
+	case "vllm:prefix_cache_hits_total":
+		return &n.hits
+	case "process_start_time_seconds":
+		return &n.started
+	}
+	return nil
+}
 
 // Metrics reads the engine's counters. It fails with [ErrNoCounters] where the page
 // lacks one of the two token counters. Series that an engine does not have are 0.
@@ -65,63 +79,89 @@ func (c *Client) Metrics(ctx context.Context) (Metrics, error) {
 	return parseMetrics(resp.Body)
 }
 
+// parseMetrics sums up the series that we use. A page has about 800 lines and is read
+// every second, so that what nobody asked for is passed over.
 func parseMetrics(page io.Reader) (Metrics, error) {
-	var m Metrics
-	wanted := m.series()
-	text, err := pick(page, wanted)
-	if err != nil {
-		return Metrics{}, err
-	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
-	if err != nil {
-		return Metrics{}, fmt.Errorf("parse metrics: %w", err)
-	}
-	if families[promptCounter] == nil || families[generationCounter] == nil {
-		return Metrics{}, ErrNoCounters
-	}
-	for name, set := range wanted {
-		set(sum(families[name]))
-	}
-	return m, nil
-}
-
-// pick returns the lines of a page that name a wanted series. A page has about 800
-// lines and is read every second; parsing all of them costs twenty times as much.
-// A value of a label holds no line end, so that lines can be taken apart.
-func pick(page io.Reader, wanted map[string]func(float64)) ([]byte, error) {
+	var n numbers
 	limited := &io.LimitedReader{R: page, N: maxMetrics + 1}
+	// A value of a label holds no line end, so that lines can be taken apart.
 	lines := bufio.NewScanner(limited)
 	lines.Buffer(make([]byte, 0, 4096), 1<<20)
-	var text []byte
 	for lines.Scan() {
 		line := lines.Bytes()
-		name := line
-		if rest, ok := bytes.CutPrefix(line, []byte("# TYPE ")); ok {
-			name = rest
+		if len(line) == 0 || line[0] == '#' {
+			continue
 		}
-		if end := bytes.IndexAny(name, "{ "); end >= 0 {
-			name = name[:end]
+		end := bytes.IndexAny(line, "{ \t")
+		if end < 0 {
+			continue
 		}
-		if _, ok := wanted[string(name)]; ok {
-			text = append(append(text, line...), '\n')
+		sum := n.of(line[:end])
+		if sum == nil {
+			continue
 		}
+		v, err := value(line[end:])
+		if err != nil {
+			return Metrics{}, fmt.Errorf("parse metrics: %s: %w", line[:end], err)
+		}
+		*sum += v
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read metrics: %w", err)
+		return Metrics{}, fmt.Errorf("read metrics: %w", err)
 	}
 	if limited.N <= 0 {
-		return nil, fmt.Errorf("read metrics: %w: more than %d bytes", ErrTooLong, maxMetrics)
+		return Metrics{}, fmt.Errorf("read metrics: %w: more than %d bytes", ErrTooLong, maxMetrics)
 	}
-	return text, nil
+	if n.counters != 3 {
+		return Metrics{}, ErrNoCounters
+	}
+	return Metrics{
+		Prompt: int64(n.prompt), Generation: int64(n.generation), Running: int64(n.running), Waiting: int64(n.waiting),
+		PrefixQueries: int64(n.queries), PrefixHits: int64(n.hits), Started: n.started,
+	}, nil
 }
 
-// sum adds up all series of a family. A page without types calls its counters
-// untyped.
-func sum(family *dto.MetricFamily) float64 {
-	total := 0.0
-	for _, m := range family.GetMetric() {
-		total += m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()
+// Errors of one line.
+var (
+	errLabels = errors.New("its labels do not end")
+	errNumber = errors.New("its value is no number of 0 or more")
+)
+
+// value is that of a line whose name has been cut off; a time after it means nothing to
+// us.
+func value(rest []byte) (float64, error) {
+	if rest[0] == '{' {
+		end := labels(rest)
+		if end == 0 {
+			return 0, errLabels
+		}
+		rest = rest[end:]
 	}
-	return total
+	rest = bytes.TrimLeft(rest, " \t")
+	if end := bytes.IndexAny(rest, " \t\r"); end >= 0 {
+		rest = rest[:end]
+	}
+	v, err := strconv.ParseFloat(string(rest), 64)
+	// What is larger than 2^53 is no exact count, and no engine lives so long.
+	if err != nil || math.IsNaN(v) || v < 0 || v > 1<<53 {
+		return 0, errNumber
+	}
+	return v, nil
+}
+
+// labels is where the labels at the beginning of a line end; 0: nowhere. A brace or a
+// quotation mark may be part of a label's value.
+func labels(line []byte) int {
+	quoted := false
+	for i := 1; i < len(line); i++ {
+		switch {
+		case quoted && line[i] == '\\':
+			i++
+		case line[i] == '"':
+			quoted = !quoted
+		case !quoted && line[i] == '}':
+			return i + 1
+		}
+	}
+	return 0
 }
