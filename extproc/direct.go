@@ -19,14 +19,11 @@ func (x *exchange) direct(out *outbound) *outbound {
 		return out
 	}
 	// Without endpoints the proxy chooses among the engines of the model.
-	fields := []field{{servedModel, model}}
-	if len(endpoints) > 0 {
-		fields = append(fields, field{destination, strings.Join(endpoints, ",")})
-	}
-	meta := appendMetadata(nil, balancer, fields...)
+	fields := [2]field{{servedModel, model}, {destination, strings.Join(endpoints, ",")}}
+	n := min(1+len(endpoints), 2)
 	if out.prepared != nil { // shared: it must not be changed
-		return &outbound{prepared: append(meta, out.prepared...)}
+		return &outbound{prepared: append(appendMetadata(nil, balancer, fields[:n]...), out.prepared...)}
 	}
-	out.meta = append(out.meta, meta...)
+	out.meta = appendMetadata(out.meta, balancer, fields[:n]...)
 	return out
 }

@@ -1,6 +1,10 @@
 package extproc
 
-import "tollgate/internal/wire"
+import (
+	"slices"
+
+	"tollgate/internal/wire"
+)
 
 // Dynamic metadata, by which tollgate speaks with other filters of a request:
 // what comes with every message, and what may go with every answer.
@@ -30,12 +34,14 @@ type field struct{ name, value string }
 // appendMetadata appends what another filter is told, for an answer of any kind. It
 // may be called again for another namespace.
 func appendMetadata(b []byte, namespace string, fields ...field) []byte {
-	var inner []byte
+	var room [256]byte // enough for the usual
+	inner := room[:0]
 	for _, f := range fields {
 		inner = wire.AppendText(inner, f.name, f.value)
 	}
 	value := wire.SizeBytes(valueStruct, len(inner))
 	entry := wire.SizeBytes(entryKey, len(namespace)) + wire.SizeBytes(entryValue, value)
+	b = slices.Grow(b, wire.SizeBytes(outDynamic, wire.SizeBytes(structFields, entry)))
 	b = wire.AppendHead(b, outDynamic, wire.SizeBytes(structFields, entry))
 	b = wire.AppendHead(b, structFields, entry)
 	b = wire.AppendString(b, entryKey, namespace)

@@ -6,11 +6,14 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	load   *prometheus.GaugeVec
 	placed *prometheus.CounterVec
-	hits   *prometheus.CounterVec
+	// why is placed of the placer's own policy: looked up once, not for every request.
+	why  map[Outcome]prometheus.Counter
+	hits *prometheus.CounterVec
 }
 
 func newMetrics(policy Policy) *metrics {
 	m := &metrics{
+		why: map[Outcome]prometheus.Counter{},
 		load: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "engine_load", Help: "Tokens that are reserved at an engine and still work for it: neither used yet nor in its cache.",
 		}, []string{"engine"}),
@@ -22,7 +25,7 @@ func newMetrics(policy Policy) *metrics {
 		}, []string{"engine"}),
 	}
 	for _, o := range Outcomes() {
-		m.placed.WithLabelValues(string(policy), string(o))
+		m.why[o] = m.placed.WithLabelValues(string(policy), string(o))
 	}
 	return m
 }

@@ -217,7 +217,7 @@ func (p *Placer) Place(engines []Engine, prompt *Prompt, w Work, fallback bool) 
 	if fallback {
 		s.Outcome = Fallback
 	}
-	p.metrics.placed.WithLabelValues(string(p.o.Policy), string(s.Outcome)).Inc()
+	p.metrics.why[s.Outcome].Inc()
 	s.matched = all[0].matched
 	if s.matched > 0 {
 		chosen.mu.Lock()

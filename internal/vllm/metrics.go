@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net/http"
 	"strconv"
 )
 
@@ -68,15 +67,12 @@ func (n *numbers) of(series []byte) *float64 {
 // Metrics reads the engine's counters. It fails with [ErrNoCounters] where the page
 // lacks one of the two token counters. Series that an engine does not have are 0.
 func (c *Client) Metrics(ctx context.Context) (Metrics, error) {
-	resp, err := c.do(ctx, http.MethodGet, "/metrics", nil, false)
+	page, err := c.open(ctx, "/metrics", false)
 	if err != nil {
 		return Metrics{}, err
 	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
-		return Metrics{}, &StatusError{Path: "/metrics", Status: resp.StatusCode}
-	}
-	return parseMetrics(resp.Body)
+	defer func() { _ = page.Close() }()
+	return parseMetrics(page)
 }
 
 // parseMetrics sums up the series that we use. A page has about 800 lines and is read

@@ -140,15 +140,27 @@ func (c *Client) Ready(ctx context.Context, names ...string) error {
 
 // get asks for a page of at most limit bytes.
 func (c *Client) get(ctx context.Context, path string, limit int64, withKey bool) ([]byte, error) {
+	body, err := c.open(ctx, path, withKey)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = body.Close() }()
+	return read(body, limit)
+}
+
+// open asks for a page. The caller closes it.
+func (c *Client) open(ctx context.Context, path string, withKey bool) (io.ReadCloser, error) {
 	resp, err := c.do(ctx, http.MethodGet, path, nil, withKey)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
-		return nil, &StatusError{Path: path, Status: resp.StatusCode}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
 	}
-	return read(resp.Body, limit)
+	// What is left unread costs the connection, and the next question a new one.
+	_, _ = io.CopyN(io.Discard, resp.Body, maxMessage)
+	_ = resp.Body.Close()
+	return nil, &StatusError{Path: path, Status: resp.StatusCode}
 }
 
 // do sends a request. The caller closes the body of the answer.
