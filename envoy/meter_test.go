@@ -1,9 +1,7 @@
 package envoy_test
 
 import (
-	"bytes"
 	"debug/elf"
-	enc "encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -21,29 +19,8 @@ import (
 
 	"tollgate/envoy"
 	"tollgate/internal/config"
+	"tollgate/internal/metertest"
 )
-
-// library is the least that is a shared object with one symbol.
-func library(t *testing.T, machine elf.Machine, symbol string) []byte {
-	t.Helper()
-	names := []byte("\x00" + symbol + "\x00")
-	symbols := []elf.Sym64{{}, {Name: 1, Info: elf.ST_INFO(elf.STB_GLOBAL, elf.STT_FUNC), Shndx: 1, Value: 1}}
-	const head, size, entry = 64, 24, 64
-	dynsym := elf.Section64{Type: uint32(elf.SHT_DYNSYM), Off: head, Size: uint64(len(symbols) * size), Link: 2, Entsize: size}
-	dynstr := elf.Section64{Type: uint32(elf.SHT_STRTAB), Off: dynsym.Off + dynsym.Size, Size: uint64(len(names))}
-	h := elf.Header64{
-		Type: uint16(elf.ET_DYN), Machine: uint16(machine), Version: 1, Ehsize: head, Shentsize: entry, Shnum: 3,
-		Shoff: dynstr.Off + dynstr.Size, Shstrndx: 2,
-	}
-	copy(h.Ident[:], "\x7fELF\x02\x01\x01")
-	var out bytes.Buffer
-	for _, part := range []any{h, symbols, names, elf.Section64{}, dynsym, dynstr} {
-		if err := enc.Write(&out, enc.LittleEndian, part); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return out.Bytes()
-}
 
 // shelf is a folder with libraries, and a program that looks for one.
 type shelf struct {
@@ -60,7 +37,7 @@ func newShelf(t *testing.T) *shelf {
 	if runtime.GOARCH == "arm64" {
 		ours, other = other, ours
 	}
-	s := &shelf{T: t, dir: t.TempDir(), good: library(t, ours, initFunction), other: library(t, other, initFunction)}
+	s := &shelf{T: t, dir: t.TempDir(), good: metertest.Library(t, ours, initFunction), other: metertest.Library(t, other, initFunction)}
 	t.Chdir(s.dir)
 	return s
 }
@@ -123,7 +100,7 @@ func TestWhatIsNoLibraryOfTheMeterIsRefused(t *testing.T) {
 	}
 	for name, content := range map[string][]byte{
 		"libtext.so": []byte("no library"), "libempty.so": nil, "libcut.so": s.good[:len(s.good)/2],
-		"libother.so": s.other, "libforeign.so": library(t, machine, "another_function"), "meter.so": s.good, "lib me.so": s.good,
+		"libother.so": s.other, "libforeign.so": metertest.Library(t, machine, "another_function"), "meter.so": s.good, "lib me.so": s.good,
 	} {
 		s.named = s.put(name, content, 0)
 		if got, err := s.find(); err == nil || !strings.Contains(err.Error(), envoy.LibraryVariable) {

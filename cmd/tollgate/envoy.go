@@ -2,9 +2,12 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 
 	"tollgate/envoy"
+	"tollgate/internal/config"
 )
 
 // envoyCmd groups what concerns Envoy.
@@ -13,7 +16,9 @@ type envoyCmd struct {
 }
 
 type envoyConfigCmd struct {
-	Write bool `help:"Write the bootstrap (and, with TLS, the file that names the certificate) into <state_dir>/run instead of printing it, and print its path."`
+	Write        bool   `help:"Write the bootstrap (and, with TLS, the file that names the certificate) into <state_dir>/run instead of printing it, and print its path."`
+	Meter        string `enum:",auto,module,ext_proc" default:"" help:"Who counts the answers: ext_proc (tollgate), module (the library inside Envoy), or auto (the library where there is one for the Envoy of this host). Without it ext_proc, or module where envoy.meter says so."`
+	MeterLibrary string `placeholder:"FILE" help:"The library of the meter, libtollgate_meter-*.so; without it TOLLGATE_METER_LIBRARY, or the one beside this program."`
 }
 
 // Help is what --help says beside the flags.
@@ -24,7 +29,9 @@ func (*envoyConfigCmd) Help() string {
   cd <state_dir> && envoy -c /path/to/envoy.yaml --disable-hot-restart
 
 Envoy must run with state_dir as its working directory: the sockets in it are
-named relative to it. With tls: set, use --write: the bootstrap then names a
+named relative to it. With --meter module it needs the folder of the library in
+ENVOY_DYNAMIC_MODULES_SEARCH_PATH too, and must be the version that the library
+is for: the command prints both. With tls: set, use --write: the bootstrap then names a
 second file beside it, through which Envoy watches the certificate.`
 }
 
@@ -37,6 +44,9 @@ func (c *envoyConfigCmd) Run(env *Env) error {
 	params, err := envoy.ParamsFor(cfg)
 	if err != nil {
 		return fmt.Errorf("read config: %w", err)
+	}
+	if params.Meter, err = c.meter(env, cfg); err != nil {
+		return err
 	}
 	if c.Write {
 		path, err := envoy.Write(cfg.StateDir, params)
@@ -52,4 +62,63 @@ func (c *envoyConfigCmd) Run(env *Env) error {
 	}
 	_, err = env.Stdout.Write(out)
 	return err
+}
+
+// meter is the library that the bootstrap names, nil where tollgate meters.
+func (c *envoyConfigCmd) meter(env *Env, cfg *config.Config) (*envoy.Meter, error) {
+	asked := c.Meter
+	if asked == "" && (cfg.Envoy.Meter == config.MeterModule || c.MeterLibrary != "") {
+		asked = config.MeterModule
+	}
+	if asked == "" || asked == config.MeterExtProc {
+		return nil, nil //nolint:nilnil // no meter is an answer
+	}
+	library, err := c.library(env)
+	if err == nil && asked == config.MeterAuto {
+		err = runsMeter(env, cfg)
+	}
+	switch {
+	case err == nil:
+		m := &envoy.Meter{Library: library, Socket: config.MeterSocket, Sync: cfg.Ledger.Sync}
+		_, _ = fmt.Fprintf(env.Stderr, "answers are metered inside Envoy: start Envoy %s with %s=%s\n", envoy.Version, envoy.SearchPath, m.Dir())
+		return m, nil
+	case asked == config.MeterModule:
+		return nil, fmt.Errorf("put the meter inside Envoy: %w; or use --meter ext_proc", err)
+	}
+	_, _ = fmt.Fprintf(env.Stderr, "answers are metered by tollgate (ext_proc): %v\n", err)
+	return nil, nil //nolint:nilnil // no meter is an answer
+}
+
+// library finds the library as an absolute path.
+func (c *envoyConfigCmd) library(env *Env) (string, error) {
+	getenv := env.Getenv
+	if c.MeterLibrary != "" {
+		getenv = func(name string) string {
+			if name == envoy.LibraryVariable {
+				return c.MeterLibrary
+			}
+			return env.Getenv(name)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
+	}
+	return envoy.MeterLibrary(self, getenv)
+}
+
+// runsMeter is nil where the Envoy of this host is one that the library is for.
+func runsMeter(env *Env, cfg *config.Config) error {
+	binary, err := envoy.Binary(cfg.Envoy.Binary, env.Getenv)
+	if err != nil {
+		return err
+	}
+	said, err := exec.CommandContext(env.Ctx, binary, "--version").Output()
+	if err != nil {
+		return fmt.Errorf("ask %s for its version: %w", binary, err)
+	}
+	if version := envoy.VersionOf(string(said)); !envoy.MeterRuns(version) {
+		return fmt.Errorf("there is no library of the meter for Envoy %q, only for %s", version, envoy.Version)
+	}
+	return nil
 }
