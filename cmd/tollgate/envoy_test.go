@@ -36,7 +36,7 @@ func (c *cli) putEnvoy(version string) {
 
 const inEnvoy = "answers are metered inside Envoy: start Envoy 1.40.0 with ENVOY_DYNAMIC_MODULES_SEARCH_PATH="
 
-// TestTheBootstrapNamesTheMeter: the bootstrap for somebody's own Envoy has the meter
+// TestTheBootstrapNamesTheMeter: the bootstrap has the meter
 // where that is asked for, and the command says what Envoy needs then.
 func TestTheBootstrapNamesTheMeter(t *testing.T) {
 	for _, c := range []struct {
