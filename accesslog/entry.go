@@ -9,6 +9,7 @@ import (
 	"tollgate/internal/admission"
 	"tollgate/internal/envoycode"
 	"tollgate/internal/route"
+	"tollgate/internal/trace"
 )
 
 // witness is what one entry says.
@@ -24,6 +25,7 @@ func (e *entry) witness() admission.Witness {
 		FirstByte:  e.firstByte.duration(),
 		Duration:   e.last.duration(),
 		BytesIn:    e.bytesIn, BytesOut: e.bytesOut,
+		Trace: trace.Read(e.ticket.Trace),
 	}
 	if e.duration.is {
 		w.Duration = e.duration.duration()

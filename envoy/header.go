@@ -2,7 +2,8 @@ package envoy
 
 // requestHeaders never reach an engine: credentials, addresses, other names for the
 // host, the method and the path, and headers that vLLM would obey. traceparent is not
-// among them: an engine's spans belong to the client's trace.
+// among them: an engine's spans belong to the client's trace, or are children of the
+// span that the check has put there.
 var requestHeaders = []string{
 	"authorization", "x-api-key", "api-key", "proxy-authorization", "cookie",
 	"accept-encoding", "x-session-id", "endpoint-load-metrics-format", "x-data-parallel-rank",

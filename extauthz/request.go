@@ -13,6 +13,7 @@ import (
 	"tollgate/internal/admission"
 	"tollgate/internal/route"
 	"tollgate/internal/rpc"
+	"tollgate/internal/trace"
 	"tollgate/internal/wire"
 )
 
@@ -52,6 +53,7 @@ type check struct {
 // repeated header is a repeated value.
 type headers struct {
 	authorization, apiKey, origin []string
+	traceparent                   []string
 	requestID, external           string
 	// relayed: somebody passed the request on, or a page of another site made it.
 	relayed bool
@@ -156,6 +158,8 @@ func (h *headers) add(name, value []byte) {
 		h.authorization = append(h.authorization, string(value))
 	case "x-api-key":
 		h.apiKey = append(h.apiKey, string(value))
+	case trace.Header:
+		h.traceparent = append(h.traceparent, string(value))
 	case "origin":
 		h.origin = append(h.origin, string(value))
 	case "sec-fetch-site":

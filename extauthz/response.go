@@ -19,6 +19,7 @@ import (
 	"tollgate/internal/openai"
 	"tollgate/internal/route"
 	"tollgate/internal/ticket"
+	"tollgate/internal/trace"
 	"tollgate/internal/wire"
 )
 
@@ -28,6 +29,7 @@ type answer struct {
 	said    *authv3.CheckResponse // nil: encoded holds it
 	encoded []byte
 	ticket  ticket.Ticket
+	trace   trace.Passed
 }
 
 // Encode implements [rpc.Encoder].
@@ -41,15 +43,56 @@ func (a *answer) Encode() (mem.BufferSlice, error) {
 	}
 	const usual = 128 // bytes
 	metadata := a.ticket.Append(make([]byte, 0, usual))
-	b := make([]byte, 0, len(said)+wire.SizeBytes(responseMetadata, len(metadata)))
-	if b = append(b, said...); len(metadata) > 0 {
+	traced := a.traced()
+	b := make([]byte, 0, len(said)+wire.SizeBytes(responseOK, len(traced))+wire.SizeBytes(responseMetadata, len(metadata)))
+	b = append(b, said...)
+	if len(traced) > 0 {
+		b = append(wire.AppendHead(b, responseOK, len(traced)), traced...)
+	}
+	if len(metadata) > 0 {
 		b = append(wire.AppendHead(b, responseMetadata, len(metadata)), metadata...)
 	}
 	return mem.BufferSlice{mem.SliceBuffer(b)}, nil
 }
 
-// responseMetadata is CheckResponse.dynamic_metadata.
-const responseMetadata = 4
+// Fields of a CheckResponse and of the OkHttpResponse in it.
+const (
+	responseOK       = 3
+	responseMetadata = 4
+	okRemove         = 5
+	okSet            = 2
+)
+
+// traced is an OkHttpResponse with what the engine is told of the trace: a reader of
+// protobuf adds it to the one that the prepared answer has. Empty where nothing is
+// traced.
+func (a *answer) traced() []byte {
+	if a.trace.Traceparent == "" {
+		return nil
+	}
+	const usual = 128 // bytes
+	b := make([]byte, 0, usual)
+	value := wire.SizeBytes(headerKey, len(trace.Header)) + wire.SizeBytes(headerValue, len(a.trace.Traceparent))
+	b = wire.AppendHead(b, okSet, wire.SizeBytes(optionHeader, value)+len(overwrite))
+	b = wire.AppendHead(b, optionHeader, value)
+	b = wire.AppendString(b, headerKey, trace.Header)
+	b = wire.AppendString(b, headerValue, a.trace.Traceparent)
+	b = append(b, overwrite...)
+	if a.trace.Restarted {
+		b = wire.AppendString(b, okRemove, trace.StateHeader)
+	}
+	return b
+}
+
+const (
+	optionHeader = 1 // HeaderValueOption
+	optionAction = 3
+	headerKey    = 1 // HeaderValue
+	headerValue  = 2
+)
+
+// overwrite is what a header that is set does to those of its name.
+var overwrite = wire.AppendVarint(nil, optionAction, uint64(corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD))
 
 // passed is what does not differ between answers that let a request go on to an
 // engine.

@@ -15,6 +15,7 @@ import (
 
 	"tollgate/internal/admission"
 	"tollgate/internal/ticket"
+	"tollgate/internal/trace"
 )
 
 // Admitter decides over an arrival. [*admission.DenialError] is a refusal; any
@@ -34,7 +35,10 @@ type Options struct {
 	// to claim one; nil where there is no other.
 	Issuer string
 	Seal   func(admission.Facts) string
-	Log    hclog.Logger
+	// Trace decides which requests are traced; nil: none, and the header of clients passes
+	// as it is.
+	Trace *trace.Sampler
+	Log   hclog.Logger
 }
 
 // Server answers Envoy's checks; see [Register].
@@ -70,16 +74,20 @@ func Register(r grpc.ServiceRegistrar, s *Server) {
 // 403 that blames the user.
 func (s *Server) check(ctx context.Context, c *check) (*answer, error) {
 	a := s.arrival(c)
+	passed := s.trace(c, &a)
 	t, err := s.admit.Admit(ctx, a)
 	if err == nil && a.Refused != nil {
 		err = a.Refused // no key lets this request pass
 	}
 	var denied *admission.DenialError
 	switch {
-	case errors.As(err, &denied) && c.grpc():
-		return handOver(denied), nil
 	case errors.As(err, &denied):
-		return refusal(c.shape(), denied), nil
+		out := refusal(c.shape(), denied)
+		if c.grpc() {
+			out = handOver(denied)
+		}
+		out.ticket.Trace = a.Trace.String()
+		return out, nil
 	case err != nil && ctx.Err() != nil:
 		return nil, status.FromContextError(ctx.Err()).Err()
 	case errors.Is(err, admission.ErrGone):
@@ -90,7 +98,20 @@ func (s *Server) check(ctx context.Context, c *check) (*answer, error) {
 	case s.preflight(c):
 		return allowPage(c.headers.origin[0]), nil
 	}
-	return pass(c.route, a.Addr, t, s.ticket(&t)), nil
+	carried := s.ticket(&t)
+	carried.Trace = a.Trace.String()
+	out := pass(c.route, a.Addr, t, carried)
+	out.trace = passed
+	return out, nil
+}
+
+// trace begins the span of a request to an engine, and returns what the engine is told
+// of it; the zero value where nothing is traced.
+func (s *Server) trace(c *check, a *admission.Arrival) (passed trace.Passed) {
+	if s.o.Trace != nil && (c.route.Class == admission.Inference || c.route.Class == admission.Counting) {
+		a.Trace, passed = s.o.Trace.Begin(c.headers.traceparent)
+	}
+	return passed
 }
 
 // ticket is what the request carries through Envoy.

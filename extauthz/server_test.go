@@ -24,6 +24,7 @@ import (
 	"tollgate/internal/limit"
 	"tollgate/internal/route"
 	"tollgate/internal/rpc"
+	"tollgate/internal/trace"
 )
 
 // gate answers as told and remembers what it was asked.
@@ -48,9 +49,21 @@ type check struct {
 // ask sends a check to a server of its own, as Envoy does.
 func ask(t *testing.T, g *gate, hops int, c check) (*authv3.CheckResponse, error) {
 	t.Helper()
+	return askWith(t, g, extauthz.Options{TrustedProxies: hops}, c)
+}
+
+// askTraced is ask with traces.
+func askTraced(t *testing.T, g *gate, sampler *trace.Sampler, c check) (*authv3.CheckResponse, error) {
+	t.Helper()
+	return askWith(t, g, extauthz.Options{Trace: sampler}, c)
+}
+
+func askWith(t *testing.T, g *gate, o extauthz.Options, c check) (*authv3.CheckResponse, error) {
+	t.Helper()
+	o.Port, o.AllowOrigins, o.MaxBody, o.Log = "8080", []string{"https://chat.example"}, 1<<20, hclog.NewNullLogger()
 	lis := bufconn.Listen(1 << 20)
 	server := grpc.NewServer(rpc.ServerOptions()...)
-	extauthz.Register(server, extauthz.NewServer(g, extauthz.Options{TrustedProxies: hops, Port: "8080", AllowOrigins: []string{"https://chat.example"}, MaxBody: 1 << 20, Log: hclog.NewNullLogger()}))
+	extauthz.Register(server, extauthz.NewServer(g, o))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -101,7 +101,7 @@ func (g *Gate) issue(ctx context.Context, a Arrival, key *apikey.Key, digest [sh
 	s := newSession(&g.shared, Facts{
 		LeaseID: newLeaseID(now), KeyID: key.ID, Secret: apikey.SecretIDOf(digest), Class: a.Class, Method: a.Method,
 		Endpoint: a.Endpoint, RequestID: a.RequestID, Addr: a.Addr, Started: wall,
-		Caps: key.Caps(g.caps, wall), Standing: noStanding,
+		Caps: key.Caps(g.caps, wall), Standing: noStanding, Trace: a.Trace,
 	}, key, now)
 	if key.TrustEndUser {
 		s.facts.EndUser = a.EndUser

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"tollgate/internal/ledger"
+	"tollgate/internal/trace"
 	"tollgate/internal/usage"
 )
 
@@ -66,6 +67,8 @@ type Witness struct {
 	BytesIn    uint64
 	BytesOut   uint64
 	Details    string // the proxy's own words, for the record
+	// Trace is the identity of the request's span; none where it is not traced.
+	Trace trace.Span
 }
 
 // Access is the record of one request, written once when both witnesses have
@@ -79,4 +82,8 @@ type Access struct {
 	Reason         ledger.EndReason // "" where nothing was recorded in the ledger
 	Quality        ledger.Quality
 	Counts         usage.Counts // [usage.Unsaid] where nothing was recorded
+	// Stream, Engine and Ended are as the ledger has them; zero where nothing was recorded.
+	Stream bool
+	Engine string
+	Ended  time.Time
 }

@@ -276,7 +276,8 @@ func (s *Session) writeRecord() {
 	w, rec, order := s.witness, s.record, s.order
 	if s.state.Ledger == request.LedgerLost {
 		named := s.named(s.owed)
-		rec = &ledger.Record{Status: named.Status, Reason: named.Reason, Quality: named.Quality, Counts: named.Counts}
+		rec = &ledger.Record{Status: named.Status, Reason: named.Reason, Quality: named.Quality, Counts: named.Counts, EndedAt: named.EndedAt}
+		rec.Engine = named.Engine
 	}
 	s.mu.Unlock()
 	if w != nil && rec != nil {
@@ -312,8 +313,13 @@ func (s *Session) accessRecord(w *Witness, rec *ledger.Record, order Order) Acce
 	}
 	a.LeaseID, a.RequestID, a.KeyID = s.facts.LeaseID, s.facts.RequestID, s.key.ID
 	a.Endpoint, a.ClientAddr = s.facts.Endpoint, s.facts.Addr.String()
+	if !s.facts.Trace.None() {
+		a.Trace = s.facts.Trace
+	}
 	if rec != nil {
 		a.Reason, a.Quality, a.Counts = rec.Reason, rec.Quality, rec.Counts
+		a.Stream, a.Engine, a.Ended = order.Stream, rec.Engine, rec.EndedAt
+		a.Started = s.facts.Started // the clock of Ended
 		if a.Status == 0 {
 			a.Status = rec.Status
 		}

@@ -11,6 +11,7 @@ import (
 	"tollgate/internal/apikey"
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
+	"tollgate/internal/trace"
 	"tollgate/internal/usage"
 )
 
@@ -31,6 +32,8 @@ type Arrival struct {
 	// and Host, no forwarding header, no foreign Origin, no trusted proxies).
 	// Only then the public default key is honoured.
 	Local bool
+	// Trace is the identity of the request's span; none where it is not traced.
+	Trace trace.Span
 	// Refused is what the adapter refuses by the request's own shape. It costs the
 	// rate of the address and is decided before everything else.
 	Refused *DenialError

@@ -12,6 +12,7 @@ import (
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
 	"tollgate/internal/request"
+	"tollgate/internal/trace"
 )
 
 // What the meter inside an Envoy says reaches the gate by lease id. Every method
@@ -47,7 +48,7 @@ func (g *Gate) attach(ctx context.Context, row ledger.Record) *Session {
 	s := newSession(&g.shared, Facts{
 		LeaseID: row.LeaseID, KeyID: row.KeyID, Secret: apikey.ParseSecretID(row.Secret), Class: Inference, Method: "POST",
 		Endpoint: row.Endpoint, RequestID: row.RequestID, Addr: addr, Started: row.StartedAt, EndUser: row.EndUser,
-		Caps: key.Caps(g.caps, row.StartedAt), Standing: noStanding,
+		Caps: key.Caps(g.caps, row.StartedAt), Standing: noStanding, Trace: trace.Read(row.Trace),
 	}, key, now.Add(-max(0, g.wall().Sub(row.StartedAt))))
 	s.order = Order{
 		Model: row.Model, Requested: row.RequestedModel, Format: g.format(row.Endpoint), Stream: row.Stream, N: row.N, Prompts: row.Prompts,

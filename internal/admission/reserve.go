@@ -125,7 +125,7 @@ func (s *Session) intent(o Order, tokens int64) ledger.Intent {
 		Model: o.Model, RequestedModel: o.Requested, Endpoint: s.facts.Endpoint, Engine: s.engine(),
 		Stream: o.Stream, N: o.N, Prompts: o.Prompts, StartedAt: s.facts.Started,
 		Reserved: tokens, ClientAddr: s.facts.Addr.String(), Meter: o.Meter, Secret: s.facts.Secret.String(),
-		EndUser: s.facts.EndUser,
+		EndUser: s.facts.EndUser, Trace: s.facts.Trace.String(),
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"tollgate/internal/limit"
 	"tollgate/internal/placement"
 	"tollgate/internal/request"
+	"tollgate/internal/trace"
 	"tollgate/internal/usage"
 )
 
@@ -38,6 +39,8 @@ type Facts struct {
 	Caps limit.Caps
 	// Standing is how the key stood when the ticket was issued.
 	Standing Standing
+	// Trace is the identity of the request's span; none where it is not traced.
+	Trace trace.Span
 }
 
 // Session is one admitted request, from its ticket to its access record. Its life

@@ -107,6 +107,9 @@ var migrations = []string{
 		PRIMARY KEY (ledger, seq)
 	);
 	CREATE INDEX audit_by_time ON tollgate.audit (at);`,
+
+	// The identity of a request's span; empty where it was not traced.
+	`ALTER TABLE tollgate.requests ADD COLUMN trace text NOT NULL DEFAULT '';`,
 }
 
 // SchemaVersion is the version of the database that this code reads and writes.

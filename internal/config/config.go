@@ -46,6 +46,7 @@ type Config struct {
 	// this host's socket.
 	Launchers []string `yaml:"launchers"`
 	Envoy     Envoy    `yaml:"envoy"`
+	OTel      OTel     `yaml:"otel"`
 	// AdminListen, HOST:PORT, takes /admin and /metrics off Listen. Empty: they
 	// are there.
 	AdminListen string `yaml:"admin_listen"`
@@ -230,6 +231,20 @@ type Envoy struct {
 	// Meter is where answers are counted: [MeterAuto], [MeterModule] or [MeterExtProc].
 	Meter string `yaml:"meter"`
 }
+
+// OTel sends one span for each request to an OpenTelemetry collector.
+type OTel struct {
+	Endpoint    string  `yaml:"endpoint"`     // HOST:PORT or a URL; empty: nothing is traced
+	Protocol    string  `yaml:"protocol"`     // [OTLPOverGRPC] or [OTLPOverHTTP]
+	HeadersFile string  `yaml:"headers_file"` // lines "name: value" that go with every batch
+	Sample      float64 `yaml:"sample"`       // share of the traces that begin here, 0 to 1
+}
+
+// The values of otel.protocol.
+const (
+	OTLPOverGRPC = "grpc"
+	OTLPOverHTTP = "http"
+)
 
 // The values of envoy.meter.
 const (

@@ -26,6 +26,7 @@ func Default() *Config {
 		Store:        Store{Kind: "memory", Redis: Redis{Timeout: 50 * time.Millisecond}},
 		Balance:      Balance{Policy: "prefix", MaxLoad: 1.25},
 		Envoy:        Envoy{Meter: MeterAuto},
+		OTel:         OTel{Protocol: OTLPOverGRPC, Sample: 1},
 		VLLM: VLLM{
 			Host:            "127.0.0.1",
 			Port:            8000,

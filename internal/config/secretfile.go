@@ -17,6 +17,7 @@ func (c *Config) openFiles() []string {
 		{"central.postgres_file", c.Central.PostgresFile},
 		{"store.redis.password_file", c.Store.Redis.PasswordFile},
 		{"tls.key_file", c.TLS.KeyFile},
+		{"otel.headers_file", c.OTel.HeadersFile},
 	} {
 		if f.path == "" {
 			continue

@@ -32,6 +32,7 @@ func (d *decoder) validate(c *Config) {
 	d.lora(&c.VLLM.LoRA)
 	d.models(c)
 	d.processes(c)
+	d.traces(&c.OTel)
 	d.listeners(c)
 }
 

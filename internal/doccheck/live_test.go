@@ -53,7 +53,7 @@ func TestMetricsAreThoseOfARunningService(t *testing.T) {
 func scrape(t *testing.T) map[string]string {
 	t.Helper()
 	dir, listen := t.TempDir(), free(t)
-	text := "listen: " + free(t) + "\nmetrics_listen: " + listen + "\nvllm: {endpoints: [\"" + free(t) + "\"]}\n"
+	text := "listen: " + free(t) + "\nmetrics_listen: " + listen + "\nvllm: {endpoints: [\"" + free(t) + "\"]}\notel: {endpoint: \"" + free(t) + "\"}\n"
 	if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

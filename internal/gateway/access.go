@@ -22,6 +22,7 @@ type recorder struct {
 	duration *prometheus.HistogramVec
 	errors   *prometheus.CounterVec
 	refused  *refusals // set where lines is
+	spans    *spans    // nil: nothing is traced
 }
 
 // newRecorder returns a recorder that writes its lines to out, where given.
@@ -69,9 +70,13 @@ func (r *recorder) record(a admission.Access) {
 	if failed != "" {
 		r.errors.WithLabelValues(a.Method, a.Endpoint, failed).Inc()
 	}
-	if r.lines != nil && !r.refused.counted(&a) {
+	if r.refused != nil && r.refused.counted(&a) {
+		return // neither a line nor a span, or strangers could fill the disk and the queue
+	}
+	if r.lines != nil {
 		r.line(&a, failed)
 	}
+	r.spans.record(&a, failed)
 }
 
 // Run writes what was only counted, until ctx ends.

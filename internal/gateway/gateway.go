@@ -78,6 +78,7 @@ type Gateway struct {
 	writes   *ledgerWatch
 	replicas *replicas
 	records  *recorder
+	spans    *spans // nil: nothing is traced
 	// auditOwed has who made a change of the keys that the audit could not take.
 	auditOwed chan audit.Editor
 	auditing  sync.Mutex // held while the audit of the keys is written
@@ -134,6 +135,9 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	g.xds = xds.New(o.Log.Named("xds")) //nolint:contextcheck // its streams end with Stop
 	g.engines.OnChange(g.tellEnvoy)
+	if g.spans, err = newSpans(&o.Config.OTel, own, o.Log.Named("otel")); err != nil { //nolint:contextcheck // it connects when it has something to send
+		return nil, err
+	}
 	g.join(reg, own, o)
 	if err := g.replicas.start(ctx); err != nil {
 		return nil, err
@@ -246,6 +250,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 		addresses = limit.NewAddresses(*rl.QPS, 0, addressesKept)
 	}
 	g.records = newRecorder(base, o.Records)
+	g.records.spans = g.spans
 	g.gate = admission.NewGate(admission.Options{
 		Keys: g.keys, Limits: g.limits, Addresses: addresses, Ledger: accounts{g.ledger, g.central}, Catalog: g.engines, Placing: g.placing(own),
 		Format:    func(endpoint string) usage.Format { return openai.Endpoint(endpoint).Format() },
@@ -264,7 +269,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	g.check = extauthz.NewServer(g.gate, extauthz.Options{
 		TrustedProxies: g.cfg.TrustedProxies, Port: port, AdminPort: adminPort, AllowOrigins: g.cfg.CORS.AllowOrigins,
 		MaxBody: int64(g.cfg.Request.MaxBodyMB) << 20, Log: log.Named("extauthz"),
-		Issuer: g.replicas.name, Seal: g.replicas.seal(),
+		Issuer: g.replicas.name, Seal: g.replicas.seal(), Trace: g.spans.choose(),
 	})
 	bodies := extproc.NewBudget(int64(g.cfg.Request.MaxInflightBodyMB)<<20, int64(g.cfg.Request.MaxBodyMB)<<20)
 	bodies.Register(own)
@@ -336,6 +341,7 @@ func (g *Gateway) close() {
 			_ = l.Close()
 		}
 	}
+	g.spans.close()
 	if g.limits != nil {
 		_ = g.limits.Close()
 	}

@@ -68,6 +68,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
 	g.log.Info("ready", "socket", g.grpcLis.Addr().String(), "metrics", g.metricsLis.Addr().String(), "keys", g.keys.Current().Len())
 	err := group.Run()
+	g.spans.close() //nolint:contextcheck // the one of the run has ended
 	g.central.close()
 	if cerr := errors.Join(g.limits.Close(), g.ledger.Close()); cerr != nil {
 		g.log.Error("cannot close", "error", cerr)

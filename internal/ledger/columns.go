@@ -61,6 +61,7 @@ var columns = []Column{
 	{"gateway", Begun, func(r *Record) any { return &r.Gateway }},
 	{"end_user", Begun, func(r *Record) any { return &r.EndUser }},
 	{"secret", Begun, func(r *Record) any { return &r.Secret }},
+	{"trace", Begun, func(r *Record) any { return &r.Trace }},
 }
 
 // Kind is the type of a column's values.

@@ -105,6 +105,9 @@ type Intent struct {
 	// Secret is the beginning of the digest of the secret that opened the
 	// request, in hex: it tells the two secrets of a rotated key apart.
 	Secret string
+	// Trace is the identity of the request's span, as [trace.Span] writes it: the
+	// trace, the span, and its parent where there is one. "" where it is not traced.
+	Trace string
 }
 
 // Checkpoint is the running count of a live request. Fields may be

@@ -99,6 +99,10 @@ var migrations = []string{
 		state TEXT NOT NULL,
 		PRIMARY KEY (kind, name)
 	) STRICT, WITHOUT ROWID;`,
+
+	// The identity of a request's span, so that a span outlives the process that began
+	// it. Null in the rows of an older program.
+	`ALTER TABLE requests ADD COLUMN trace TEXT;`,
 }
 
 // ended is when a request ended, in Unix µs, as the index has it: what is open

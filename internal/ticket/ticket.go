@@ -19,6 +19,7 @@ const (
 	reason = "reason"
 	issuer = "issuer"
 	facts  = "facts"
+	trace  = "trace"
 )
 
 // Ticket is the content of the metadata. A field that the metadata lacks is empty.
@@ -26,12 +27,13 @@ type Ticket struct {
 	LeaseID, KeyID, Reason string
 	Issuer                 string // names the process that issued it
 	Facts                  string // sealed; "" where there are no other replicas
+	Trace                  string // identity of the request's span; "" where it is not traced
 }
 
 // Append appends the metadata of a ticket, an encoded google.protobuf.Struct; it
 // appends nothing for an empty ticket.
 func (t Ticket) Append(b []byte) []byte {
-	for _, f := range []struct{ name, value string }{{lease, t.LeaseID}, {key, t.KeyID}, {reason, t.Reason}, {issuer, t.Issuer}, {facts, t.Facts}} {
+	for _, f := range []struct{ name, value string }{{lease, t.LeaseID}, {key, t.KeyID}, {reason, t.Reason}, {issuer, t.Issuer}, {facts, t.Facts}, {trace, t.Trace}} {
 		if f.value != "" {
 			b = wire.AppendText(b, f.name, f.value)
 		}
@@ -72,5 +74,7 @@ func (t *Ticket) set(name, value []byte) {
 		t.Issuer = string(value)
 	case facts:
 		t.Facts = string(value)
+	case trace:
+		t.Trace = string(value)
 	}
 }
