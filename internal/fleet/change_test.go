@@ -253,7 +253,9 @@ func TestManyNames(t *testing.T) {
 	a := start(t)
 	names := make([]string, 9999)
 	for i := range names {
-		names[i] = `{"id":"adapter-` + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + time.Duration(i).String() + `","parent":"base"}`
+		// A real engine says so much of each.
+		names[i] = `{"id":"adapter-` + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + time.Duration(i).String() +
+			`","parent":"base","permission":[{"id":"` + strings.Repeat("p", 450) + `"}]}`
 	}
 	a.set(true, list(append([]string{`{"id":"base","max_model_len":77}`}, names...)...))
 	f := watch(t, fleet.Options{File: entries(a.address())})

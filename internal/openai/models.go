@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	maxModelsBody = 4 << 20 // bytes of vLLM's list
+	maxModelsBody = 16 << 20 // bytes of the list: vLLM takes 550 for a name
 	maxModels     = 10_000
 )
 

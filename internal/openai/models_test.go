@@ -110,7 +110,7 @@ func TestStrangeModelListsAreErrors(t *testing.T) {
 		"id of 1":       `{"data":[{"id":1}]}`,
 		"bad UTF-8":     "{\"data\":[{\"id\":\"\xff\"}]}",
 		"two documents": `{"data":[]}{"data":[]}`,
-		"too long":      `{"data":[]}` + strings.Repeat(" ", 4<<20),
+		"too long":      `{"data":[]}` + strings.Repeat(" ", 16<<20),
 		"too many":      `{"data":[` + strings.TrimSuffix(strings.Repeat(`{"id":"a"},`, 10_001), ",") + `]}`,
 	} {
 		if got, err := openai.ModelNames([]byte(body)); err == nil {

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	maxModels  = 4 << 20  // bytes of the model list
+	maxModels  = 16 << 20 // bytes of the model list; vLLM takes 550 for each of up to 10,000 names
 	maxMessage = 64 << 10 // bytes of an answer about an adapter
 	// maxMetrics bounds the page of metrics, in bytes; a real engine's has 65 KB.
 	maxMetrics = 16 << 20
