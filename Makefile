@@ -22,7 +22,7 @@ REAL    := meter=$$(python3 scripts/build_meter.py) && envoy=$$($(ENVOY)) && red
 	TOLLGATE_METER_LIBRARY="$$meter" ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" CLIENTS_BIN="$$clients" PROMTOOL_BIN="$$promtool" NGINX_BIN="$$nginx" POSTGRES_BIN="$$postgres" BROWSER_BIN="$$browser/chromium" E2E=require
 
 .DEFAULT_GOAL := help
-.PHONY: help build install envoy vllm run run-vllm test test-hosts lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof check vuln ci changelog hooks clean
+.PHONY: help build install envoy vllm run run-vllm test test-hosts lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof scale check vuln ci changelog hooks clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,7 +74,7 @@ test-hosts: ## the suites that both hosts of the meter must pass, on the host th
 	else $(REAL) E2E_METER=ext_proc python3 scripts/go_test.py -count=1 -p 1 -timeout 15m $(HOSTS); fi
 
 lint: ## golangci-lint, pinned; the first run builds it. rustfmt and clippy where cargo is
-	GOLANGCI_LINT_CACHE="$(CURDIR)/.cache/lint" go run $(GOLANGCI_LINT) run --build-tags vllm $(PKG)
+	GOLANGCI_LINT_CACHE="$(CURDIR)/.cache/lint" go run $(GOLANGCI_LINT) run --build-tags vllm,scale $(PKG)
 	@$(METER) fmt
 	@$(METER) clippy --all-targets
 	@$(METER) clippy --all-targets --all-features
@@ -105,6 +105,13 @@ e2e-vllm: ## the tests through launcher and Envoy on a real vLLM; `make test` ha
 
 proof: ## the long forms of kill loops, storms and soaks; figures are printed for docs/proof.md
 	@$(REAL) PROOF=1 python3 scripts/go_test.py -v -p 1 -timeout 60m ./e2e/... ./internal/redisstore ./internal/sqlitestore ./internal/limit ./internal/central
+
+# Everything is compiled before the namespace, from which no module can be fetched.
+scale: ## deploy/ on real control planes, in a network namespace; the first run builds them (20 min); needs root
+	@meter=$$(python3 scripts/build_meter.py) && envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && scale=$$(python3 scripts/fetch_scale.py) && \
+	go test -count=1 -tags scale -run '^$$' ./e2e/scale/... >/dev/null && go build -o /dev/null ./cmd/tollgate && \
+	TOLLGATE_METER_LIBRARY="$$meter" ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" SCALE_BIN="$$scale" E2E=require \
+	scripts/netns.sh python3 scripts/go_test.py -count=1 -p 1 -tags scale -timeout 30m ./e2e/scale/...
 
 check: ## fmt, lint, tidy; fails if anything had to change
 	@before=$$(git status --porcelain; git diff | cksum); \

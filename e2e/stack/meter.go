@@ -53,7 +53,7 @@ func meterLibrary(tb testing.TB) (string, error) {
 		if given := os.Getenv(name); given != "" || name != envoy.LibraryVariable {
 			return given
 		}
-		return envoy.NewestLibrary(filepath.Join(moduleRoot(tb), ".cache/meter"))
+		return envoy.NewestLibrary(filepath.Join(ModuleRoot(tb), ".cache/meter"))
 	}
 	return envoy.MeterLibrary("", getenv)
 }

@@ -35,6 +35,12 @@ type Process struct {
 	once sync.Once
 }
 
+// NewProcess is a program that is not part of a stack; nothing is started yet. What it
+// prints goes to the file log, and command is called at each start.
+func NewProcess(tb testing.TB, name, log string, command func() *exec.Cmd) *Process {
+	return &Process{tb: tb, name: name, log: log, command: command}
+}
+
 // Start runs the program; the test's end kills it.
 func (p *Process) Start() {
 	p.tb.Helper()
@@ -223,7 +229,7 @@ func Clean() {
 // with E2E=require it fails instead.
 func EnvoyBinary(tb testing.TB) string {
 	tb.Helper()
-	root := moduleRoot(tb)
+	root := ModuleRoot(tb)
 	path, err := envoy.Binary(filepath.Join(root, ".cache/envoy/1.40.0/envoy"), os.Getenv)
 	if err != nil {
 		path, err = envoy.Binary("", os.Getenv)
@@ -238,7 +244,8 @@ func EnvoyBinary(tb testing.TB) string {
 	return ""
 }
 
-func moduleRoot(tb testing.TB) string {
+// ModuleRoot is the folder of the go.mod above the test.
+func ModuleRoot(tb testing.TB) string {
 	tb.Helper()
 	dir, err := os.Getwd()
 	if err != nil {

@@ -21,7 +21,7 @@ func program(tb testing.TB, variable, fetched, script string, names ...string) s
 			return path
 		}
 	}
-	found, err := filepath.Glob(filepath.Join(moduleRoot(tb), ".cache", fetched))
+	found, err := filepath.Glob(filepath.Join(ModuleRoot(tb), ".cache", fetched))
 	switch {
 	case err != nil:
 		tb.Fatal(err)

@@ -16,7 +16,7 @@ import (
 // test is skipped by name, and fails with E2E=require.
 func Python(tb testing.TB, name, requirements string) string {
 	tb.Helper()
-	path, err := environment(filepath.Join(moduleRoot(tb), ".cache", "venv", name), requirements)
+	path, err := environment(filepath.Join(ModuleRoot(tb), ".cache", "venv", name), requirements)
 	return found(tb, "Python clients (Python 3.11 or newer and the network are needed)", path, err)
 }
 
@@ -24,7 +24,7 @@ func Python(tb testing.TB, name, requirements string) string {
 // the same conditions.
 func NodeSDKs(tb testing.TB) string {
 	tb.Helper()
-	path, err := fetchNodeSDKs(moduleRoot(tb))
+	path, err := fetchNodeSDKs(ModuleRoot(tb))
 	return found(tb, "Node clients (Python 3 with pip and the network are needed)", path, err)
 }
 
