@@ -84,7 +84,7 @@ func (c *auditVerifyCmd) Run(env *Env) error {
 		}
 		return err
 	}
-	return showOne(env, c.Output, auditVerdict{path, int64(n), true}, func(w io.Writer) error {
+	return showOne(env, c.Output, auditVerdict{path, n, true}, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "audit in %s: %d entries, the chain holds\n", path, n)
 		return err
 	})

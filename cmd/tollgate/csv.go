@@ -75,7 +75,7 @@ func cells(thing any) ([]cell, error) {
 }
 
 func apart(row []cell, name string, raw jsontext.Value) ([]cell, error) {
-	if raw.Kind() != '{' {
+	if raw.Kind() != jsontext.KindBeginObject {
 		text, err := plain(raw)
 		return append(row, cell{name, text}), err
 	}
@@ -83,7 +83,7 @@ func apart(row []cell, name string, raw jsontext.Value) ([]cell, error) {
 	if _, err := dec.ReadToken(); err != nil {
 		return nil, err
 	}
-	for dec.PeekKind() != '}' {
+	for dec.PeekKind() != jsontext.KindEndObject {
 		key, err := dec.ReadToken()
 		if err != nil {
 			return nil, err
@@ -102,30 +102,35 @@ func apart(row []cell, name string, raw jsontext.Value) ([]cell, error) {
 
 // plain is a value as text. A list of objects stays JSON.
 func plain(raw jsontext.Value) (string, error) {
-	switch raw.Kind() {
-	case 'n':
+	switch kind := raw.Kind(); kind {
+	case jsontext.KindNull:
 		return "", nil
-	case '"':
+	case jsontext.KindString:
 		var text string
 		err := json.Unmarshal(raw, &text)
 		return ledger.Inert(text), err
-	case '[':
-		var values []jsontext.Value
-		if err := json.Unmarshal(raw, &values); err != nil {
+	case jsontext.KindBeginArray:
+		return plainList(raw)
+	default:
+		return string(raw), nil
+	}
+}
+
+func plainList(raw jsontext.Value) (string, error) {
+	var values []jsontext.Value
+	if err := json.Unmarshal(raw, &values); err != nil {
+		return "", err
+	}
+	texts := make([]string, len(values))
+	for i, v := range values {
+		if v.Kind() == jsontext.KindBeginObject || v.Kind() == jsontext.KindBeginArray {
+			return string(raw), nil
+		}
+		text, err := plain(v)
+		if err != nil {
 			return "", err
 		}
-		texts := make([]string, len(values))
-		for i, v := range values {
-			if v.Kind() == '{' || v.Kind() == '[' {
-				return string(raw), nil
-			}
-			text, err := plain(v)
-			if err != nil {
-				return "", err
-			}
-			texts[i] = text
-		}
-		return strings.Join(texts, " "), nil
+		texts[i] = text
 	}
-	return string(raw), nil
+	return strings.Join(texts, " "), nil
 }
