@@ -62,9 +62,11 @@ var bootstrap = parse()
 func parse() *template.Template {
 	t := template.New("envoy.yaml")
 	return template.Must(t.Funcs(template.FuncMap{
-		"q":       quote,
-		"dur":     duration,
-		"retries": func() int { return PlacementTries - 1 },
+		"q":                  quote,
+		"serviceCertificate": func() string { return config.ServiceCertificateFile },
+		"serviceAuthority":   func() string { return config.ServiceAuthorityFile },
+		"dur":                duration,
+		"retries":            func() int { return PlacementTries - 1 },
 		"placement": func() map[string]string {
 			return map[string]string{"Namespace": PlacementNamespace, "Key": PlacementKey, "Model": ModelKey}
 		},
@@ -98,60 +100,23 @@ func Render(p Params) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// RenderSecrets is the file that the bootstrap names as SecretsFile: where the
-// certificates are, of the edge and of Envoy towards a remote tollgate. It is empty
-// without TLS.
-func RenderSecrets(p Params) ([]byte, error) {
-	if p.TLSCertFile == "" && !p.Remote.TLS() {
-		return nil, nil
-	}
-	if err := p.check(); err != nil {
-		return nil, fmt.Errorf("render envoy secrets: %w", err)
-	}
-	out := []byte("resources:\n")
-	if p.TLSCertFile != "" {
-		out = fmt.Appendf(out, secretHead+`  name: edge_certificate
-  tls_certificate: { certificate_chain: { filename: %s }, private_key: { filename: %s } }
-`, quote(p.TLSCertFile), quote(p.TLSKeyFile))
-	}
-	if r := p.Remote; r.TLS() {
-		out = fmt.Appendf(out, secretHead+`  name: service_certificate
-  tls_certificate: { certificate_chain: { filename: %s }, private_key: { filename: %s } }
-`, quote(r.CertFile), quote(r.KeyFile))
-		out = fmt.Appendf(out, secretHead+`  name: service_authority
-  validation_context:
-    trusted_ca: { filename: %s }
-`, quote(r.CAFile))
-		if len(r.Names) > 0 {
-			out = append(out, "    match_typed_subject_alt_names:\n"...)
-		}
-		for _, id := range r.identities() {
-			out = fmt.Appendf(out, "    - { san_type: %s, matcher: { exact: %s } }\n", id.Type, quote(id.Name))
-		}
-	}
-	return out, nil
-}
-
-// secretHead begins a secret.
-const secretHead = "- \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret\n" //nolint:gosec // the name of a type, no secret
-
-// Write leaves the bootstrap, and the file for TLS where there is one, under
-// stateDir/run, each in one step, and returns the bootstrap's path relative to
+// Write leaves the bootstrap, and the files of [Secrets], under stateDir/run, each in
+// one step, and returns the bootstrap's path relative to
 // stateDir: what [Args] takes when stateDir is Envoy's working directory.
 func Write(stateDir string, p Params) (string, error) {
 	doc, err := Render(p)
 	if err != nil {
 		return "", err
 	}
-	secrets, err := RenderSecrets(p)
+	secrets, err := Secrets(p)
 	if err != nil {
 		return "", err
 	}
 	if err := unixsock.Folder(filepath.Join(stateDir, "run")); err != nil {
 		return "", fmt.Errorf("use state_dir: %w", err)
 	}
-	if len(secrets) > 0 {
-		if err := renameio.WriteFile(filepath.Join(stateDir, p.SecretsFile), secrets, 0o600); err != nil {
+	for _, f := range secrets {
+		if err := renameio.WriteFile(filepath.Join(stateDir, f.Path), f.Text, 0o600); err != nil {
 			return "", fmt.Errorf("write envoy secrets: %w", err)
 		}
 	}
@@ -235,6 +200,9 @@ func (p Params) check() error {
 	}
 	if r := p.Remote; r != nil {
 		errs = append(errs, r.check())
+		if r.TLS() && p.Meter != nil {
+			errs = append(errs, errors.New("meter: it needs tollgate on its own host"))
+		}
 		texts = append(append(append(texts, r.CertFile, r.KeyFile, r.CAFile), r.Addresses...), r.Names...)
 		for _, at := range append(r.places(p.GRPCSocket), r.places(p.HTTPSocket)...) {
 			if at.Socket != "" {

@@ -186,10 +186,11 @@ func TestSecretsFileNamesTheCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, err := envoy.RenderSecrets(p)
-	if err != nil {
-		t.Fatal(err)
+	files, err := envoy.Secrets(p)
+	if err != nil || len(files) != 1 || files[0].Path != p.SecretsFile {
+		t.Fatal(files, err)
 	}
+	doc := files[0].Text
 	var file struct {
 		Resources []map[string]any `yaml:"resources"`
 	}
@@ -212,8 +213,8 @@ func TestSecretsFileNamesTheCertificate(t *testing.T) {
 		t.Errorf("private key: got %q, want %q", got, want)
 	}
 	p.TLSCertFile, p.TLSKeyFile = "", ""
-	if doc, err := envoy.RenderSecrets(p); err != nil || doc != nil {
-		t.Errorf("without TLS: got %q, %v, want nothing", doc, err)
+	if files, err := envoy.Secrets(p); err != nil || files != nil {
+		t.Errorf("without TLS: got %v, %v, want nothing", files, err)
 	}
 }
 

@@ -18,8 +18,8 @@ type Remote struct {
 	// CertFile, KeyFile and CAFile are absolute; of Envoy's own certificate, and of the
 	// authority that has signed those of the tollgates. For HOST:PORT only.
 	CertFile, KeyFile, CAFile string
-	// Names are SPIFFE ids or DNS names; the certificates of the tollgates must have
-	// one. None: any certificate of the authority.
+	// Names are SPIFFE ids, DNS names or IP addresses; the certificates of the tollgates
+	// must have one. None: any certificate of the authority, those of other Envoys too.
 	Names []string
 }
 
@@ -112,6 +112,16 @@ func (r *Remote) checkAddresses() (errs []error, network int) {
 	return errs, network
 }
 
+// SNI is the name that Envoy asks for; empty where none is known.
+func (r *Remote) SNI() string {
+	for _, id := range r.identities() {
+		if id.Type == "DNS" {
+			return id.Name
+		}
+	}
+	return ""
+}
+
 // identity is one name that a certificate may have.
 type identity struct{ Type, Name string }
 
@@ -120,7 +130,9 @@ func (r *Remote) identities() []identity {
 	out := make([]identity, 0, len(r.Names))
 	for _, n := range r.Names {
 		kind := "DNS"
-		if strings.Contains(n, "://") {
+		if _, err := netip.ParseAddr(n); err == nil {
+			kind = "IP_ADDRESS"
+		} else if strings.Contains(n, "://") {
 			kind = "URI"
 		}
 		out = append(out, identity{kind, n})

@@ -221,7 +221,7 @@ func (s *Server) arrival(c *check) admission.Arrival {
 			a.Addr = addr
 		}
 	}
-	a.Local = s.o.TrustedProxies == 0 && peer.IsLoopback() && c.direct() && loopbackHost(c.host) && ownPort(c.host, s.port(c)) && loopbackOrigin(h.origin)
+	a.Local = !s.o.Remote && s.o.TrustedProxies == 0 && peer.IsLoopback() && c.direct() && loopbackHost(c.host) && ownPort(c.host, s.port(c)) && loopbackOrigin(h.origin)
 	return a
 }
 

@@ -3,7 +3,6 @@ package extauthz
 import (
 	"fmt"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strconv"
 
@@ -98,11 +97,20 @@ var overwrite = wire.AppendVarint(nil, optionAction, uint64(corev3.HeaderValueOp
 // engine.
 var passed = encode(letPass())
 
-// openTo are the answers on open routes, for strangers and for insiders: the
-// header is set in both, over whatever the client sent.
+// openTo are the answers on open routes, for clients on other machines and for those on
+// Envoy's own.
 var openTo = map[bool][]byte{
-	false: encode(letPass(openai.Header{Name: route.InsiderHeader, Value: "no"})),
-	true:  encode(letPass(openai.Header{Name: route.InsiderHeader, Value: "yes"})),
+	false: encode(showPage(whereFrom(false))),
+	true:  encode(showPage(whereFrom(true))),
+}
+
+// whereFrom tells a page whether the client is on the machine of its Envoy, over whatever
+// the client sent.
+func whereFrom(local bool) openai.Header {
+	if local {
+		return openai.Header{Name: route.LocalHeader, Value: "yes"}
+	}
+	return openai.Header{Name: route.LocalHeader, Value: "no"}
 }
 
 func encode(m *authv3.CheckResponse) []byte {
@@ -116,8 +124,16 @@ func encode(m *authv3.CheckResponse) []byte {
 // letPass lets a request go on with headers for whom it goes to. Credentials never
 // go with it, nor what only a check may say.
 func letPass(headers ...openai.Header) *authv3.CheckResponse {
-	remove := []string{"authorization", "x-api-key"}
-	for _, name := range []string{route.KeyHeader, route.ClientHeader, route.RefusalHeader, route.WaitHeader} {
+	m := showPage(headers...)
+	m.GetOkResponse().HeadersToRemove = append([]string{"authorization", "x-api-key"}, m.GetOkResponse().HeadersToRemove...)
+	return m
+}
+
+// showPage lets a request go on to a page of tollgate, which looks at the credentials
+// itself.
+func showPage(headers ...openai.Header) *authv3.CheckResponse {
+	var remove []string
+	for _, name := range route.Said() {
 		if !slices.ContainsFunc(headers, func(h openai.Header) bool { return h.Name == name }) {
 			remove = append(remove, name)
 		}
@@ -142,15 +158,15 @@ func options(headers []openai.Header) []*corev3.HeaderValueOption {
 }
 
 // pass lets a request go on.
-func pass(r route.Route, client netip.Addr, t admission.Ticket, carried ticket.Ticket) *answer {
+func pass(r route.Route, from *admission.Arrival, t admission.Ticket, carried ticket.Ticket) *answer {
 	a := &answer{encoded: passed, ticket: carried}
 	switch {
 	case r.Class == admission.Open:
-		a.encoded = openTo[t.Insider]
+		a.encoded = openTo[from.Local]
 	case r.Page:
 		// An invalid address is that of a client behind a Unix socket: said so, over
 		// whatever the client sent.
-		a.said = letPass(openai.Header{Name: route.KeyHeader, Value: t.KeyID}, openai.Header{Name: route.ClientHeader, Value: client.String()})
+		a.said = showPage(whereFrom(from.Local), openai.Header{Name: route.ClientHeader, Value: from.Addr.String()})
 		if r.Class == admission.Listing {
 			a.said.GetOkResponse().ResponseHeadersToAdd = options(openai.LimitHeaders(t.Standing))
 		}

@@ -31,6 +31,9 @@ type Options struct {
 	AdminPort      string   // the same of the administrators' listener, where there is one
 	AllowOrigins   []string // whose pages may call; "*" = all
 	MaxBody        int64    // bytes; 0 = no bound
+	// Remote: the Envoys may be on other hosts. A client that is on the machine of its
+	// Envoy is then not on this one.
+	Remote bool
 	// Issuer names this process in its tickets. Seal makes what another process needs
 	// to claim one; nil where there is no other.
 	Issuer string
@@ -100,7 +103,7 @@ func (s *Server) check(ctx context.Context, c *check) (*answer, error) {
 	}
 	carried := s.ticket(&t)
 	carried.Trace = a.Trace.String()
-	out := pass(c.route, a.Addr, t, carried)
+	out := pass(c.route, &a, t, carried)
 	out.trace = passed
 	return out, nil
 }

@@ -21,7 +21,7 @@ func TestHealthForStrangersAndInsiders(t *testing.T) {
 		"by another name":                  {[]string{"Host: gate.example"}, false},
 		"through a proxy":                  {[]string{"X-Forwarded-For: 192.0.2.1"}, false},
 		"a page of somebody else's":        {[]string{"Origin: https://evil.example"}, false},
-		"who says it of himself":           {[]string{"Host: gate.example", route.InsiderHeader + ": yes"}, false},
+		"who says it of himself":           {[]string{"Host: gate.example", route.LocalHeader + ": yes"}, false},
 		"with an ordinary key":             {[]string{"Host: gate.example", "Authorization: Bearer " + stack.Key}, false},
 		"with a wrong key":                 {[]string{"Host: gate.example", "Authorization: Bearer sk-nobody-0123456789abcdef"}, false},
 		"with an administrator's key":      {[]string{"Host: gate.example", "Authorization: Bearer " + stack.AdminKey}, true},

@@ -198,7 +198,7 @@ func (s *Stack) envoyCommand(change func(*envoy.Params)) *exec.Cmd {
 	}
 	change(&params)
 	cmd := exec.Command(EnvoyBinary(s.tb)) //nolint:gosec // found as the launcher finds it
-	if s.Module {
+	if s.Module && !params.Remote.TLS() {
 		params.Meter = &envoy.Meter{Library: MeterLibrary(s.tb), Socket: config.MeterSocket, Sync: s.Cfg.Ledger.Sync}
 		cmd.Env = append(os.Environ(), envoy.SearchPath+"="+params.Meter.Dir())
 	}

@@ -1,7 +1,7 @@
 // Package admin serves the gateway's own pages: /health, /metrics, the JSON API under
-// /admin, and the pages on which a key sees itself. Envoy has authorized every request
-// that arrives here (internal/route): the package listens on a socket that only Envoy
-// reaches.
+// /admin, and the pages on which a key sees itself. It authenticates every request
+// itself, by the client's key: [API.Edge]. Commands on this host have a door of their
+// own: [API.Local].
 package admin
 
 import (
@@ -86,7 +86,7 @@ type Options struct {
 	Log    hclog.Logger
 }
 
-// API serves the routes; it is an [http.Handler].
+// API serves the routes, by [API.Edge] and [API.Local].
 type API struct {
 	o   Options
 	mux *http.ServeMux
@@ -129,13 +129,9 @@ func New(o Options) *API {
 	return a
 }
 
-// ServeHTTP implements [http.Handler]; unknown routes and wrong methods are
+// serve answers a request whose caller is known; unknown routes and wrong methods are
 // OpenAI-shaped errors like everything else.
-func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if reason := r.Header.Get(route.RefusalHeader); reason != "" {
-		handed(w, r, reason)
-		return
-	}
+func (a *API) serve(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodGet && strings.HasPrefix(r.URL.EscapedPath(), route.Models+"/") {
 		a.model(w, r) // a mux would clean the path, and with it the id
 		return
@@ -198,7 +194,7 @@ type engineHealth struct {
 // key.
 func (a *API) health(w http.ResponseWriter, r *http.Request) {
 	ring := a.o.Keys.Current()
-	insider := r.Header.Get(route.InsiderHeader) == "yes"
+	insider := callerOf(r).insider
 	h := Health{Status: "ok", VLLM: []engineHealth{}}
 	if insider {
 		byDefault := ring.HasDefault()

@@ -17,19 +17,19 @@ import (
 
 func TestStrangersLearnOnlyWhetherItWorks(t *testing.T) {
 	r := newRig(t)
-	if got := r.do(http.MethodGet, "/health", ""); got.status != http.StatusOK || got.body != `{"status":"ok","vllm":[{"ready":true}]}`+"\n" {
+	if got := r.do(http.MethodGet, "/health", "", as, ""); got.status != http.StatusOK || got.body != `{"status":"ok","vllm":[{"ready":true}]}`+"\n" {
 		t.Errorf("a stranger: %d %s", got.status, got.body)
 	}
 	var h struct {
 		VLLM       []struct{ Target string }
 		DefaultKey *bool `json:"default_key"`
 	}
-	got := r.insider("/health")
+	got := r.do(http.MethodGet, "/health", "", as, r.admin)
 	if err := json.Unmarshal([]byte(got.body), &h); err != nil || h.DefaultKey == nil || !*h.DefaultKey || len(h.VLLM) != 1 || !strings.HasPrefix(h.VLLM[0].Target, "http://127.0.0.1:") {
 		t.Errorf("an insider: %s", got.body)
 	}
 	r.recording = false
-	if got := r.do(http.MethodGet, "/health", ""); got.status != http.StatusServiceUnavailable || !strings.Contains(got.body, `"unavailable"`) {
+	if got := r.do(http.MethodGet, "/health", "", as, ""); got.status != http.StatusServiceUnavailable || !strings.Contains(got.body, `"unavailable"`) {
 		t.Errorf("while the ledger cannot be written: %d %s", got.status, got.body)
 	}
 }

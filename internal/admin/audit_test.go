@@ -11,7 +11,8 @@ import (
 // An action is on record before it happens, with who asked and from where.
 func TestAnActionIsOnRecord(t *testing.T) {
 	r := newRig(t)
-	a := r.do(http.MethodPost, "/admin/clean-logs?days=7", "", route.KeyHeader, "boss", route.ClientHeader, "10.0.0.9")
+	r.add(`{"id":"boss","user":"admin"}`)
+	a := r.do(http.MethodPost, "/admin/clean-logs?days=7", "", as, "boss", route.ClientHeader, "10.0.0.9")
 	if a.status != http.StatusOK {
 		t.Fatal(a.status, a.body)
 	}

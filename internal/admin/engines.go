@@ -38,7 +38,7 @@ type engineList struct {
 }
 
 func (a *API) listEngines(w http.ResponseWriter, r *http.Request) {
-	if a.launcher(r) {
+	if launcher(r) {
 		fail(w, http.StatusForbidden, "not_admin", "", "A launcher's key may only name its own engine and take it out.")
 		return
 	}
@@ -71,9 +71,9 @@ func infoOf(e *fleet.Engine) engineInfo {
 }
 
 // launcher reports whether the request came with a launcher's key.
-func (a *API) launcher(r *http.Request) bool {
-	key, ok := a.o.Keys.Current().ByID(r.Header.Get(route.KeyHeader))
-	return ok && key.Launcher()
+func launcher(r *http.Request) bool {
+	key := callerOf(r).key
+	return key != nil && key.Launcher()
 }
 
 func (a *API) addEngine(w http.ResponseWriter, r *http.Request) {
@@ -86,7 +86,7 @@ func (a *API) addEngine(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e := fleet.Entry{Address: asked.Address, Weight: asked.Weight, Origin: fleet.FromAPI, By: editor(r).Who}
-	if a.launcher(r) {
+	if launcher(r) {
 		e.Origin = fleet.FromLauncher
 		if !a.ownHost(w, r, e.Address) {
 			return
@@ -128,7 +128,7 @@ func (a *API) ownHost(w http.ResponseWriter, r *http.Request, address string) bo
 
 func (a *API) removeEngine(w http.ResponseWriter, r *http.Request) {
 	address, by := r.PathValue("address"), ""
-	if a.launcher(r) {
+	if launcher(r) {
 		by = editor(r).Who
 	}
 	if err := a.o.Engines.Removable(address, by); err != nil {

@@ -35,7 +35,7 @@ func TestEnginesComeAndGo(t *testing.T) {
 		t.Fatalf("engines: %+v", got)
 	}
 	other := vllm(t)
-	if a := r.do(http.MethodPost, "/admin/engines", `{"address":"`+other+`","weight":3}`, route.KeyHeader, "admin"); a.status != http.StatusCreated {
+	if a := r.do(http.MethodPost, "/admin/engines", `{"address":"`+other+`","weight":3}`, as, r.admin); a.status != http.StatusCreated {
 		t.Fatalf("add: %d %s", a.status, a.body)
 	}
 	if a := r.do(http.MethodPost, "/admin/engines", `{"address":"`+other+`","weight":3}`); a.status != http.StatusOK {
@@ -82,13 +82,11 @@ func TestWhatIsWrongWithAnEngineIsSaid(t *testing.T) {
 func TestALauncherNamesItsOwnEngineAlone(t *testing.T) {
 	r := newRig(t)
 	for _, id := range []string{"gpu-1", "gpu-2"} {
-		if a := r.do(http.MethodPost, "/admin/keys", `{"id":"`+id+`","user":"launcher"}`); a.status != http.StatusCreated {
-			t.Fatalf("%d %s", a.status, a.body)
-		}
+		r.add(`{"id":"` + id + `","user":"launcher"}`)
 	}
 	mine := vllm(t)
 	put := func(key, client, address string) int {
-		return r.do(http.MethodPost, "/admin/engines", `{"address":"`+address+`"}`, route.KeyHeader, key, route.ClientHeader, client).status
+		return r.do(http.MethodPost, "/admin/engines", `{"address":"`+address+`"}`, as, key, route.ClientHeader, client).status
 	}
 	if got := put("gpu-1", "127.0.0.1", mine); got != http.StatusCreated {
 		t.Errorf("its own: %d", got)
@@ -103,9 +101,9 @@ func TestALauncherNamesItsOwnEngineAlone(t *testing.T) {
 		"by a name":            put("gpu-1", "127.0.0.1", "localhost:8000"),
 		"of another key":       put("gpu-2", "127.0.0.1", mine),
 		"without an address":   put("gpu-1", "", "127.0.0.1:9"),
-		"removed by another":   r.do(http.MethodDelete, "/admin/engines/"+mine, "", route.KeyHeader, "gpu-2").status,
-		"to look at all":       r.do(http.MethodGet, "/admin/engines", "", route.KeyHeader, "gpu-1").status,
-		"removed what is file": r.do(http.MethodDelete, "/admin/engines/"+r.engines().Engines[0].Address, "", route.KeyHeader, "gpu-1").status,
+		"removed by another":   r.do(http.MethodDelete, "/admin/engines/"+mine, "", as, "gpu-2").status,
+		"to look at all":       r.do(http.MethodGet, "/admin/engines", "", as, "gpu-1").status,
+		"removed what is file": r.do(http.MethodDelete, "/admin/engines/"+r.engines().Engines[0].Address, "", as, "gpu-1").status,
 	} {
 		if got != http.StatusForbidden && (name != "removed what is file" || got != http.StatusConflict) {
 			t.Errorf("%s: %d", name, got)
@@ -117,7 +115,7 @@ func TestALauncherNamesItsOwnEngineAlone(t *testing.T) {
 	if got := strings.Count(r.do(http.MethodGet, "/admin/audit", "").body, `"engine.add"`); got != 1 {
 		t.Errorf("%d entries of the audit for one engine", got)
 	}
-	if a := r.do(http.MethodDelete, "/admin/engines/"+mine, "", route.KeyHeader, "gpu-1"); a.status != http.StatusOK {
+	if a := r.do(http.MethodDelete, "/admin/engines/"+mine, "", as, "gpu-1"); a.status != http.StatusOK {
 		t.Errorf("removed by itself: %d %s", a.status, a.body)
 	}
 }

@@ -49,11 +49,10 @@ func (o *offer) serves(name string) bool {
 	return ok
 }
 
-// offer is that of the key of the request; false where the key has gone since the
-// check.
+// offer is that of the key of the request; false where it has none.
 func (a *API) offer(r *http.Request) (*offer, bool) {
-	key, ok := a.o.Keys.Current().ByID(r.Header.Get(route.KeyHeader))
-	if !ok {
+	key := callerOf(r).key
+	if key == nil {
 		return nil, false
 	}
 	models := a.o.Engines.Models()

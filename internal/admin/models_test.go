@@ -10,7 +10,6 @@ import (
 
 	"tollgate/internal/apikey"
 	"tollgate/internal/audit"
-	"tollgate/internal/route"
 )
 
 // TestModelsAreThoseThatTheKeyMayUse, aliases included, as a list and one by one.
@@ -31,14 +30,15 @@ func TestModelsAreThoseThatTheKeyMayUse(t *testing.T) { //nolint:gocyclo // one 
 		{"none", []string{}, nil, map[string]string{"tiny": "-"}},
 	} {
 		if err := r.keys.Edit(audit.Editor{}, func(f *apikey.File) error {
-			_, err := f.Add(apikey.Info{ID: c.id, User: "ann", Models: c.models, Enabled: true, QuotaPeriod: apikey.Total}.Fields())
+			made, err := f.Add(apikey.Info{ID: c.id, User: "ann", Models: c.models, Enabled: true, QuotaPeriod: apikey.Total}.Fields())
+			r.secrets[c.id] = made.Secret
 			return err
 		}); err != nil {
 			t.Fatal(err)
 		}
 		var got []string
 		var page struct{ Data []struct{ ID string } }
-		a := r.do(http.MethodGet, "/v1/models", "", route.KeyHeader, c.id)
+		a := r.do(http.MethodGet, "/v1/models", "", as, c.id)
 		if err := json.Unmarshal([]byte(a.body), &page); err != nil || a.status != http.StatusOK {
 			t.Fatalf("%s: %d %s", c.id, a.status, a.body)
 		}
@@ -49,7 +49,7 @@ func TestModelsAreThoseThatTheKeyMayUse(t *testing.T) { //nolint:gocyclo // one 
 			t.Errorf("%s (-want +got):\n%s", c.id, diff)
 		}
 		for name, nearest := range c.one {
-			a := r.do(http.MethodGet, "/v1/models/"+name, "", route.KeyHeader, c.id)
+			a := r.do(http.MethodGet, "/v1/models/"+name, "", as, c.id)
 			switch {
 			case nearest == "":
 				if a.status != http.StatusOK {
@@ -62,11 +62,11 @@ func TestModelsAreThoseThatTheKeyMayUse(t *testing.T) { //nolint:gocyclo // one 
 			}
 		}
 	}
-	a := r.do(http.MethodGet, "/v1/models/chat", "", route.KeyHeader, "alias")
+	a := r.do(http.MethodGet, "/v1/models/chat", "", as, "alias")
 	if want := `{"id":"chat","object":"model","created":0,"owned_by":"tollgate","root":"chat","parent":null,"max_model_len":100}`; a.body != want {
 		t.Errorf("got  %s\nwant %s", a.body, want)
 	}
-	a = r.do(http.MethodGet, "/v1/models/claude-x", "", route.KeyHeader, "pattern", "Anthropic-Version", "2023-06-01")
+	a = r.do(http.MethodGet, "/v1/models/claude-x", "", as, "pattern", "Anthropic-Version", "2023-06-01")
 	if want := `{"type":"model","id":"claude-x","display_name":"claude-x","created_at":"1970-01-01T00:00:00Z"}`; a.body != want {
 		t.Errorf("got  %s\nwant %s", a.body, want)
 	}

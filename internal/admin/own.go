@@ -13,7 +13,7 @@ import (
 )
 
 // ownRoutes are the pages on which a key sees itself, and nobody else: the key is
-// the one that the check has authenticated, never one that the query names.
+// the one that came with the request, never one that the query names.
 func (a *API) ownRoutes() {
 	a.mux.HandleFunc("GET "+route.OwnKey, a.own(a.ownKey))
 	a.mux.HandleFunc("GET "+route.OwnUsage, a.own(a.ownUsage))
@@ -23,8 +23,8 @@ func (a *API) ownRoutes() {
 // own gives a page the key of its request.
 func (a *API) own(page func(http.ResponseWriter, *http.Request, *apikey.Key)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		key, ok := a.o.Keys.Current().ByID(r.Header.Get(route.KeyHeader))
-		if !ok { // it has gone since the check
+		key := callerOf(r).key
+		if key == nil { // a command of this host
 			refuse(w, r, admission.Deny(admission.InvalidKey))
 			return
 		}

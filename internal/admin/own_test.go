@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"tollgate/internal/ledger"
-	"tollgate/internal/route"
 	"tollgate/internal/usage"
 )
 
@@ -45,7 +44,7 @@ func TestAKeySeesItselfAlone(t *testing.T) { //nolint:gocyclo // one story, told
 	for _, id := range []string{"ann", "bob"} {
 		other := map[string]string{"ann": "bob", "bob": "ann"}[id]
 		for _, path := range []string{"/v1/key", "/v1/usage", "/v1/usage?by=model&since=1d", "/v1/requests", "/v1/requests?limit=1"} {
-			a := r.do(http.MethodGet, path, "", route.KeyHeader, id)
+			a := r.do(http.MethodGet, path, "", as, id)
 			if a.status != http.StatusOK || !strings.Contains(a.body, `"`+id+`"`) {
 				t.Errorf("%s of %s: %d %s", path, id, a.status, a.body)
 			}
@@ -62,7 +61,7 @@ func TestAKeySeesItselfAlone(t *testing.T) { //nolint:gocyclo // one story, told
 			"/v1/key?id=" + other, "/v1/usage?key=" + other, "/v1/usage?by=key", "/v1/usage?by=user", "/v1/requests?key=" + other,
 			"/v1/requests?user=" + other, "/v1/requests?request_id=" + other + "0", "/v1/requests?limit=0", "/v1/requests?cursor=x",
 		} {
-			if a := r.do(http.MethodGet, path, "", route.KeyHeader, id); a.status != http.StatusBadRequest || a.code() != "invalid_request" {
+			if a := r.do(http.MethodGet, path, "", as, id); a.status != http.StatusBadRequest || a.code() != "invalid_request" {
 				t.Errorf("%s of %s: %d %s, want a 400", path, id, a.status, a.body)
 			}
 		}
@@ -70,15 +69,15 @@ func TestAKeySeesItselfAlone(t *testing.T) { //nolint:gocyclo // one story, told
 		var page struct {
 			Next string `json:"next_cursor"`
 		}
-		a := r.do(http.MethodGet, "/v1/requests?limit=1", "", route.KeyHeader, other)
+		a := r.do(http.MethodGet, "/v1/requests?limit=1", "", as, other)
 		if err := json.Unmarshal([]byte(a.body), &page); err != nil || page.Next == "" {
 			t.Fatalf("page of %s: %s", other, a.body)
 		}
-		if a := r.do(http.MethodGet, "/v1/requests?cursor="+page.Next, "", route.KeyHeader, id); a.status != http.StatusOK || strings.Contains(a.body, other) {
+		if a := r.do(http.MethodGet, "/v1/requests?cursor="+page.Next, "", as, id); a.status != http.StatusOK || strings.Contains(a.body, other) {
 			t.Errorf("%s with the cursor of %s: %d %s", id, other, a.status, a.body)
 		}
 	}
-	if a := r.do(http.MethodGet, "/v1/key", "", route.KeyHeader, "gone"); a.status != http.StatusUnauthorized {
+	if a := r.do(http.MethodGet, "/v1/key", "", as, "gone"); a.status != http.StatusUnauthorized {
 		t.Errorf("a key that has gone: %d, want 401", a.status)
 	}
 }
@@ -93,7 +92,7 @@ func TestAKeySeesWhatIsLeft(t *testing.T) {
 		Resets    *time.Time        `json:"quota_resets_at"`
 		Models    []string          `json:"models"`
 	}
-	a := r.do(http.MethodGet, "/v1/key", "", route.KeyHeader, "ann")
+	a := r.do(http.MethodGet, "/v1/key", "", as, "ann")
 	if err := json.Unmarshal([]byte(a.body), &own); err != nil {
 		t.Fatal(err, a.body)
 	}

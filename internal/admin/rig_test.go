@@ -21,7 +21,6 @@ import (
 	"tollgate/internal/fleet"
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
-	"tollgate/internal/route"
 	"tollgate/internal/sqlitestore"
 	"tollgate/internal/usage"
 )
@@ -29,22 +28,24 @@ import (
 // rig is the API over a real key file, ledger, gate and engine pool.
 type rig struct {
 	t         *testing.T
-	api       http.Handler
+	api       *admin.API
 	keys      *apikey.Keyring
 	ledger    *sqlitestore.Store
 	recording bool
 	admin     string // id of the admin key
+	secrets   map[string]string
 }
 
 func newRig(t *testing.T, hosts ...admin.Host) *rig {
 	t.Helper()
-	r := &rig{t: t, recording: true, admin: "admin"}
+	r := &rig{t: t, recording: true, admin: "admin", secrets: map[string]string{}}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "keys.json")
-	if _, _, err := apikey.Ensure(path); err != nil {
+	made, _, err := apikey.Ensure(path)
+	if err != nil {
 		t.Fatal(err)
 	}
-	var err error
+	r.secrets[r.admin] = made.AdminSecret
 	if r.keys, err = apikey.Open(path, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -112,19 +113,28 @@ func (a answer) code() string {
 	return v.Error.Code
 }
 
+// as, among the headers of a request, sends it through an Envoy with the secret of this
+// key, or without one. Other requests are commands of this host.
+const as = "as"
+
 func (r *rig) do(method, target, body string, header ...string) answer {
 	r.t.Helper()
 	req := httptest.NewRequest(method, target, strings.NewReader(body))
+	handler := r.api.Local()
 	for i := 0; i < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
+		switch {
+		case header[i] != as:
+			req.Header.Set(header[i], header[i+1])
+		case header[i+1] == "":
+			handler = r.api.Edge(true)
+		default:
+			handler = r.api.Edge(true)
+			req.Header.Set("Authorization", "Bearer "+r.secrets[header[i+1]])
+		}
 	}
 	w := httptest.NewRecorder()
-	r.api.ServeHTTP(w, req)
+	handler.ServeHTTP(w, req)
 	return answer{w.Code, w.Header(), w.Body.String()}
-}
-
-func (r *rig) insider(path string) answer {
-	return r.do(http.MethodGet, path, "", route.InsiderHeader, "yes")
 }
 
 // add makes a key through the API and returns its id.
@@ -135,6 +145,7 @@ func (r *rig) add(body string) string {
 	if err := json.Unmarshal([]byte(a.body), &made); err != nil || a.status != http.StatusCreated {
 		r.t.Fatalf("add %s: %d %s", body, a.status, a.body)
 	}
+	r.secrets[made.ID] = made.Secret
 	return made.ID
 }
 

@@ -44,33 +44,43 @@ func (g *Gate) admit(ctx context.Context, a Arrival) (Ticket, error) {
 		return Ticket{}, a.Refused
 	}
 	if a.Class == Open {
-		return Ticket{Insider: g.insider(a)}, nil
+		return Ticket{}, nil
 	}
 	key, secret, err := g.identify(a)
 	if err != nil {
 		return Ticket{}, err
 	}
-	switch {
-	case a.Class == Admin && !key.Admin(), a.Class == Engines && !key.Admin() && !key.Launcher():
-		return Ticket{}, Deny(NotAdmin)
-	case key.Launcher() && a.Class != Engines:
-		d := Deny(NotAdmin)
-		d.Message = "This key is a launcher's: all that it may do is to name its engine under /admin/engines."
-		return Ticket{}, d
-	case a.Class == Admin, a.Class == Engines, a.Class == Own:
+	if err := permit(key, a.Class); err != nil {
+		return Ticket{}, err
+	}
+	if a.Class == Admin || a.Class == Engines || a.Class == Own {
 		return Ticket{KeyID: key.ID}, nil
 	}
 	return g.issue(ctx, a, key, secret)
 }
 
-// insider reports whether an open route may tell the client all it knows. No
-// credential is needed there, so a bad one is only no reason.
-func (g *Gate) insider(a Arrival) bool {
-	if a.Local {
-		return true
-	}
+// Authorize returns the key of a request that may use routes of its class. It takes
+// nothing of any limit and remembers nothing: for pages that make sure themselves of who
+// asks. A refusal is a [*DenialError].
+func (g *Gate) Authorize(a Arrival) (*apikey.Key, error) {
 	key, _, err := g.identify(a)
-	return err == nil && key.Admin()
+	if err != nil {
+		return nil, err
+	}
+	return key, permit(key, a.Class)
+}
+
+// permit refuses a key that may not use routes of the class.
+func permit(key *apikey.Key, class Class) error {
+	switch {
+	case class == Admin && !key.Admin(), class == Engines && !key.Admin() && !key.Launcher():
+		return Deny(NotAdmin)
+	case key.Launcher() && class != Engines:
+		d := Deny(NotAdmin)
+		d.Message = "This key is a launcher's: all that it may do is to name its engine under /admin/engines."
+		return d
+	}
+	return nil
 }
 
 // identify turns the credential into a key and the digest of the secret that

@@ -43,12 +43,9 @@ type Arrival struct {
 type Ticket struct {
 	// LeaseID names the provisional lease that the stream must claim within
 	// [limit.ProvisionalLife]; "" on routes that open no stream.
-	LeaseID string
-	KeyID   string // "" on open routes
-	// Insider, on open routes: the client is on this machine ([Arrival.Local]) or
-	// has an admin key, and may see what the page hides from strangers.
-	Insider  bool
-	Standing // of the key, as the decision left it
+	LeaseID  string
+	KeyID    string // "" on open routes
+	Standing        // of the key, as the decision left it
 
 	session *Session
 }

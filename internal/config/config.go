@@ -35,6 +35,7 @@ type Config struct {
 	Ledger       Ledger        `yaml:"ledger"`
 	Store        Store         `yaml:"store"`
 	Central      Central       `yaml:"central"`
+	Service      Service       `yaml:"service"`
 	VLLM         VLLM          `yaml:"vllm"`
 	// Engines are beside the one of VLLM, see [Config.Fleet].
 	Engines []Engine `yaml:"engines"`
@@ -115,6 +116,23 @@ type Ledger struct {
 type Central struct {
 	PostgresFile string `yaml:"postgres_file"` // holds a connection string; empty: this gateway stands alone
 	Keys         bool   `yaml:"keys"`          // keys live there too
+}
+
+// Service is how Envoys on other hosts reach tollgate.
+type Service struct {
+	// Listen, HOST:PORT, has gRPC and the HTTP API on one port. Empty: Unix sockets only.
+	Listen string     `yaml:"listen"`
+	TLS    ServiceTLS `yaml:"tls"`
+}
+
+// ServiceTLS is mutual: both sides show a certificate. The files are watched.
+type ServiceTLS struct {
+	CertFile     string `yaml:"cert_file"`
+	KeyFile      string `yaml:"key_file"`
+	ClientCAFile string `yaml:"client_ca_file"` // the authority of the Envoys' certificates
+	// ClientIDs are SPIFFE ids or DNS names, one of which a certificate must have.
+	// Empty: any certificate of the authority.
+	ClientIDs []string `yaml:"client_ids"`
 }
 
 // Store of the limits: memory or redis.

@@ -14,6 +14,10 @@ const (
 	EnginesFile      = "engines.json"         // engines that came at run time
 	BootstrapFile    = "run/envoy.yaml"
 	SecretsFile      = "run/envoy-secrets.yaml" // where the edge's certificate is
+	// Where Envoy's own certificate towards a tollgate on another host is, and the
+	// authority of that tollgate's.
+	ServiceCertificateFile = "run/envoy-service-certificate.yaml"
+	ServiceAuthorityFile   = "run/envoy-service-authority.yaml"
 )
 
 // RunDir is the folder of the sockets.

@@ -18,6 +18,7 @@ func (c *Config) openFiles() []string {
 		{"store.redis.password_file", c.Store.Redis.PasswordFile},
 		{"tls.key_file", c.TLS.KeyFile},
 		{"otel.headers_file", c.OTel.HeadersFile},
+		{"service.tls.key_file", c.Service.TLS.KeyFile},
 	} {
 		if f.path == "" {
 			continue

@@ -27,6 +27,7 @@ func (d *decoder) validate(c *Config) {
 	d.rates(c)
 	d.requests(c)
 	d.stores(c)
+	d.service(&c.Service)
 	d.engine(&c.VLLM)
 	d.fleet(c)
 	d.lora(&c.VLLM.LoRA)
@@ -39,7 +40,7 @@ func (d *decoder) validate(c *Config) {
 // listeners finds two that want the same port of the same address.
 func (d *decoder) listeners(c *Config) {
 	type listener struct{ key, address string }
-	all := []listener{{"listen", c.Listen}, {"metrics_listen", c.MetricsListen}, {"launcher.listen", c.Launcher.Listen}, {"admin_listen", c.AdminListen}}
+	all := []listener{{"listen", c.Listen}, {"metrics_listen", c.MetricsListen}, {"launcher.listen", c.Launcher.Listen}, {"admin_listen", c.AdminListen}, {"service.listen", c.Service.Listen}}
 	if c.VLLM.AutoStart {
 		all = append(all, listener{"vllm.port", net.JoinHostPort(c.VLLM.Host, strconv.Itoa(c.VLLM.Port))})
 	}

@@ -41,6 +41,8 @@ func TestMetricsAreThoseOfARunningService(t *testing.T) {
 		// Where there is a central ledger.
 		"tollgate_central_up", "tollgate_central_shipped_rows_total", "tollgate_central_ship_seconds", "tollgate_outbox_rows", "tollgate_outbox_oldest_seconds",
 		"tollgate_keys_copy_age_seconds",
+		// Where Envoys on other hosts may connect.
+		"tollgate_service_connections", "tollgate_service_connections_refused_total", "tollgate_service_tls_expiry_timestamp_seconds", "tollgate_service_tls_lifetime_seconds", "tollgate_service_tls_last_reload_ok",
 	}
 	for name := range metrics(t) {
 		if _, ok := live[name]; !ok && !slices.Contains(silent, name) {

@@ -69,6 +69,7 @@ type Gateway struct {
 	names    *alias.Table
 	gate     *admission.Gate
 	check    *extauthz.Server
+	remote   *remote // nil: no Envoy on another host
 	proc     *extproc.Server
 	als      *accesslog.Server
 	health   *health.Server
@@ -143,6 +144,9 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	if err := g.listen(); err != nil { //nolint:contextcheck // what is opened outlives the start
+		return nil, err
+	}
+	if g.remote, err = g.openRemote(ctx, o.Log, own); err != nil {
 		return nil, err
 	}
 	return g, nil
@@ -264,13 +268,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	})
 	g.replicas = newReplicas(g.gate, g.limits, g.keys, log.Named("replica"))
 	g.keys.OnChange(g.keysChanged)
-	_, port, _ := net.SplitHostPort(g.cfg.Listen) // checked with the configuration
-	_, adminPort, _ := net.SplitHostPort(g.cfg.AdminListen)
-	g.check = extauthz.NewServer(g.gate, extauthz.Options{
-		TrustedProxies: g.cfg.TrustedProxies, Port: port, AdminPort: adminPort, AllowOrigins: g.cfg.CORS.AllowOrigins,
-		MaxBody: int64(g.cfg.Request.MaxBodyMB) << 20, Log: log.Named("extauthz"),
-		Issuer: g.replicas.name, Seal: g.replicas.seal(), Trace: g.spans.choose(),
-	})
+	g.check = g.checks(false, log)
 	bodies := extproc.NewBudget(int64(g.cfg.Request.MaxInflightBodyMB)<<20, int64(g.cfg.Request.MaxBodyMB)<<20)
 	bodies.Register(own)
 	fetchable, err := media.New(g.cfg.Request.MediaDomains)
@@ -297,6 +295,17 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	g.api = admin.New(admin.Options{
 		Gate: g.gate, Poll: g.meters.link.Poll, Replicas: g.replicas.others(), Keys: g.keys, Limits: g.limits, Caps: caps, Ledger: accounts{g.ledger, g.central}, Central: g.central.view(), Recording: g.writes.OK, Engines: g.engines, Aliases: g.names,
 		Metrics: g.metrics, Hosts: hosts, LogDir: g.cfg.Log.Dir, Log: log.Named("admin"),
+	})
+}
+
+// checks answers the checks of Envoys, which are on this host or may be on others.
+func (g *Gateway) checks(remote bool, log hclog.Logger) *extauthz.Server {
+	_, port, _ := net.SplitHostPort(g.cfg.Listen) // checked with the configuration
+	_, adminPort, _ := net.SplitHostPort(g.cfg.AdminListen)
+	return extauthz.NewServer(g.gate, extauthz.Options{
+		Remote: remote, TrustedProxies: g.cfg.TrustedProxies, Port: port, AdminPort: adminPort, AllowOrigins: g.cfg.CORS.AllowOrigins,
+		MaxBody: int64(g.cfg.Request.MaxBodyMB) << 20, Log: log.Named("extauthz"),
+		Issuer: g.replicas.name, Seal: g.replicas.seal(), Trace: g.spans.choose(),
 	})
 }
 
@@ -342,6 +351,7 @@ func (g *Gateway) close() {
 		}
 	}
 	g.spans.close()
+	g.remote.close()
 	if g.limits != nil {
 		_ = g.limits.Close()
 	}

@@ -46,10 +46,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 	stop, cancel := context.WithCancel(ctx)
 	group.Add(func() error { <-stop.Done(); return errStopped }, func(error) { cancel() })
 	//nolint:contextcheck // a stream has a context of its own
-	group.Add(serve.GRPC(g.grpcServer(), g.grpcLis, g.drain, stopGrace))
+	group.Add(serve.GRPC(g.grpcServer(g.check), g.grpcLis, g.drain, stopGrace))
 	group.Add(g.serveMeters(ctx))
-	group.Add(serve.HTTP(ctx, g.api, g.httpLis, stopGrace))
-	group.Add(serve.HTTP(ctx, admin.Local(g.api), g.adminLis, stopGrace))
+	g.serveRemote(ctx, &group) //nolint:contextcheck // as above
+	group.Add(serve.HTTP(ctx, g.api.Edge(true), g.httpLis, stopGrace))
+	group.Add(serve.HTTP(ctx, g.api.Local(), g.adminLis, stopGrace))
 	group.Add(serve.Loop(ctx, g.gate.Run))
 	group.Add(serve.Loop(ctx, g.replicas.Run))
 	group.Add(serve.Loop(ctx, g.records.Run))
@@ -93,8 +94,9 @@ func (g *Gateway) serveMeters(ctx context.Context) (execute func() error, interr
 	return func() error { return <-ended }, func(error) { stop() }
 }
 
-func (g *Gateway) grpcServer() *grpc.Server {
-	s := grpc.NewServer(append(rpc.ServerOptions(),
+// grpcServer has all that Envoys call; check is what their checks come to.
+func (g *Gateway) grpcServer(check *extauthz.Server, more ...grpc.ServerOption) *grpc.Server {
+	s := grpc.NewServer(append(append(rpc.ServerOptions(), more...),
 		// A body comes as one message; the headers beside it are small.
 		grpc.MaxRecvMsgSize(g.cfg.Request.MaxBodyMB<<20+1<<20),
 		// Fixed windows: what one stream may have in flight is bounded, and no
@@ -107,7 +109,7 @@ func (g *Gateway) grpcServer() *grpc.Server {
 		// with GOAWAY.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)...)
-	extauthz.Register(s, g.check)
+	extauthz.Register(s, check)
 	extproc.Register(s, g.proc)
 	accesslog.Register(s, g.als)
 	g.xds.Register(s)

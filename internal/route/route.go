@@ -31,11 +31,9 @@ const (
 // What the answer to a check tells tollgate's own pages. Only a check sets these
 // headers: what a client sends under such a name is removed or overwritten there.
 const (
-	// InsiderHeader tells the page of /health, with the value "yes", that the client
-	// may see all of it.
-	InsiderHeader = "x-tollgate-insider"
-	// KeyHeader is the id of the key that may pass.
-	KeyHeader = "x-tollgate-key"
+	// LocalHeader tells, with the value "yes", that the client is on the machine of its
+	// Envoy. It is believed where that Envoy is on this host.
+	LocalHeader = "x-tollgate-local"
 	// ClientHeader is the address of its client.
 	ClientHeader = "x-tollgate-client"
 	// RefusalHeader is the reason of a refusal that the page must answer, because
@@ -44,6 +42,12 @@ const (
 	// WaitHeader is the wait of that refusal in milliseconds, where it has one.
 	WaitHeader = "x-tollgate-wait"
 )
+
+// Said are the headers that only a check may set, and those that earlier versions set:
+// another replica may still be one.
+func Said() []string {
+	return []string{LocalHeader, ClientHeader, RefusalHeader, WaitHeader, "x-tollgate-key", "x-tollgate-insider"}
+}
 
 // Doors are the listeners that a check may be told of, where admin_listen gives
 // administrators one of their own. Without, no door is named and all paths are there.

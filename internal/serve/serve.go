@@ -43,6 +43,9 @@ func HTTP(ctx context.Context, h http.Handler, lis net.Listener, grace time.Dura
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		MaxHeaderBytes:    64 << 10,
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, openedKey{}, time.Now())
+		},
 	}
 	execute = func() error {
 		if err := s.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
@@ -58,6 +61,20 @@ func HTTP(ctx context.Context, h http.Handler, lis net.Listener, grace time.Dura
 		}
 	}
 	return execute, interrupt
+}
+
+// openedKey has the time at which the connection of a request came to [HTTP].
+type openedKey struct{}
+
+// Renew ends connections to [HTTP] that are older than age with their next answer, so
+// that their clients show their certificates again.
+func Renew(h http.Handler, age time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if opened, ok := r.Context().Value(openedKey{}).(time.Time); ok && time.Since(opened) > age {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // Loop returns the two halves for something that runs until its context ends.
