@@ -27,7 +27,7 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"github.com/goccy/go-yaml"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -70,6 +70,16 @@ func everything() *config.Config {
 
 func render(t *testing.T, c *config.Config) []byte {
 	t.Helper()
+	doc, err := envoy.Render(params(t, c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+// params are those of a configuration on a machine of a certain size.
+func params(t *testing.T, c *config.Config) envoy.Params {
+	t.Helper()
 	p, err := envoy.ParamsFor(c)
 	if err != nil {
 		t.Fatal(err)
@@ -78,11 +88,7 @@ func render(t *testing.T, c *config.Config) []byte {
 	if c.Envoy.Meter == config.MeterModule {        // found by the launcher
 		p.Meter = &envoy.Meter{Library: "/opt/tollgate/libtollgate_meter-9f2c41d07b3e.so", Socket: config.MeterSocket, Sync: "process"}
 	}
-	doc, err := envoy.Render(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return doc
+	return p
 }
 
 // parse reads YAML strictly into m: no duplicate keys, no unknown fields, at
@@ -178,43 +184,6 @@ func TestBootstrapHasNoUnknownFieldAndNoForbiddenValue(t *testing.T) {
 				t.Errorf("only %d messages were visited", seen)
 			}
 		})
-	}
-}
-
-func TestSecretsFileNamesTheCertificate(t *testing.T) {
-	p, err := envoy.ParamsFor(everything())
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := envoy.Secrets(p)
-	if err != nil || len(files) != 1 || files[0].Path != p.SecretsFile {
-		t.Fatal(files, err)
-	}
-	doc := files[0].Text
-	var file struct {
-		Resources []map[string]any `yaml:"resources"`
-	}
-	if err := yaml.Unmarshal(doc, &file); err != nil {
-		t.Fatal(err)
-	}
-	if len(file.Resources) != 1 {
-		t.Fatalf("resources: got %d, want 1", len(file.Resources))
-	}
-	delete(file.Resources[0], "@type")
-	j, err := json.Marshal(file.Resources[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret := &tlsv3.Secret{}
-	if err := protojson.Unmarshal(j, secret); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := secret.GetTlsCertificate().GetPrivateKey().GetFilename(), "/etc/tollgate/tls.key"; got != want {
-		t.Errorf("private key: got %q, want %q", got, want)
-	}
-	p.TLSCertFile, p.TLSKeyFile = "", ""
-	if files, err := envoy.Secrets(p); err != nil || files != nil {
-		t.Errorf("without TLS: got %v, %v, want nothing", files, err)
 	}
 }
 

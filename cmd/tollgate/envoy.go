@@ -16,9 +16,11 @@ type envoyCmd struct {
 }
 
 type envoyConfigCmd struct {
-	Write        bool   `help:"Write the bootstrap (and, with TLS, the file that names the certificate) into <state_dir>/run instead of printing it, and print its path."`
+	Write        bool   `help:"Write the bootstrap (and, with TLS, the files that name certificates) into <state_dir>/run instead of printing it, and print its path."`
 	Meter        string `enum:",auto,module,ext_proc" default:"" help:"Who counts the answers: ext_proc (tollgate), module (the library inside Envoy), or auto (the library where there is one for the Envoy of this host). Without it ext_proc, or module where envoy.meter says so."`
 	MeterLibrary string `placeholder:"FILE" help:"The library of the meter, libtollgate_meter-*.so; without it TOLLGATE_METER_LIBRARY, or the one beside this program."`
+
+	Remote remoteFlags `embed:""`
 }
 
 // Help is what --help says beside the flags.
@@ -31,8 +33,14 @@ func (*envoyConfigCmd) Help() string {
 Envoy must run with state_dir as its working directory: the sockets in it are
 named relative to it. With --meter module it needs the folder of the library in
 ENVOY_DYNAMIC_MODULES_SEARCH_PATH too, and must be the version that the library
-is for: the command prints both. With tls: set, use --write: the bootstrap then names a
-second file beside it, through which Envoy watches the certificate.`
+is for: the command prints both. With tls: set, or with --service, use --write: the
+bootstrap then names files beside it, through which Envoy watches certificates.
+
+For an Envoy on another host than tollgate, where this host's configuration
+says what concerns the edge (listen, tls, request, …):
+
+  tollgate envoy config --write --service tollgate.example.org:9443 \
+    --ca-file ca.crt --cert-file envoy.crt --key-file envoy.key`
 }
 
 // Run prints or writes the bootstrap.
@@ -45,8 +53,13 @@ func (c *envoyConfigCmd) Run(env *Env) error {
 	if err != nil {
 		return fmt.Errorf("read config: %w", err)
 	}
-	if params.Meter, err = c.meter(env, cfg); err != nil {
+	if params.Remote, err = c.remote(cfg); err != nil {
 		return err
+	}
+	if params.Remote == nil {
+		if params.Meter, err = c.meter(env, cfg); err != nil {
+			return err
+		}
 	}
 	if c.Write {
 		path, err := envoy.Write(cfg.StateDir, params)

@@ -3,8 +3,6 @@ package doccheck_test
 import (
 	"encoding/json"
 	"maps"
-	"os"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -14,6 +12,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"tollgate/internal/apikey"
+	"tollgate/internal/certtest"
 	"tollgate/internal/config"
 )
 
@@ -124,14 +123,12 @@ func TestSettingsNamedInPagesExist(t *testing.T) {
 
 func TestConfigurationsInPagesAreValid(t *testing.T) {
 	shown := 0
+	// The files of the examples do not exist. This one has all that they may hold.
+	pair := certtest.New(t, "an example").Issue(t, certtest.Leaf{})
+	mine := certtest.Write(t, t.TempDir(), "file", slices.Concat(pair.Cert, pair.Key))
 	for path, text := range pages(t) {
 		if strings.Contains(path, "decisions") || path == "envoy/README.md" {
 			continue
-		}
-		// The files of the examples do not exist.
-		mine := filepath.Join(t.TempDir(), "file")
-		if err := os.WriteFile(mine, []byte("x"), 0o600); err != nil {
-			t.Fatal(err)
 		}
 		for _, block := range blocks(text, "yaml") {
 			shown++

@@ -179,7 +179,7 @@ func (p *Port) refuse(conn net.Conn, place *list.Element, why reason) {
 		return
 	}
 	p.metrics.refused.WithLabelValues(string(why)).Inc()
-	if p.refusals.due(why, time.Now()) {
+	if why != left && p.refusals.due(why, time.Now()) {
 		p.log.Warn("a connection to service.listen was refused", "from", from.String(), "reason", string(why))
 	}
 }

@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"tollgate/internal/mtls"
@@ -23,12 +25,13 @@ const (
 	expired       reason = "expired"
 	wrongName     reason = "name"
 	badCert       reason = "certificate" // for another use, or broken
-	badHandshake  reason = "handshake"   // no TLS, an old version, a client that left
+	badHandshake  reason = "handshake"   // no TLS, an old version
+	left          reason = "left"        // the client went away itself
 	slow          reason = "slow"
 	crowded       reason = "crowded" // the oldest of too many that have shown nothing yet
 )
 
-var reasons = []reason{noCertificate, unknownCA, expired, wrongName, badCert, badHandshake, slow, crowded}
+var reasons = []reason{noCertificate, unknownCA, expired, wrongName, badCert, badHandshake, left, slow, crowded}
 
 // reasonOf names the error of a handshake.
 func reasonOf(err error) reason {
@@ -47,6 +50,8 @@ func reasonOf(err error) reason {
 		return badCert
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &network) && network.Timeout():
 		return slow
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return left
 	case strings.Contains(err.Error(), "didn't provide a certificate"): // crypto/tls has no value for it
 		return noCertificate
 	}
