@@ -237,7 +237,7 @@ func TestAuthorizationErrorsAre503(t *testing.T) {
 	read := []string{
 		"authorization", "x-api-key", "x-request-id", "x-envoy-external-address", "origin", "sec-fetch-site",
 		"forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip",
-		"content-type", "content-length", "upgrade", "anthropic-version", "access-control-request-method", "x-openwebui-user-*", "x-forwarded-*", "x-tollgate-said-*",
+		"content-type", "content-length", "upgrade", "anthropic-version", "access-control-request-method", "traceparent", "x-openwebui-user-*", "x-forwarded-*", "x-tollgate-said-*",
 	}
 	if diff := cmp.Diff(read, exact(ea.GetAllowedHeaders())); diff != "" {
 		t.Errorf("headers that Check receives (-want +got):\n%s", diff)
