@@ -23,7 +23,7 @@ REAL    := meter=$$(python3 scripts/build_meter.py) && envoy=$$($(ENVOY)) && red
 	TOLLGATE_METER_LIBRARY="$$meter" ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" CLIENTS_BIN="$$clients" PROMTOOL_BIN="$$promtool" NGINX_BIN="$$nginx" POSTGRES_BIN="$$postgres" BROWSER_BIN="$$browser/chromium" COLLECTOR_BIN="$$collector" E2E=require
 
 .DEFAULT_GOAL := help
-.PHONY: help build install envoy vllm run run-vllm test test-hosts lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof scale check vuln ci changelog hooks clean
+.PHONY: help build install dist envoy vllm run run-vllm test test-hosts lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof scale check vuln ci changelog hooks clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,15 +37,27 @@ build: ## bin/tollgate, bin/launcher, and where cargo is the meter for Envoy
 envoy: ## fetch the pinned Envoy once and print its path
 	@$(ENVOY)
 
-# A package is made with DESTDIR; a GPU host needs no Envoy: WITH_ENVOY=no.
-install: build ## programs, Envoy and systemd units under PREFIX (/usr/local); DESTDIR, WITH_ENVOY=no
-	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(PREFIX)/lib/tollgate" "$(DESTDIR)$(PREFIX)/lib/systemd/system"
-	install -m 755 bin/tollgate bin/launcher "$(DESTDIR)$(PREFIX)/bin"
-	for meter in bin/libtollgate_meter-*.so; do [ ! -e "$$meter" ] || install -m 644 "$$meter" "$(DESTDIR)$(PREFIX)/lib/tollgate" || exit 1; done
+# Packages are made with it, too (scripts/dist.py): DESTDIR, BIN and the tollgate of this machine as TOOL. A GPU host
+# needs no Envoy: WITH_ENVOY=no.
+BIN     ?= bin
+TOOL    ?= $(BIN)/tollgate
+ROOT    := $(DESTDIR)$(PREFIX)
+SHARE   := $(ROOT)/share
+install: build ## programs, Envoy, units, completion under PREFIX (/usr/local); DESTDIR, WITH_ENVOY=no
+	install -d "$(ROOT)/bin" "$(ROOT)/lib/tollgate" "$(ROOT)/lib/systemd/system" "$(SHARE)/bash-completion/completions" "$(SHARE)/zsh/site-functions" "$(SHARE)/fish/vendor_completions.d"
+	install -m 755 $(BIN)/tollgate $(BIN)/launcher "$(ROOT)/bin"
+	for meter in $(BIN)/libtollgate_meter-*.so; do [ ! -e "$$meter" ] || install -m 644 "$$meter" "$(ROOT)/lib/tollgate" || exit 1; done
 	for unit in tollgate tollgate-serve tollgate-vllm; do \
-		sed 's|@PREFIX@|$(PREFIX)|g' deploy/systemd/$$unit.service > "$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service" && \
-		chmod 644 "$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit.service" || exit 1; done
-	[ "$(WITH_ENVOY)" = no ] || { envoy=$$($(ENVOY)) && install -m 755 "$$envoy" "$(DESTDIR)$(PREFIX)/lib/tollgate/envoy"; }
+		sed 's|@PREFIX@|$(PREFIX)|g' deploy/systemd/$$unit.service > "$(ROOT)/lib/systemd/system/$$unit.service" && \
+		chmod 644 "$(ROOT)/lib/systemd/system/$$unit.service" || exit 1; done
+	$(TOOL) completion bash --program "$(PREFIX)/bin/tollgate" > "$(SHARE)/bash-completion/completions/tollgate"
+	{ echo '#compdef tollgate'; $(TOOL) completion zsh --program "$(PREFIX)/bin/tollgate"; } > "$(SHARE)/zsh/site-functions/_tollgate"
+	$(TOOL) completion fish --program "$(PREFIX)/bin/tollgate" > "$(SHARE)/fish/vendor_completions.d/tollgate.fish"
+	[ "$(WITH_ENVOY)" = no ] || { envoy=$$($(ENVOY)) && install -m 755 "$$envoy" "$(ROOT)/lib/tollgate/envoy"; }
+
+# Needs the meter's cargo only where the meter shall be in it, and nothing but Go and Python otherwise.
+dist: ## release archives, deb, rpm, SBOM and checksums of the commit, in dist/; the same commit gives the same bytes
+	@python3 scripts/dist.py $(ARGS)
 
 # exec: the launcher takes the place of the recipe's shell, so that a Ctrl-C reaches it exactly once.
 run: build ## build, fetch Envoy, start the whole stack in the foreground; Ctrl-C stops it

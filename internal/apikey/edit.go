@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -74,14 +75,51 @@ func replace(path string, by audit.Editor, data []byte) error {
 	if err != nil {
 		return fmt.Errorf("mark edit: %w", err)
 	}
-	if err := renameio.WriteFile(sidecar(path, "edit"), mark, 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
+	if err := write(sidecar(path, "edit"), path, mark); err != nil {
 		return fmt.Errorf("mark edit: %w", reasonError(err))
 	}
-	err = renameio.WriteFile(path, data, 0o600, renameio.WithTempDir(filepath.Dir(path)), renameio.WithExistingPermissions())
-	if err != nil {
+	if err := write(path, path, data, renameio.WithExistingPermissions()); err != nil {
 		return fmt.Errorf("write keys: %w", reasonError(err))
 	}
 	return strictfile.SyncFolder(filepath.Dir(path))
+}
+
+// write replaces a file in one step. An edit by root leaves it to the owner of the file
+// like: the service, which has an account of its own, must be able to read what root
+// has edited.
+func write(path, like string, data []byte, options ...renameio.Option) error {
+	options = append([]renameio.Option{renameio.WithPermissions(0o600), renameio.WithTempDir(filepath.Dir(path))}, options...)
+	f, err := renameio.NewPendingFile(path, options...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Cleanup() }()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := giveTo(f.File, like); err != nil {
+		return err
+	}
+	return f.CloseAtomicallyReplace()
+}
+
+// giveTo gives f to the owner of the file like, or of its folder where there is no such
+// file yet. Only root can, and only root needs to.
+func giveTo(f *os.File, like string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(like)
+	if errors.Is(err, fs.ErrNotExist) {
+		info, err = os.Stat(filepath.Dir(like))
+	}
+	if err != nil {
+		return err
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
+		return f.Chown(int(owner.Uid), int(owner.Gid))
+	}
+	return nil
 }
 
 // reasonError drops the temporary names of a failed write.
@@ -132,6 +170,10 @@ func digestOf(data []byte) []byte {
 func lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // beside the configured file
 	if err != nil {
+		return nil, err
+	}
+	if err := giveTo(f, filepath.Dir(path)); err != nil {
+		_ = f.Close()
 		return nil, err
 	}
 	deadline := time.NewTimer(lockWait)

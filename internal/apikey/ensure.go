@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"syscall"
 
 	"tollgate/internal/strictfile"
 )
@@ -47,7 +49,26 @@ func Ensure(path string) (written Ensured, created bool, err error) {
 	if !created {
 		return Ensured{}, false, nil
 	}
+	if err := inherit(path); err != nil {
+		return Ensured{}, false, fmt.Errorf("create key file: %w", err)
+	}
 	return Ensured{AdminSecret: admin}, true, nil
+}
+
+// inherit gives a file that root has made to the owner of its folder, so that the
+// service can read it.
+func inherit(path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
+		return os.Lchown(path, int(owner.Uid), int(owner.Gid))
+	}
+	return nil
 }
 
 // addAdmin adds a random admin key and returns its secret.

@@ -88,7 +88,7 @@ func shell(text string) []string {
 // command is the subcommand at the start of a command line.
 func command(s string) []string {
 	words := strings.Fields(s)
-	if slices.Contains([]string{"keys", "ledger", "envoy", "config", "requests", "audit", "engines"}, words[0]) && len(words) > 1 && regexp.MustCompile(`^[a-z]+$`).MatchString(words[1]) {
+	if slices.Contains([]string{"keys", "ledger", "envoy", "config", "requests", "audit", "engines", "import"}, words[0]) && len(words) > 1 && regexp.MustCompile(`^[a-z]+$`).MatchString(words[1]) {
 		return words[:2]
 	}
 	return words[:1]
