@@ -44,6 +44,7 @@ type Port struct {
 	metrics    *Metrics
 	grpc, http *half
 	refusals   refusals
+	patience   time.Duration // greeting
 
 	mu      sync.Mutex
 	waiting list.List // of net.Conn, oldest first: those that have shown nothing yet
@@ -60,7 +61,7 @@ func Listen(ctx context.Context, address string, certificates *Certificates, log
 	}
 	return &Port{
 		lis: lis, config: certificates.Config, log: log, metrics: metrics,
-		grpc: newHalf(lis.Addr()), http: newHalf(lis.Addr()),
+		grpc: newHalf(lis.Addr()), http: newHalf(lis.Addr()), patience: greeting,
 	}, nil
 }
 
@@ -91,7 +92,8 @@ func (p *Port) Serve() error {
 			continue
 		}
 		pause = 0
-		greetings.Go(func() { p.greet(conn) })
+		place := p.await(conn) // here, in the order in which they came
+		greetings.Go(func() { p.greet(conn, place) })
 	}
 }
 
@@ -104,10 +106,9 @@ func (p *Port) Close() error {
 }
 
 // greet does the handshake and hands the connection to the server of its protocol.
-func (p *Port) greet(conn net.Conn) {
-	place := p.await(conn)
+func (p *Port) greet(conn net.Conn, place *list.Element) {
 	defer p.leave(place)
-	ctx, cancel := context.WithTimeout(context.Background(), greeting)
+	ctx, cancel := context.WithTimeout(context.Background(), p.patience)
 	defer cancel()
 	end, _ := ctx.Deadline()
 	secure := tls.Server(conn, p.config())
