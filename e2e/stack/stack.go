@@ -184,8 +184,25 @@ func (s *Stack) tollgate() *Process {
 }
 
 func (s *Stack) envoy(remote *envoy.Remote) *Process {
+	return s.EnvoyWith(remote, nil)
+}
+
+// EnvoyWith is an Envoy that finds tollgate elsewhere, with a change to the text of its
+// bootstrap; nil: none. It has the stack's ports, so it runs in place of the stack's own.
+func (s *Stack) EnvoyWith(remote *envoy.Remote, change func(bootstrap string) string) *Process {
 	return &Process{tb: s.tb, name: "envoy", log: s.Path("envoy.out"), command: func() *exec.Cmd {
-		return s.envoyCommand(func(p *envoy.Params) { p.Remote = remote })
+		cmd := s.envoyCommand(func(p *envoy.Params) { p.Remote = remote })
+		if change != nil {
+			path := s.Cfg.InState(config.BootstrapFile)
+			text, err := os.ReadFile(path) //nolint:gosec // written above
+			if err != nil {
+				s.tb.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(change(string(text))), 0o600); err != nil { //nolint:gosec // the same file
+				s.tb.Fatal(err)
+			}
+		}
+		return cmd
 	}}
 }
 
