@@ -124,7 +124,7 @@ func (a *attribution) join(ctx context.Context, t *tally, lease string, o Order,
 func (a *attribution) leave(t *tally, tokens int64, then time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.unwritten = true
+	a.unwritten = a.unwritten || a.running > 0
 	if s, ok := a.streams[t]; ok {
 		delete(a.streams, t)
 		a.endedTokens += max(0, tokens-s.counted)
