@@ -112,7 +112,7 @@ e2e: ## the black-box tests alone: built binaries and a real Envoy
 
 # A CPU engine on a shared machine is at the mercy of its neighbours: with SECOND_TRY, one failed run is shown and repeated.
 e2e-vllm: ## the tests through launcher and Envoy on a real vLLM; `make test` has none of them
-	@envoy=$$($(ENVOY)) && config=$$($(VLLM) --config) && export ENVOY_BIN="$$envoy" E2E=require TOLLGATE_VLLM_CONFIG="$$config" && \
+	@envoy=$$($(ENVOY)) && collector=$$($(COLLECTOR)) && config=$$($(VLLM) --config) && export ENVOY_BIN="$$envoy" COLLECTOR_BIN="$$collector" E2E=require TOLLGATE_VLLM_CONFIG="$$config" && \
 	run() { python3 scripts/go_test.py -tags vllm -timeout 25m ./e2e/vllm; } && \
 	{ run || { [ -n "$$SECOND_TRY" ] && echo 'the suite on the real vLLM has failed and runs once more' >&2 && run; }; }
 

@@ -24,7 +24,10 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 		model   = "CANARYMODEL3d8e" // told back to the client that asked for it alone
 	)
 	marks := []string{prompt, answer, badKey, session, stack.Key, stack.AdminKey, disabledKey}
-	s := stack.Start(t, stack.Options{Keys: manyKeys, Config: "request: {idle_timeout: 1s}"})
+	dir := t.TempDir()
+	// What it receives is in a file of dir, too.
+	collector := stack.StartCollector(t, dir)
+	s := stack.Start(t, stack.Options{Dir: dir, Keys: manyKeys, Config: "request: {idle_timeout: 1s}\notel: {endpoint: \"" + collector.GRPC + "\"}"})
 	chat := func(more string) string {
 		return `{"model":"tiny","max_tokens":20,"user":"` + prompt + `","messages":[{"role":"user","content":"` + prompt + `"}]` + more + `}`
 	}
@@ -58,6 +61,11 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	}
 	_, stdout, stderr := s.Command("config", "check")
 	s.Idle(5 * time.Second)
+	last := s.Post(stack.ChatPath, chat("")).RequestID()
+	collector.Find("the last span", func(span *stack.Span) bool { return span.Attributes["tollgate.request.id"] == last })
+	if n := len(collector.Spans()); n < 10 {
+		t.Errorf("%d spans", n)
+	}
 
 	find := func(where string, content []byte) {
 		for _, m := range marks {

@@ -37,15 +37,26 @@ type host struct {
 // launch makes a launcher on free ports and does not start it.
 func launch(t *testing.T, vllm string) *host {
 	t.Helper()
+	return launchWith(t, vllm, "")
+}
+
+// launchWith is launch with more sections of YAML.
+func launchWith(t *testing.T, vllm, more string) *host {
+	t.Helper()
 	engine := fmt.Sprintf("127.0.0.1:%d", stack.FreePort(t))
-	s := stack.Start(t, stack.Options{Engine: engine, NoStart: true, VLLM: vllm, Config: "drain_timeout: 5s\nrequest: {body_timeout: 5m}"})
+	s := stack.Start(t, stack.Options{Engine: engine, NoStart: true, VLLM: vllm, Config: "drain_timeout: 5s\nrequest: {body_timeout: 5m}\n" + more})
 	return &host{s, stack.NewLauncher(t, s.Dir, s.URL), t, "http://" + engine}
 }
 
 // start waits for the ready line.
 func start(t *testing.T, vllm string) *host {
 	t.Helper()
-	h := launch(t, vllm)
+	return launch(t, vllm).run(t)
+}
+
+// run starts a host and waits for the ready line.
+func (h *host) run(t *testing.T) *host {
+	t.Helper()
 	h.launcher.Start()
 	t.Cleanup(h.stop)
 	t.Logf("%.1f s from the command to the ready line", h.launcher.Ready(readyWithin).Seconds())
