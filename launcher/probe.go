@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
-	"strings"
 	"time"
 
 	"tollgate/internal/config"
-	"tollgate/internal/unixsock"
 	"tollgate/internal/vllm"
 )
 
@@ -47,60 +44,6 @@ const engineTimeout = 10 * time.Second
 // accept one to be well.
 func engineClient(address string, v *config.VLLM) *vllm.Client {
 	return vllm.New(vllm.Options{Address: address, KeyFile: v.APIKeyFile, Timeout: engineTimeout, Fresh: true})
-}
-
-// envoyAdmin speaks to Envoy's admin socket.
-type envoyAdmin struct{ client *http.Client }
-
-func newEnvoyAdmin(socket string) *envoyAdmin {
-	client := unixsock.HTTPClient(socket, 5*time.Second)
-	if t, ok := client.Transport.(*http.Transport); ok {
-		// It is asked every second. The transport connects again by itself after a
-		// restart of Envoy.
-		t.DisableKeepAlives, t.MaxIdleConns = false, 2
-	}
-	return &envoyAdmin{client: client}
-}
-
-// live is nil when Envoy serves.
-func (a *envoyAdmin) live(ctx context.Context) error {
-	status, _, err := get(ctx, a.client, "http://envoy/ready", "")
-	if err != nil {
-		return fmt.Errorf("ask envoy: %w", err)
-	}
-	if status != http.StatusOK {
-		return fmt.Errorf("ask envoy: /ready answers %d", status)
-	}
-	return nil
-}
-
-// drain refuses new connections at once and lets requests finish.
-func (a *envoyAdmin) drain(ctx context.Context) error {
-	status, _, err := ask(ctx, a.client, http.MethodPost, "http://envoy/drain_listeners", "")
-	if err != nil {
-		return fmt.Errorf("drain envoy: %w", err)
-	}
-	if status != http.StatusOK {
-		return fmt.Errorf("drain envoy: status %d", status)
-	}
-	return nil
-}
-
-// stat is one counter or gauge.
-func (a *envoyAdmin) stat(ctx context.Context, name string) (int, error) {
-	status, body, err := get(ctx, a.client, "http://envoy/stats?filter=^"+strings.ReplaceAll(name, ".", "%5C.")+"$", "")
-	if err != nil {
-		return 0, fmt.Errorf("read %s: %w", name, err)
-	}
-	_, value, ok := strings.Cut(strings.TrimSpace(string(body)), ": ")
-	if status != http.StatusOK || !ok {
-		return 0, fmt.Errorf("read %s: envoy does not have it", name)
-	}
-	n, err := strconv.Atoi(value)
-	if err != nil {
-		return 0, fmt.Errorf("read %s: %w", name, err)
-	}
-	return n, nil
 }
 
 // edgeClient asks our own edge, whose certificate is for another name.

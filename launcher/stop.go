@@ -5,17 +5,14 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
-	"time"
 
+	"tollgate/internal/envoyadmin"
 	"tollgate/internal/supervisor"
 )
 
-// drainPoll is the time between two looks at the number of active requests.
-const drainPoll = 100 * time.Millisecond
-
 // stopAll lets live streams finish and stops in reverse: Envoy, tollgate, which
 // has nothing to settle then, and the engine.
-func (h *host) stopAll(admin *envoyAdmin) {
+func (h *host) stopAll(admin *envoyadmin.Admin) {
 	if u := h.unit(envoyName); u != nil && u.child.Status().State == supervisor.Ready && h.killing.Err() == nil {
 		h.drain(admin)
 	}
@@ -28,10 +25,10 @@ func (h *host) stopAll(admin *envoyAdmin) {
 
 // drain refuses new connections and waits until no request is active, at most
 // for drain_timeout.
-func (h *host) drain(admin *envoyAdmin) {
+func (h *host) drain(admin *envoyadmin.Admin) {
 	ctx, cancel := context.WithTimeout(h.killing, h.cfg.DrainTimeout)
 	defer cancel()
-	if err := admin.drain(ctx); err != nil {
+	if err := admin.Refuse(ctx); err != nil {
 		h.log.Warn("cannot drain", "error", err)
 		return
 	}
@@ -40,27 +37,13 @@ func (h *host) drain(admin *envoyAdmin) {
 		return fmt.Sprintf("draining: %d requests in flight, at most %s", active.Load(), h.cfg.DrainTimeout)
 	})
 	defer done()
-	t := time.NewTicker(drainPoll)
-	defer t.Stop()
-	for {
-		n, err := admin.stat(ctx, "http.edge.downstream_rq_active")
-		switch {
-		case ctx.Err() != nil:
-			if n := active.Load(); n > 0 && h.killing.Err() == nil {
-				h.log.Warn("drain_timeout is over, cutting what is left", "requests", n)
-			}
-			return
-		case err != nil:
-			h.log.Warn("cannot see what is in flight", "error", err)
-			return
-		case n == 0:
-			return
-		}
-		active.Store(int64(n))
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		}
+	err := admin.Idle(ctx, func(requests int) { active.Store(int64(requests)) })
+	switch n := active.Load(); {
+	case err == nil || h.killing.Err() != nil:
+	case ctx.Err() == nil:
+		h.log.Warn("cannot see what is in flight", "error", err)
+	case n > 0:
+		h.log.Warn("drain_timeout is over, cutting what is left", "requests", n)
 	}
 }
 

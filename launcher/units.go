@@ -9,6 +9,7 @@ import (
 	"tollgate/envoy"
 	"tollgate/internal/config"
 	"tollgate/internal/control"
+	"tollgate/internal/envoyadmin"
 	"tollgate/internal/probe"
 	"tollgate/internal/supervisor"
 	"tollgate/internal/vllm"
@@ -138,7 +139,7 @@ func (h *host) addTollgate() error {
 	}, "gateway.log")
 }
 
-func (h *host) addEnvoy(admin *envoyAdmin) error {
+func (h *host) addEnvoy(admin *envoyadmin.Admin) error {
 	binary, err := envoy.Binary(h.cfg.Envoy.Binary, h.getenv)
 	if err != nil {
 		return misconfigured{err}
@@ -164,14 +165,14 @@ func (h *host) addEnvoy(admin *envoyAdmin) error {
 			return supervisor.Command{Path: binary, Args: envoy.Args(bootstrap, h.cfg), Dir: h.cfg.StateDir, Env: env}, nil
 		},
 		Ready: func(ctx context.Context) error {
-			if err := admin.live(ctx); err != nil {
+			if err := admin.Live(ctx); err != nil {
 				return err
 			}
 			_, err := edgeHealth(ctx, edge, base) // any answer: the engine may not be ready yet
 			return err
 		},
 		ReadyTimeout: serviceReady,
-		Live:         admin.live, LiveInterval: liveInterval, LiveTimeout: liveTimeout, LiveMisses: liveMisses,
+		Live:         admin.Live, LiveInterval: liveInterval, LiveTimeout: liveTimeout, LiveMisses: liveMisses,
 		StopTimeout: envoyStop, Restart: serviceRestart,
 	}, "envoy.log")
 }

@@ -15,6 +15,7 @@ import (
 
 	"tollgate/internal/apikey"
 	"tollgate/internal/config"
+	"tollgate/internal/envoyadmin"
 )
 
 // upCmd runs the whole stack.
@@ -101,7 +102,7 @@ func (h *host) ensureKeys() error {
 
 // up starts, waits and stops.
 func (h *host) up() error {
-	admin := newEnvoyAdmin(h.cfg.InState(config.EnvoyAdminSocket))
+	admin := envoyadmin.New(h.cfg.InState(config.EnvoyAdminSocket))
 	addresses := map[string]string{"listen": h.cfg.Listen, "metrics_listen": h.cfg.MetricsListen}
 	if h.cfg.AdminListen != "" {
 		addresses["admin_listen"] = h.cfg.AdminListen
@@ -173,7 +174,7 @@ func (h *host) startAll() error {
 // edgeReady waits until tollgate and Envoy both have a healthy engine: each checks the
 // engines by itself, every second.
 func (h *host) edgeReady() error {
-	admin := newEnvoyAdmin(h.cfg.InState(config.EnvoyAdminSocket))
+	admin := envoyadmin.New(h.cfg.InState(config.EnvoyAdminSocket))
 	client, base := edgeClient(), edgeURL(h.cfg)
 	t := time.NewTicker(100 * time.Millisecond)
 	defer t.Stop()
@@ -190,7 +191,7 @@ func (h *host) edgeReady() error {
 		}
 		if err == nil && status == http.StatusOK {
 			var healthy int
-			if healthy, err = admin.stat(ctx, "cluster.vllm.membership_healthy"); err == nil && healthy > 0 {
+			if healthy, err = admin.Stat(ctx, "cluster.vllm.membership_healthy"); err == nil && healthy > 0 {
 				cancel()
 				return nil
 			}

@@ -13,6 +13,7 @@ import (
 // envoyCmd groups what concerns Envoy.
 type envoyCmd struct {
 	Config envoyConfigCmd `cmd:"" help:"Print the rendered Envoy bootstrap."`
+	Drain  envoyDrainCmd  `cmd:"" help:"Let the Envoy of this host finish what runs, before it is stopped."`
 }
 
 type envoyConfigCmd struct {
