@@ -23,10 +23,10 @@ REAL    := meter=$$(python3 scripts/build_meter.py) && envoy=$$($(ENVOY)) && red
 	TOLLGATE_METER_LIBRARY="$$meter" ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" CLIENTS_BIN="$$clients" PROMTOOL_BIN="$$promtool" NGINX_BIN="$$nginx" POSTGRES_BIN="$$postgres" BROWSER_BIN="$$browser/chromium" COLLECTOR_BIN="$$collector" E2E=require
 
 .DEFAULT_GOAL := help
-.PHONY: help build install dist envoy vllm run run-vllm test test-hosts lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof scale check vuln ci changelog hooks clean
+.PHONY: help build install dist envoy vllm run run-vllm test test-hosts test-packages lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof scale check vuln ci changelog hooks clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # The last line says which host will meter.
 build: ## bin/tollgate, bin/launcher, and where cargo is the meter for Envoy
@@ -85,6 +85,14 @@ HOSTS   := ./e2e/metering ./e2e/input ./e2e/limits ./e2e/faults ./e2e/mainjob
 test-hosts: ## the suites that both hosts of the meter must pass, on the host that `make test` does not take
 	@if [ -z "$$(python3 scripts/build_meter.py)" ]; then echo 'no cargo: make test has run these suites by ext_proc, the only host here'; \
 	else $(REAL) E2E_METER=ext_proc python3 scripts/go_test.py -count=1 -p 1 -timeout 15m $(HOSTS); fi
+
+# The second release is made in a clone of its own, so that no path of the first can be in both.
+DIST    := .cache/dist
+test-packages: ## make a release twice, compare and look into it, install it into a fresh Debian and boot that. Needs root
+	@root=$$(python3 scripts/fetch_root.py) && $(ENVOY) >/dev/null && rm -rf $(DIST) && mkdir -p $(DIST) && git clone -q . $(DIST)/clone && \
+	mkdir $(DIST)/clone/.cache && ln -s "$(CURDIR)/.cache/envoy" $(DIST)/clone/.cache/envoy && arch=$$(go env GOARCH) && \
+	python3 scripts/dist.py --arch $$arch --out $(DIST)/one >/dev/null && python3 $(DIST)/clone/scripts/dist.py --arch $$arch --out $(DIST)/two >/dev/null && \
+	ROOT_DIR="$$root" DIST_DIR="$(CURDIR)/$(DIST)/one" DIST_AGAIN="$(CURDIR)/$(DIST)/two" python3 scripts/go_test.py -tags packages -count=1 -timeout 15m ./e2e/packages
 
 lint: ## golangci-lint, pinned; the first run builds it. rustfmt and clippy where cargo is
 	GOLANGCI_LINT_CACHE="$(CURDIR)/.cache/lint" go run $(GOLANGCI_LINT) run --build-tags vllm,scale $(PKG)
