@@ -13,14 +13,15 @@ CLIENTS := python3 scripts/fetch_clients.py
 NGINX   := python3 scripts/fetch_nginx.py
 PROMTOOL := python3 scripts/fetch_promtool.py
 BROWSER := python3 scripts/fetch_browser.py
+HELM    := python3 scripts/fetch_scale.py helm
 # cargo in meter/, or one line that says what is left out without it.
 METER   := scripts/cargo_meter.sh
 POSTGRES := python3 scripts/fetch_postgres.py
 COLLECTOR := python3 scripts/build_collector.py
 # Black-box suites run one after the other: they watch clocks, and each starts several processes.
 # What tests through real programs need; each is fetched or built once.
-REAL    := meter=$$(python3 scripts/build_meter.py) && envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && clients=$$($(CLIENTS)) && promtool=$$($(PROMTOOL)) && nginx=$$($(NGINX)) && postgres=$$($(POSTGRES)) && browser=$$($(BROWSER)) && collector=$$($(COLLECTOR)) && \
-	TOLLGATE_METER_LIBRARY="$$meter" ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" CLIENTS_BIN="$$clients" PROMTOOL_BIN="$$promtool" NGINX_BIN="$$nginx" POSTGRES_BIN="$$postgres" BROWSER_BIN="$$browser/chromium" COLLECTOR_BIN="$$collector" E2E=require
+REAL    := meter=$$(python3 scripts/build_meter.py) && envoy=$$($(ENVOY)) && redis=$$($(REDIS)) && clients=$$($(CLIENTS)) && promtool=$$($(PROMTOOL)) && nginx=$$($(NGINX)) && postgres=$$($(POSTGRES)) && browser=$$($(BROWSER)) && collector=$$($(COLLECTOR)) && helm=$$($(HELM)) && \
+	TOLLGATE_METER_LIBRARY="$$meter" ENVOY_BIN="$$envoy" REDIS_SERVER_BIN="$$redis" CLIENTS_BIN="$$clients" PROMTOOL_BIN="$$promtool" NGINX_BIN="$$nginx" POSTGRES_BIN="$$postgres" BROWSER_BIN="$$browser/chromium" COLLECTOR_BIN="$$collector" HELM_BIN="$$helm" E2E=require
 
 .DEFAULT_GOAL := help
 .PHONY: help build install dist envoy vllm run run-vllm test test-hosts test-packages lint fmt fuzz bench bench-full microbench e2e e2e-vllm proof scale check vuln ci changelog hooks clean
