@@ -45,6 +45,9 @@ func (b *Bench) Goals() []Goal {
 		add(void(c.CPU), "220 KiB: tollgate's own CPU, ms per request", t.ServerReq, 2)
 	}
 	for _, i := range b.Idles {
+		if i.Target == string(rig.Tollgate) && i.HTTP1 {
+			add(i.Void != "", fmt.Sprintf("%d idle streams over HTTP/1.1: kB each", i.Streams), i.Envoy+i.Server, 90)
+		}
 		if i.Target == string(rig.Tollgate) && i.Streams >= 10000 {
 			add(i.Void != "", fmt.Sprintf("%d idle streams: kB above plain Envoy, each", i.Streams), i.Above, 75)
 		}

@@ -15,6 +15,7 @@ import (
 type Idle struct {
 	Target  string  `json:"target"`
 	Streams int     `json:"streams"`
+	HTTP1   bool    `json:"http1"` // clients with a connection each
 	Envoy   float64 `json:"envoy_kb_per_stream"`
 	Server  float64 `json:"server_kb_per_stream"`
 	// Above is the sum beyond plain Envoy's at as many streams.
@@ -22,12 +23,26 @@ type Idle struct {
 	Void  string  `json:"void,omitempty"`
 }
 
-// Idle opens n streams over HTTP/2 on stacks of its own, fresh ones, since
-// memory that earlier load left behind would hide what these need.
+// mostHTTP1 is how many streams are opened over HTTP/1.1 too: each is a connection
+// of its own, on both sides of Envoy.
+const mostHTTP1 = 1000
+
+// Idle opens n streams over HTTP/2, and over HTTP/1.1 where they are not too many, on
+// stacks of its own, fresh ones, since memory that earlier load left behind would hide
+// what these need.
 func (b *Bench) Idle(ctx context.Context, n int) error {
+	if n <= mostHTTP1 {
+		if err := b.idles(ctx, n, true); err != nil {
+			return err
+		}
+	}
+	return b.idles(ctx, n, false)
+}
+
+func (b *Bench) idles(ctx context.Context, n int, http1 bool) error {
 	var plain float64
 	for _, kind := range []rig.Kind{rig.Plain, rig.Bare, rig.ExtProc, rig.Tollgate} {
-		f, err := b.idle(ctx, kind, n)
+		f, err := b.idle(ctx, kind, n, http1)
 		if err != nil {
 			return fmt.Errorf("measure memory of %s: %w", kind, err)
 		}
@@ -36,24 +51,32 @@ func (b *Bench) Idle(ctx context.Context, n int) error {
 		}
 		f.Above = f.Envoy + f.Server - plain
 		b.Idles = append(b.Idles, f)
-		fmt.Fprintf(b.Progress, "idle       %-12s %d streams: Envoy %.1f kB, server %.1f kB, above plain %.1f kB per stream %s\n", f.Target, n, f.Envoy, f.Server, f.Above, f.Void)
+		fmt.Fprintf(b.Progress, "idle       %-12s %d streams over %s: Envoy %.1f kB, server %.1f kB, above plain %.1f kB per stream %s\n", f.Target, n, f.Protocol(), f.Envoy, f.Server, f.Above, f.Void)
 	}
 	return nil
+}
+
+// Protocol is what the clients spoke.
+func (f Idle) Protocol() string {
+	if f.HTTP1 {
+		return "HTTP/1.1"
+	}
+	return "HTTP/2"
 }
 
 // rest is what memory gets to come to rest.
 const rest = 3 * time.Second
 
-func (b *Bench) idle(ctx context.Context, kind rig.Kind, n int) (Idle, error) {
-	f := Idle{Target: string(kind), Streams: n}
-	s, err := b.Rig.Start(ctx, kind, fmt.Sprintf("idle-%s-%d", kind, n), "")
+func (b *Bench) idle(ctx context.Context, kind rig.Kind, n int, http1 bool) (Idle, error) {
+	f := Idle{Target: string(kind), Streams: n, HTTP1: http1}
+	s, err := b.Rig.Start(ctx, kind, fmt.Sprintf("idle-%s-%d-%v", kind, n, http1), "")
 	if err != nil {
 		return f, err
 	}
 	defer s.Stop()
 	t := Target{Name: string(kind), Stack: s, Strip: kind != rig.Plain}
 	warm := closed(4, 10, 5*time.Millisecond)
-	warm.Duration, warm.HTTP2 = time.Second, true
+	warm.Duration, warm.HTTP2 = time.Second, !http1
 	if _, err := b.measure(ctx, "warm-up", 0, t, warm); err != nil {
 		return f, err
 	}
@@ -62,7 +85,7 @@ func (b *Bench) idle(ctx context.Context, kind rig.Kind, n int) (Idle, error) {
 	if err != nil {
 		return f, err
 	}
-	j := aim(load.Job{Closed: n, Hold: true, HTTP2: true, Stream: true, Body: promptBytes, Script: script.Script{Chunks: 1, Stall: true}}, t)
+	j := aim(load.Job{Closed: n, Hold: true, HTTP2: !http1, Stream: true, Body: promptBytes, Script: script.Script{Chunks: 1, Stall: true}}, t)
 	d, err := b.Rig.Drive(ctx, j)
 	if err != nil {
 		return f, err

@@ -223,9 +223,9 @@ func (b *Bench) splitTable(w io.Writer) {
 }
 
 func (b *Bench) otherTables(w io.Writer) {
-	t := table{head: []string{"idle streams", "target", "Envoy kB each", "server kB each", "above plain"}}
+	t := table{head: []string{"idle streams", "clients", "target", "Envoy kB each", "server kB each", "above plain"}}
 	for _, i := range b.Idles {
-		t.add(fmt.Sprint(i.Streams), i.Target, fmt.Sprintf("%.1f", i.Envoy), fmt.Sprintf("%.1f", i.Server), fmt.Sprintf("%.1f %s", i.Above, i.Void))
+		t.add(fmt.Sprint(i.Streams), i.Protocol(), i.Target, fmt.Sprintf("%.1f", i.Envoy), fmt.Sprintf("%.1f", i.Server), fmt.Sprintf("%.1f %s", i.Above, i.Void))
 	}
 	t.write(w)
 	t = table{head: []string{"capacity", "carried chunks/s", "not carried", "why"}}
