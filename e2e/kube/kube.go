@@ -72,7 +72,8 @@ func Start(tb testing.TB) *Cluster {
 	server := Tool(tb, "kube-apiserver")
 	c.APIServer = stack.NewProcess(tb, "kube-apiserver", filepath.Join(dir, "apiserver.out"), func() *exec.Cmd {
 		cmd := exec.Command(server, //nolint:gosec // the pinned one
-			"--etcd-servers="+store, "--bind-address=127.0.0.1", "--secure-port="+port, "--advertise-address=127.0.0.1",
+			"--etcd-servers="+store, "--bind-address=127.0.0.1", "--secure-port="+port, // Nobody is told of it, and loopback is refused.
+			"--advertise-address=192.0.2.1", "--endpoint-reconciler-type=none",
 			"--cert-dir="+filepath.Join(dir, "certs"), "--token-auth-file="+users, "--authorization-mode=RBAC",
 			"--service-account-issuer=https://127.0.0.1", "--service-account-key-file="+signer, "--service-account-signing-key-file="+signer,
 			"--service-cluster-ip-range=10.96.0.0/16",
