@@ -77,6 +77,8 @@ func Start(tb testing.TB) *Cluster {
 			"--cert-dir="+filepath.Join(dir, "certs"), "--token-auth-file="+users, "--authorization-mode=RBAC",
 			"--service-account-issuer=https://127.0.0.1", "--service-account-key-file="+signer, "--service-account-signing-key-file="+signer,
 			"--service-cluster-ip-range=10.96.0.0/16",
+			// Needs an etcd that is newer than Debian's.
+			"--feature-gates=SizeBasedListCostEstimate=false",
 			// No controller makes the account that pods get.
 			"--disable-admission-plugins=ServiceAccount")
 		cmd.Dir = dir
