@@ -52,11 +52,7 @@ func start(t *testing.T, more string, o stack.Options) *rig {
 	r.issueClient()
 	certtest.Write(t, r.dir, "client-ca.crt", r.client.PEM)
 	certtest.Write(t, r.dir, "server-ca.crt", r.server.PEM)
-	o.Config = more + fmt.Sprintf(`
-service:
-  listen: %s
-  tls: {cert_file: %q, key_file: %q, client_ca_file: %q, client_ids: [%q]}
-`, r.listen, r.path("server.crt"), r.path("server.key"), r.path("client-ca.crt"), envoyID)
+	o.Config = more + r.section()
 	r.remote = &envoy.Remote{
 		Addresses: []string{r.listen}, Names: []string{serverName},
 		CertFile: r.path("client.crt"), KeyFile: r.path("client.key"), CAFile: r.path("server-ca.crt"),
@@ -64,6 +60,15 @@ service:
 	o.Remote = r.remote
 	r.Stack = stack.Start(t, o)
 	return r
+}
+
+// section is the service of the configuration.
+func (r *rig) section() string {
+	return fmt.Sprintf(`
+service:
+  listen: %s
+  tls: {cert_file: %q, key_file: %q, client_ca_file: %q, client_ids: [%q]}
+`, r.listen, r.path("server.crt"), r.path("server.key"), r.path("client-ca.crt"), envoyID)
 }
 
 func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
