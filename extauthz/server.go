@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"tollgate/internal/admission"
+	"tollgate/internal/route"
 	"tollgate/internal/ticket"
 	"tollgate/internal/trace"
 )
@@ -86,7 +87,8 @@ func (s *Server) check(ctx context.Context, c *check) (*answer, error) {
 	switch {
 	case errors.As(err, &denied):
 		out := refusal(c.shape(), denied)
-		if c.grpc() {
+		// Of the methods of /admin only its pages know which path has which.
+		if c.grpc() || denied.Reason == admission.WrongMethod && c.route.Endpoint == route.Admin {
 			out = handOver(denied)
 		}
 		out.ticket.Trace = a.Trace.String()

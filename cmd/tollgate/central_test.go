@@ -55,7 +55,7 @@ func TestTheCentralLedgerByCommand(t *testing.T) { //nolint:gocyclo // one story
 	}
 	must(&centralBackfillCmd{Since: "2026-11-24"})
 	out, _ = must(&usageCmd{By: "user", Format: "csv"})
-	want := "user,requests,prompt_tokens,completion_tokens,total_tokens\nann,2,2000,10,2010\nbob,1,1000,5,1005\n"
+	want := "user,requests,prompt_tokens,completion_tokens,total_tokens,cached_tokens,errors\nann,2,2000,10,2010,300,1\nbob,1,1000,5,1005,200,0\n"
 	if diff := cmp.Diff(want, out); diff != "" {
 		t.Errorf("usage (-want +got):\n%s", diff)
 	}

@@ -59,12 +59,12 @@ func TestExportStreamsRows(t *testing.T) {
 	}{
 		{ledgerExportCmd{Format: "csv", Since: "2026-11-24"}, header +
 			`lease-2,req-2,key-ann,ann,"m, ""big""",/v1/chat/completions,127.0.0.1:8000,true,1,1,200,2026-11-24T12:02:00Z,` +
-			"2026-11-24T12:02:01Z,2026-11-24T12:02:01.5Z,complete,exact,1000,10,,,99,192.0.2.7,alias,,3,gate-1,eve,0a1b2c3d,\n" +
+			"2026-11-24T12:02:01Z,2026-11-24T12:02:01.5Z,timeout,exact,1000,10,200,,99,192.0.2.7,alias,,3,gate-1,eve,0a1b2c3d,\n" +
 			`lease-3,req-3,key-live,live,"m, ""big""",/v1/chat/completions,127.0.0.1:8000,true,1,1,0,2026-11-24T12:03:00Z,,,,,,,,,99,192.0.2.7,alias,,,gate-1,eve,0a1b2c3d,` + "\n"},
 		{ledgerExportCmd{Format: "jsonl", Until: "2026-11-23T12:01:00Z"}, `{"lease_id":"lease-0","request_id":"req-0","key_id":"key-ann",` +
 			`"user":"ann","model":"m, \"big\"","endpoint":"/v1/chat/completions","engine":"127.0.0.1:8000","stream":true,"n":1,"prompts":1,` +
 			`"status":200,"started_at":"2026-11-23T12:00:00Z","first_byte_at":"2026-11-23T12:00:01Z","ended_at":"2026-11-23T12:00:01.5Z",` +
-			`"end_reason":"complete","quality":"exact","prompt_tokens":1000,"completion_tokens":0,"cached_tokens":null,` +
+			`"end_reason":"complete","quality":"exact","prompt_tokens":1000,"completion_tokens":0,"cached_tokens":100,` +
 			`"reasoning_tokens":null,"reserved_tokens":99,"client_addr":"192.0.2.7","requested_model":"alias","meter":"","change":1,` +
 			`"gateway":"gate-1","end_user":"eve","secret":"0a1b2c3d","trace":""}` + "\n"},
 	} {

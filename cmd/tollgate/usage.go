@@ -12,7 +12,7 @@ import (
 
 // usageCmd reports the ledger's sums.
 type usageCmd struct {
-	By    string `default:"key" placeholder:"KEY[,DAY]" help:"Group by key, user, model, day, hour, requested_model or end_user; by two of them with a comma. hour, requested_model and end_user count the rows that ledger.keep_days has left."`
+	By    string `default:"key" placeholder:"KEY[,DAY]" help:"Group by key, user, model, day, hour, requested_model or end_user; by two of them with a comma. hour counts the rows that ledger.keep_days has left."`
 	Since string `placeholder:"TIME" help:"Only requests started at or after TIME: an age (24h, 7d), a UTC day (2026-11-01) or RFC 3339."`
 	Until string `placeholder:"TIME" help:"Only requests started before TIME."`
 	outputFlag

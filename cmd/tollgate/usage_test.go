@@ -56,10 +56,11 @@ func recordUse(t *testing.T, path string) *sqlitestore.Store {
 			continue
 		}
 		counts := usage.None()
-		counts.Prompt, counts.Completion = 1000, int64(5*i)
+		counts.Prompt, counts.Completion, counts.Cached = 1000, int64(5*i), int64(100*min(i+1, 2))
+		reason := map[bool]ledger.EndReason{false: ledger.Complete, true: ledger.Timeout}[i == 2]
 		if _, _, err := s.Settle(t.Context(), ledger.Settlement{
 			LeaseID: in.LeaseID, Status: 200, FirstByteAt: in.StartedAt.Add(time.Second), EndedAt: in.StartedAt.Add(1500 * time.Millisecond),
-			Reason: ledger.Complete, Quality: ledger.Exact, Counts: counts,
+			Reason: reason, Quality: ledger.Exact, Counts: counts,
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -75,30 +76,32 @@ func TestUsageIsPrintedInEveryFormat(t *testing.T) {
 		want string
 	}{
 		{usageCmd{By: "user", Format: "table"}, "" +
-			"USER   REQUESTS  PROMPT  COMPLETION  TOTAL\n" +
-			"ann           2    2000          10   2010\n" +
-			"bob           1    1000           5   1005\n" +
-			"live          1       0           0      0\n" +
-			"total         4    3000          15   3015\n"},
+			"USER   REQUESTS  PROMPT  COMPLETION  TOTAL  CACHED  ERRORS\n" +
+			"ann           2    2000          10   2010     300       1\n" +
+			"bob           1    1000           5   1005     200       0\n" +
+			"live          1       0           0      0       0       0\n" +
+			"total         4    3000          15   3015     500       1\n"},
 		{usageCmd{By: "model", Format: "csv"}, "" +
-			"model,requests,prompt_tokens,completion_tokens,total_tokens\n" +
-			"\"m, \"\"big\"\"\",4,3000,15,3015\n"},
+			"model,requests,prompt_tokens,completion_tokens,total_tokens,cached_tokens,errors\n" +
+			"\"m, \"\"big\"\"\",4,3000,15,3015,500,1\n"},
 		{usageCmd{By: "day", Format: "json", Since: "2026-11-24"}, `[
   {
     "day": "2026-11-24",
     "requests": 2,
     "prompt_tokens": 1000,
     "completion_tokens": 10,
-    "total_tokens": 1010
+    "total_tokens": 1010,
+    "cached_tokens": 200,
+    "errors": 1
   }
 ]
 `},
 		{usageCmd{By: "requested_model", Format: "csv"}, "" +
-			"requested_model,requests,prompt_tokens,completion_tokens,total_tokens\nalias,4,3000,15,3015\n"},
+			"requested_model,requests,prompt_tokens,completion_tokens,total_tokens,cached_tokens,errors\nalias,4,3000,15,3015,500,1\n"},
 		{usageCmd{By: "end_user", Format: "csv", Since: "2026-11-24"}, "" +
-			"end_user,requests,prompt_tokens,completion_tokens,total_tokens\neve,2,1000,10,1010\n"},
+			"end_user,requests,prompt_tokens,completion_tokens,total_tokens,cached_tokens,errors\neve,2,1000,10,1010,200,1\n"},
 		{usageCmd{By: "key", Format: "csv", Until: "2026-11-23T12:01:00Z"}, "" +
-			"key,requests,prompt_tokens,completion_tokens,total_tokens\nkey-ann,1,1000,0,1000\n"},
+			"key,requests,prompt_tokens,completion_tokens,total_tokens,cached_tokens,errors\nkey-ann,1,1000,0,1000,100,0\n"},
 	} {
 		stdout.Reset()
 		if err := c.cmd.Run(env); err != nil {
@@ -132,13 +135,13 @@ func TestUsageSaysThatThereIsNone(t *testing.T) {
 	}
 	recordUse(t, path)
 	run(usageCmd{By: "key", Format: "table", Until: "2026-11-01"}, empty, "")
-	run(usageCmd{By: "key", Format: "csv", Until: "2026-11-01"}, "key,requests,prompt_tokens,completion_tokens,total_tokens\n", empty)
+	run(usageCmd{By: "key", Format: "csv", Until: "2026-11-01"}, "key,requests,prompt_tokens,completion_tokens,total_tokens,cached_tokens,errors\n", empty)
 }
 
 func TestUnreadablePeriodIsNamed(t *testing.T) {
 	env, _, _, _ := ledgerEnv(t)
 	for flag, err := range map[string]error{
-		"--since": (&usageCmd{By: "key", Format: "table", Since: "yesterday"}).Run(env),
+		"--since": (&usageCmd{By: "key", Format: "table", Since: "tomorrow"}).Run(env),
 		"--until": (&ledgerExportCmd{Format: "csv", Until: "never"}).Run(env),
 		"before":  (&usageCmd{By: "key", Format: "table", Since: "2026-11-02", Until: "2026-11-01"}).Run(env),
 	} {

@@ -53,7 +53,7 @@ func environment(dir, requirements string) (string, error) {
 		return "", err
 	}
 	stamp := filepath.Join(dir, "requirements.txt")
-	if have, err := os.ReadFile(stamp); err == nil && bytes.Equal(have, pinned) && exec.Command(interpreter, "-c", "import openai, anthropic").Run() == nil { //nolint:gosec // of our own cache
+	if have, err := os.ReadFile(stamp); err == nil && bytes.Equal(have, pinned) && exec.Command(interpreter, "-c", "").Run() == nil { //nolint:gosec // of our own cache
 		return interpreter, nil
 	}
 	for _, args := range [][]string{

@@ -86,49 +86,6 @@ type Options struct {
 	Log    hclog.Logger
 }
 
-// API serves the routes, by [API.Edge] and [API.Local].
-type API struct {
-	o   Options
-	mux *http.ServeMux
-}
-
-// New returns the API.
-func New(o Options) *API {
-	a := &API{o: o, mux: http.NewServeMux()}
-	a.clientRoutes()
-	a.ownRoutes()
-	a.mux.HandleFunc("GET /health", a.health) // GET serves HEAD too
-	a.mux.Handle("GET /metrics", o.Metrics)
-	a.mux.HandleFunc("POST /admin/reload-keys", a.reloadKeys)
-	a.mux.HandleFunc("GET /admin/requests", a.requests)
-	a.mux.HandleFunc("DELETE /admin/requests/{id}", a.cancel)
-	a.mux.HandleFunc("GET /admin/limits", a.allLimits)
-	a.mux.HandleFunc("GET /admin/limits/{id}", a.limits)
-	a.mux.HandleFunc("GET /admin/ledger", a.rows)
-	a.mux.HandleFunc("GET /admin/audit", a.audit)
-	a.mux.HandleFunc("GET /admin/audit/verify", a.verifyAudit)
-	a.mux.HandleFunc("GET /admin/usage", a.usage)
-	a.mux.HandleFunc("GET /admin/engine", a.engine)
-	a.mux.HandleFunc("GET /admin/engines", a.listEngines)
-	a.mux.HandleFunc("POST /admin/engines", a.addEngine)
-	a.mux.HandleFunc("DELETE /admin/engines/{address}", a.removeEngine)
-	a.mux.HandleFunc("GET /admin/keys", a.listKeys)
-	a.mux.HandleFunc("POST /admin/keys", a.addKey)
-	a.mux.HandleFunc("GET /admin/keys/{id}", a.showKey)
-	a.mux.HandleFunc("PATCH /admin/keys/{id}", a.updateKey)
-	a.mux.HandleFunc("DELETE /admin/keys/{id}", a.removeKey)
-	a.mux.HandleFunc("POST /admin/keys/{id}/rotate", a.rotateKey)
-	a.mux.HandleFunc("GET /admin/ledger/verify", a.verifyLedger)
-	a.mux.HandleFunc("GET /admin/children", a.children)
-	a.mux.HandleFunc("POST /admin/children/{name}/restart", a.restartChild)
-	a.mux.HandleFunc("GET /admin/logs/{name}", a.log)
-	a.mux.HandleFunc("GET /admin/log-stats", a.logStats)
-	a.mux.HandleFunc("POST /admin/clean-logs", a.cleanLogs)
-	a.mux.HandleFunc("POST /admin/load-lora-adapter", a.lora(loadAdapter))
-	a.mux.HandleFunc("POST /admin/unload-lora-adapter", a.lora(unloadAdapter))
-	return a
-}
-
 // serve answers a request whose caller is known; unknown routes and wrong methods are
 // OpenAI-shaped errors like everything else.
 func (a *API) serve(w http.ResponseWriter, r *http.Request) {

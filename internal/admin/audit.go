@@ -34,13 +34,13 @@ func (a *API) audit(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	limit, before := pageLimit, int64(0)
 	err := onlyKnown(q, "limit", "before")
-	if v := q.Get("limit"); err == nil && v != "" {
-		if limit, err = strconv.Atoi(v); err != nil || limit < 1 || limit > maxAudit {
+	if err == nil && q.Has("limit") {
+		if limit, err = strconv.Atoi(q.Get("limit")); err != nil || limit < 1 || limit > maxAudit {
 			err = &queryError{"limit", "limit is a whole number from 1 to " + strconv.Itoa(maxAudit)}
 		}
 	}
-	if v := q.Get("before"); err == nil && v != "" {
-		if before, err = strconv.ParseInt(v, 10, 64); err != nil || before < 1 {
+	if err == nil && q.Has("before") {
+		if before, err = strconv.ParseInt(q.Get("before"), 10, 64); err != nil || before < 1 {
 			err = &queryError{"before", "before is the seq of an entry, from 1"}
 		}
 	}

@@ -46,7 +46,7 @@ func (a *API) serveAs(c caller, w http.ResponseWriter, r *http.Request) {
 func (a *API) Edge(local bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if reason := r.Header.Get(route.RefusalHeader); reason != "" {
-			handed(w, r, reason)
+			a.handed(w, r, reason)
 			return
 		}
 		at, ok := route.Find(r.Method, r.URL.EscapedPath())

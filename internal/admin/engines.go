@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"tollgate/internal/fleet"
 	"tollgate/internal/route"
+	"tollgate/internal/whole"
 )
 
 // engineInfo is one engine as administrators see it.
@@ -77,15 +79,23 @@ func launcher(r *http.Request) bool {
 }
 
 func (a *API) addEngine(w http.ResponseWriter, r *http.Request) {
-	asked := struct {
-		Address string `json:"address"`
-		Weight  int    `json:"weight"`
-	}{Weight: 1}
-	if err := json.UnmarshalRead(r.Body, &asked, json.RejectUnknownMembers(true)); err != nil || asked.Address == "" {
+	var asked struct {
+		Address string         `json:"address"`
+		Weight  jsontext.Value `json:"weight"`
+	}
+	weight, isWhole := int64(1), true
+	err := json.UnmarshalRead(r.Body, &asked, json.RejectUnknownMembers(true))
+	if asked.Weight != nil {
+		isWhole = asked.Weight.Kind() == '0'
+		if isWhole {
+			weight, isWhole = whole.Number(asked.Weight)
+		}
+	}
+	if err != nil || asked.Address == "" || !isWhole {
 		fail(w, http.StatusBadRequest, "invalid_request", "address", `The body is JSON with an address, and a weight where it is not 1: {"address": "10.0.0.2:8000"}.`)
 		return
 	}
-	e := fleet.Entry{Address: asked.Address, Weight: asked.Weight, Origin: fleet.FromAPI, By: editor(r).Who}
+	e := fleet.Entry{Address: asked.Address, Weight: int(weight), Origin: fleet.FromAPI, By: editor(r).Who}
 	if launcher(r) {
 		e.Origin = fleet.FromLauncher
 		if !a.ownHost(w, r, e.Address) {

@@ -12,13 +12,16 @@ import (
 )
 
 func (a *API) reloadKeys(w http.ResponseWriter, r *http.Request) {
-	force := false
-	if v := r.URL.Query().Get("force"); v != "" {
-		var err error
-		if force, err = strconv.ParseBool(v); err != nil {
-			fail(w, http.StatusBadRequest, "invalid_request", "force", "force is true or false.")
-			return
+	q, force := r.URL.Query(), false
+	err := onlyKnown(q, "force")
+	if err == nil && q.Has("force") {
+		if force, err = strconv.ParseBool(q.Get("force")); err != nil {
+			err = &queryError{"force", "force is true or false"}
 		}
+	}
+	if err != nil {
+		wrongQuery(w, err)
+		return
 	}
 	sum, err := a.o.Keys.Reload(force)
 	switch {
@@ -94,18 +97,20 @@ const rotateGrace = 24 * time.Hour
 
 // rotateKey gives a key a new secret and keeps its identity.
 func (a *API) rotateKey(w http.ResponseWriter, r *http.Request) {
-	grace := rotateGrace
-	if v := r.URL.Query().Get("grace"); v != "" {
-		d, err := time.ParseDuration(v)
-		if err != nil || d < 0 || d > apikey.MaxGrace {
-			fail(w, http.StatusBadRequest, "invalid_request", "grace", "grace is a duration from 0s to 720h (30 days), as in ?grace=24h.")
-			return
+	q, grace := r.URL.Query(), rotateGrace
+	err := onlyKnown(q, "grace")
+	if err == nil && q.Get("grace") != "" {
+		if grace, err = time.ParseDuration(q.Get("grace")); err != nil || grace < 0 || grace > apikey.MaxGrace {
+			err = &queryError{"grace", "grace is a duration from 0s to 720h (30 days), as in ?grace=24h"}
 		}
-		grace = d
+	}
+	if err != nil {
+		wrongQuery(w, err)
+		return
 	}
 	id := r.PathValue("id")
 	var secret string
-	err := a.o.Keys.Edit(editor(r), func(f *apikey.File) (err error) {
+	err = a.o.Keys.Edit(editor(r), func(f *apikey.File) (err error) {
 		secret, err = f.Rotate(id, grace)
 		return err
 	})

@@ -11,19 +11,9 @@ import (
 	"tollgate/internal/admission"
 	"tollgate/internal/alias"
 	"tollgate/internal/apikey"
-	"tollgate/internal/console"
 	"tollgate/internal/openai"
 	"tollgate/internal/route"
 )
-
-// clientRoutes are the pages for clients, beside those for administrators. One
-// model is no pattern of the mux, see [API.ServeHTTP].
-func (a *API) clientRoutes() {
-	a.mux.HandleFunc("GET /{$}", root) // GET serves HEAD too
-	a.mux.Handle("GET "+route.Console, console.Handler(route.Console, http.HandlerFunc(unknown)))
-	a.mux.HandleFunc("GET /v1/models", a.models)
-	a.mux.HandleFunc("GET /models", a.models)
-}
 
 // root leads browsers to the console, and tells everybody else what answers here.
 func root(w http.ResponseWriter, r *http.Request) {
@@ -169,17 +159,36 @@ func (a *API) model(w http.ResponseWriter, r *http.Request) {
 
 // handed sends a refusal that the check has handed over, because Envoy would have sent
 // it with another status.
-func handed(w http.ResponseWriter, r *http.Request, reason string) {
+func (a *API) handed(w http.ResponseWriter, r *http.Request, reason string) {
 	// Or the answer would wait for a body that is not read, until its client has sent all of it.
 	w.Header().Set("Connection", "close")
 	d := admission.Deny(admission.Reason(reason))
 	if d.Reason == admission.UnsupportedMedia {
 		d.Message = "gRPC is not spoken here; send JSON with 'content-type: application/json'."
 	}
+	if d.Reason == admission.WrongMethod {
+		if d.Allow = a.allow(r); d.Allow == "" {
+			d = admission.Deny(admission.NotFound)
+		}
+	}
 	if wait, err := strconv.ParseInt(r.Header.Get(route.WaitHeader), 10, 64); err == nil {
 		d.RetryAfter = time.Duration(wait) * time.Millisecond
 	}
 	refuse(w, r, d)
+}
+
+// allow is the value of the allow header for the path of r; "" where there is no such
+// path.
+func (a *API) allow(r *http.Request) string {
+	probe := &statusProbe{header: http.Header{}}
+	h, _ := a.mux.Handler(r)
+	h.ServeHTTP(probe, r)
+	if probe.status != http.StatusMethodNotAllowed {
+		return ""
+	}
+	methods := strings.Split(probe.header.Get("Allow"), ", ")
+	methods = slices.DeleteFunc(methods, func(m string) bool { return m == http.MethodHead }) // of a GET, which the mux adds
+	return strings.Join(append(methods, http.MethodOptions), ", ")
 }
 
 func refuse(w http.ResponseWriter, r *http.Request, d *admission.DenialError) {

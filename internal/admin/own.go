@@ -9,16 +9,7 @@ import (
 	"tollgate/internal/apikey"
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
-	"tollgate/internal/route"
 )
-
-// ownRoutes are the pages on which a key sees itself, and nobody else: the key is
-// the one that came with the request, never one that the query names.
-func (a *API) ownRoutes() {
-	a.mux.HandleFunc("GET "+route.OwnKey, a.own(a.ownKey))
-	a.mux.HandleFunc("GET "+route.OwnUsage, a.own(a.ownUsage))
-	a.mux.HandleFunc("GET "+route.OwnRequests, a.own(a.ownRequests))
-}
 
 // own gives a page the key of its request.
 func (a *API) own(page func(http.ResponseWriter, *http.Request, *apikey.Key)) http.HandlerFunc {
@@ -105,8 +96,8 @@ func (a *API) ownUsage(w http.ResponseWriter, r *http.Request, key *apikey.Key) 
 		return
 	}
 	query := ledger.Query{By: ledger.ByDay, KeyID: key.ID}
-	if by := q.Get("by"); by != "" {
-		query.By = ledger.By(by)
+	if q.Has("by") {
+		query.By = ledger.By(q.Get("by"))
 	}
 	if query.By != ledger.ByDay && query.By != ledger.ByModel && query.By != ledger.ByEndUser {
 		wrongQuery(w, &queryError{"by", "by is day, model or end_user"})
@@ -133,6 +124,7 @@ func (a *API) ownUsage(w http.ResponseWriter, r *http.Request, key *apikey.Key) 
 		"key_id": key.ID, "usage": append([]ledger.Group{}, groups...),
 		"requests": total.Requests, "prompt_tokens": total.PromptTokens,
 		"completion_tokens": total.CompletionTokens, "total_tokens": total.TotalTokens,
+		"cached_tokens": total.CachedTokens, "errors": total.Errors,
 	})
 }
 

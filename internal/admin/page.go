@@ -32,15 +32,15 @@ func readPage(q url.Values, known ...string) (ledger.Page, error) {
 	if err := onlyKnown(q, known...); err != nil {
 		return p, err
 	}
-	if v := q.Get("limit"); v != "" {
-		n, err := strconv.Atoi(v)
+	if q.Has("limit") {
+		n, err := strconv.Atoi(q.Get("limit"))
 		if err != nil {
 			return p, &queryError{"limit", "limit is a whole number from 1 to " + strconv.Itoa(ledger.MaxPage)}
 		}
 		p.Limit = n
 	}
-	if v := q.Get("open"); v != "" {
-		open, err := strconv.ParseBool(v)
+	if q.Has("open") {
+		open, err := strconv.ParseBool(q.Get("open"))
 		if err != nil {
 			return p, &queryError{"open", "open is true or false"}
 		}

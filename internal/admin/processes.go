@@ -104,8 +104,8 @@ func (a *API) log(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	lines := logLines
 	err := onlyKnown(q, "lines", "host")
-	if v := q.Get("lines"); err == nil && v != "" {
-		if lines, err = strconv.Atoi(v); err != nil || lines < 1 || lines > logfile.MaxTail {
+	if err == nil && q.Has("lines") {
+		if lines, err = strconv.Atoi(q.Get("lines")); err != nil || lines < 1 || lines > logfile.MaxTail {
 			err = &queryError{"lines", "lines is a whole number from 1 to " + strconv.Itoa(logfile.MaxTail)}
 		}
 	}

@@ -34,15 +34,15 @@ func (a *API) report(r *http.Request) (groups []ledger.Group, query ledger.Query
 		return nil, query, "", err
 	}
 	format = ledger.JSON
-	if f := q.Get("format"); f != "" {
-		format = ledger.Format(f)
+	if q.Has("format") {
+		format = ledger.Format(q.Get("format"))
 	}
 	if format != ledger.JSON && format != ledger.CSV {
 		return nil, query, "", &queryError{"format", "format is json or csv"}
 	}
 	query = ledger.Query{By: ledger.ByKey, KeyID: q.Get("key"), User: q.Get("user"), Model: q.Get("model")}
-	if by := q.Get("by"); by != "" {
-		if query.By, query.Then, err = ledger.ParseBy(by); err != nil {
+	if q.Has("by") {
+		if query.By, query.Then, err = ledger.ParseBy(q.Get("by")); err != nil {
 			return nil, query, "", &queryError{"by", err.Error()}
 		}
 	}

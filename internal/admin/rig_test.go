@@ -7,12 +7,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"tollgate/internal/admin"
 	"tollgate/internal/admission"
@@ -34,11 +36,15 @@ type rig struct {
 	recording bool
 	admin     string // id of the admin key
 	secrets   map[string]string
+	scripted  bool // launchers say what a test wants, which need not be what launchers say
 }
 
 func newRig(t *testing.T, hosts ...admin.Host) *rig {
 	t.Helper()
-	r := &rig{t: t, recording: true, admin: "admin", secrets: map[string]string{}}
+	r := &rig{
+		t: t, recording: true, admin: "admin", secrets: map[string]string{},
+		scripted: slices.ContainsFunc(hosts, func(h admin.Host) bool { _, is := h.(*host); return is }),
+	}
 	dir := t.TempDir()
 	path := filepath.Join(dir, "keys.json")
 	made, _, err := apikey.Ensure(path)
@@ -71,7 +77,7 @@ func newRig(t *testing.T, hosts ...admin.Host) *rig {
 	})
 	r.api = admin.New(admin.Options{
 		Gate: gate, Keys: r.keys, Limits: limits, Caps: unlimited(), Ledger: r.ledger, Engines: engines, Aliases: aliases,
-		Recording: func() bool { return r.recording }, Metrics: http.NotFoundHandler(), Hosts: hosts,
+		Recording: func() bool { return r.recording }, Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}), Hosts: hosts,
 		LogDir: filepath.Join(dir, "logs"), Log: hclog.NewNullLogger(),
 	})
 	return r
@@ -134,6 +140,9 @@ func (r *rig) do(method, target, body string, header ...string) answer {
 	}
 	w := httptest.NewRecorder()
 	handler.ServeHTTP(w, req)
+	if !r.scripted {
+		described(r.t, req, w.Result())
+	}
 	return answer{w.Code, w.Header(), w.Body.String()}
 }
 

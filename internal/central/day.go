@@ -132,14 +132,17 @@ func drop(ctx context.Context, tx pgx.Tx, name string, end time.Time) (rows int6
 		return 0, err
 	}
 	if err := tx.QueryRow(ctx, `WITH gone AS (
-			SELECT key_id, (started_at AT TIME ZONE 'UTC')::date AS day, "user", model, count(*) AS requests,
-				sum(coalesce(prompt_tokens, 0)) AS prompt, sum(coalesce(completion_tokens, 0)) AS completion
-			FROM `+table+` GROUP BY 1, 2, 3, 4
+			SELECT key_id, (started_at AT TIME ZONE 'UTC')::date AS day, "user", model, requested_model, end_user, count(*) AS requests,
+				sum(coalesce(prompt_tokens, 0)) AS prompt, sum(coalesce(completion_tokens, 0)) AS completion,
+				sum(coalesce(cached_tokens, 0)) AS cached, sum(`+failedIs+`) AS errors
+			FROM `+table+` GROUP BY 1, 2, 3, 4, 5, 6
 		), kept AS (
 			UPDATE tollgate.rollups s SET dropped_requests = s.dropped_requests + gone.requests,
 				dropped_prompt_tokens = s.dropped_prompt_tokens + gone.prompt,
-				dropped_completion_tokens = s.dropped_completion_tokens + gone.completion
-			FROM gone WHERE (s.key_id, s.day, s."user", s.model) = (gone.key_id, gone.day, gone."user", gone.model)
+				dropped_completion_tokens = s.dropped_completion_tokens + gone.completion,
+				dropped_cached_tokens = s.dropped_cached_tokens + gone.cached, dropped_errors = s.dropped_errors + gone.errors
+			FROM gone WHERE (s.key_id, s.day, s."user", s.model, s.requested_model, s.end_user)
+				= (gone.key_id, gone.day, gone."user", gone.model, gone.requested_model, gone.end_user)
 		) SELECT coalesce(sum(requests), 0)::bigint FROM gone`).Scan(&rows); err != nil {
 		return 0, err
 	}

@@ -110,6 +110,29 @@ var migrations = []string{
 
 	// The identity of a request's span; empty where it was not traced.
 	`ALTER TABLE tollgate.requests ADD COLUMN trace text NOT NULL DEFAULT '';`,
+
+	// Rollups by the name that was asked for and by end user too, with cached tokens
+	// and errors. What retention has dropped before has lost these four.
+	`ALTER TABLE tollgate.requests ADD COLUMN replaced_cached_tokens bigint, ADD COLUMN replaced_errors bigint;
+	ALTER TABLE tollgate.rollups
+		ADD COLUMN requested_model       text NOT NULL DEFAULT '',
+		ADD COLUMN end_user              text NOT NULL DEFAULT '',
+		ADD COLUMN cached_tokens         bigint NOT NULL DEFAULT 0,
+		ADD COLUMN errors                bigint NOT NULL DEFAULT 0,
+		ADD COLUMN dropped_cached_tokens bigint NOT NULL DEFAULT 0,
+		ADD COLUMN dropped_errors        bigint NOT NULL DEFAULT 0,
+		DROP CONSTRAINT rollups_pkey,
+		ADD PRIMARY KEY (key_id, day, "user", model, requested_model, end_user);
+	DELETE FROM tollgate.rollups WHERE dropped_requests = 0;
+	UPDATE tollgate.rollups SET requests = dropped_requests, prompt_tokens = dropped_prompt_tokens, completion_tokens = dropped_completion_tokens;
+	INSERT INTO tollgate.rollups AS s (key_id, day, "user", model, requested_model, end_user, requests, prompt_tokens, completion_tokens, cached_tokens, errors)
+	SELECT key_id, (started_at AT TIME ZONE 'UTC')::date, "user", model, requested_model, end_user, count(*), sum(coalesce(prompt_tokens, 0)),
+		sum(coalesce(completion_tokens, 0)), sum(coalesce(cached_tokens, 0)),
+		sum(CASE WHEN end_reason IS NULL OR end_reason IN ('complete', 'client_abort') THEN 0 ELSE 1 END)
+		FROM tollgate.requests GROUP BY 1, 2, 3, 4, 5, 6
+	ON CONFLICT (key_id, day, "user", model, requested_model, end_user) DO UPDATE SET requests = s.requests + excluded.requests,
+		prompt_tokens = s.prompt_tokens + excluded.prompt_tokens, completion_tokens = s.completion_tokens + excluded.completion_tokens,
+		cached_tokens = excluded.cached_tokens, errors = excluded.errors;`,
 }
 
 // SchemaVersion is the version of the database that this code reads and writes.

@@ -35,6 +35,8 @@ var (
 		"{arrays}", arrays(),
 		"{settled}", quoted(func(c ledger.Column) bool { return c.Parts&ledger.Settled != 0 }, "%[1]s = excluded.%[1]s"),
 		"{position}", position(len(columns)),
+		"{failed}", failedIs,
+		"{failed r}", strings.ReplaceAll(failedIs, "end_reason", "r.end_reason"),
 	).Replace(putShape + noteShape)
 	note = strings.Replace(noteShape, "{position}", position(0), 1)
 )
@@ -50,19 +52,24 @@ const putShape = `WITH batch AS (
 	INSERT INTO tollgate.requests AS r ({columns})
 	SELECT {columns} FROM batch
 	ON CONFLICT (lease_id, started_at) DO UPDATE SET {settled},
-		replaced_prompt_tokens = coalesce(r.prompt_tokens, 0), replaced_completion_tokens = coalesce(r.completion_tokens, 0)
+		replaced_prompt_tokens = coalesce(r.prompt_tokens, 0), replaced_completion_tokens = coalesce(r.completion_tokens, 0),
+		replaced_cached_tokens = coalesce(r.cached_tokens, 0), replaced_errors = {failed r}
 	WHERE coalesce(excluded.change, 0) > coalesce(r.change, 0)
 		AND array_position(ARRAY['estimated', 'partial', 'exact'], excluded.quality)
 			>= array_position(ARRAY['estimated', 'partial', 'exact'], r.quality)
-	RETURNING key_id, (started_at AT TIME ZONE 'UTC')::date AS day, "user", model,
+	RETURNING key_id, (started_at AT TIME ZONE 'UTC')::date AS day, "user", model, requested_model, end_user,
 		CASE WHEN replaced_prompt_tokens IS NULL THEN 1 ELSE 0 END AS requests,
 		coalesce(prompt_tokens, 0) - coalesce(replaced_prompt_tokens, 0) AS prompt,
-		coalesce(completion_tokens, 0) - coalesce(replaced_completion_tokens, 0) AS completion
+		coalesce(completion_tokens, 0) - coalesce(replaced_completion_tokens, 0) AS completion,
+		coalesce(cached_tokens, 0) - coalesce(replaced_cached_tokens, 0) AS cached,
+		{failed} - coalesce(replaced_errors, 0) AS errors
 ), moved AS (
-	INSERT INTO tollgate.rollups AS s (key_id, day, "user", model, requests, prompt_tokens, completion_tokens)
-	SELECT key_id, day, "user", model, sum(requests), sum(prompt), sum(completion) FROM put GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
-	ON CONFLICT (key_id, day, "user", model) DO UPDATE SET requests = s.requests + excluded.requests,
-		prompt_tokens = s.prompt_tokens + excluded.prompt_tokens, completion_tokens = s.completion_tokens + excluded.completion_tokens
+	INSERT INTO tollgate.rollups AS s (key_id, day, "user", model, requested_model, end_user, requests, prompt_tokens, completion_tokens, cached_tokens, errors)
+	SELECT key_id, day, "user", model, requested_model, end_user, sum(requests), sum(prompt), sum(completion), sum(cached), sum(errors)
+	FROM put GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
+	ON CONFLICT (key_id, day, "user", model, requested_model, end_user) DO UPDATE SET requests = s.requests + excluded.requests,
+		prompt_tokens = s.prompt_tokens + excluded.prompt_tokens, completion_tokens = s.completion_tokens + excluded.completion_tokens,
+		cached_tokens = s.cached_tokens + excluded.cached_tokens, errors = s.errors + excluded.errors
 )
 `
 

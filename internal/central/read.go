@@ -32,16 +32,16 @@ func (l *Ledger) Usage(ctx context.Context, q ledger.Query) ([]ledger.Group, err
 		s.rows(ledger.Span{From: q.Since, To: q.Until})
 	}
 	by, then := groupColumns[q.By], groupColumns[q.Then]
-	rows, err := l.pool.Query(ctx, "SELECT "+by+", "+then+`, sum(requests)::bigint, sum(prompt)::bigint, sum(completion)::bigint
+	rows, err := l.pool.Query(ctx, "SELECT "+by+", "+then+`, sum(requests)::bigint, sum(prompt)::bigint, sum(completion)::bigint, sum(cached)::bigint, sum(errors)::bigint
 		FROM (`+s.String()+") u GROUP BY 1, 2 HAVING sum(requests) > 0 ORDER BY ("+by+`) COLLATE "C", (`+then+`) COLLATE "C"`, s.args...)
 	if err != nil {
 		return nil, failed(ctx, "report usage", err)
 	}
 	groups, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (ledger.Group, error) {
 		g := ledger.Group{By: q.By, Then: q.Then}
-		var requests, prompt, completion int64
-		err := row.Scan(&g.Group, &g.Part, &requests, &prompt, &completion)
-		g.Add(requests, prompt, completion)
+		var s ledger.Sums
+		err := row.Scan(&g.Group, &g.Part, &s.Requests, &s.Prompt, &s.Completion, &s.Cached, &s.Errors)
+		g.Add(s)
 		return g, err
 	})
 	if err != nil {
@@ -89,11 +89,18 @@ func (s *selection) arg(v any) string {
 	return fmt.Sprint("$", len(s.args))
 }
 
+// rowSums are one row as a part of a sum.
+const rowSums = `requested_model, end_user, 1 AS requests, coalesce(prompt_tokens, 0) AS prompt, coalesce(completion_tokens, 0) AS completion,
+	coalesce(cached_tokens, 0) AS cached, ` + failedIs + ` AS errors`
+
+// failedIs is [ledger.EndReason.Failed] in SQL, as a number.
+const failedIs = "CASE WHEN end_reason IS NULL OR end_reason IN ('complete', 'client_abort') THEN 0 ELSE 1 END"
+
 // pieces takes whole days from the rollups and the edges from the rows.
 func (s *selection) pieces(since, until time.Time) {
 	first, last, edges := ledger.WholeDays(since, until)
-	part := `SELECT key_id, "user", model, to_char(day, 'YYYY-MM-DD') AS day, requests, prompt_tokens AS prompt,
-		completion_tokens AS completion FROM tollgate.rollups WHERE true` + s.only
+	part := `SELECT key_id, "user", model, to_char(day, 'YYYY-MM-DD') AS day, requested_model, end_user, requests, prompt_tokens AS prompt,
+		completion_tokens AS completion, cached_tokens AS cached, errors FROM tollgate.rollups WHERE true` + s.only
 	if !first.IsZero() {
 		part += " AND day >= " + s.arg(ledger.Day(first)) + "::text::date"
 	}
@@ -102,17 +109,15 @@ func (s *selection) pieces(since, until time.Time) {
 	}
 	s.parts = append(s.parts, part)
 	for _, e := range edges {
-		part := `SELECT key_id, "user", model, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'), 1,
-			coalesce(prompt_tokens, 0), coalesce(completion_tokens, 0) FROM tollgate.requests WHERE true` + s.only + s.within(e)
-		s.parts = append(s.parts, part)
+		s.parts = append(s.parts, `SELECT key_id, "user", model, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day, `+rowSums+
+			` FROM tollgate.requests WHERE true`+s.only+s.within(e))
 	}
 }
 
 // rows takes everything from the rows, for columns that the rollups do not have.
 func (s *selection) rows(span ledger.Span) {
 	s.parts = append(s.parts, `SELECT key_id, "user", model, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day,
-		to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24') AS hour, requested_model, end_user, 1 AS requests, coalesce(prompt_tokens, 0) AS prompt,
-		coalesce(completion_tokens, 0) AS completion FROM tollgate.requests WHERE true`+s.only+s.within(span))
+		to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24') AS hour, `+rowSums+` FROM tollgate.requests WHERE true`+s.only+s.within(span))
 }
 
 func (s *selection) within(span ledger.Span) (condition string) {

@@ -21,34 +21,44 @@ func (l *Ledger) Verify(ctx context.Context) ([]ledger.Violation, error) {
 		return nil, err
 	}
 	rows, err := l.pool.Query(ctx, `WITH own AS (
-			SELECT key_id, (started_at AT TIME ZONE 'UTC')::date AS day, "user", model, count(*) AS requests,
-				sum(coalesce(prompt_tokens, 0)) AS prompt, sum(coalesce(completion_tokens, 0)) AS completion
-			FROM tollgate.requests GROUP BY 1, 2, 3, 4
+			SELECT key_id, (started_at AT TIME ZONE 'UTC')::date AS day, "user", model, requested_model, end_user, count(*) AS requests,
+				sum(coalesce(prompt_tokens, 0))::bigint AS prompt, sum(coalesce(completion_tokens, 0))::bigint AS completion,
+				sum(coalesce(cached_tokens, 0))::bigint AS cached, sum(`+failedIs+`)::bigint AS errors
+			FROM tollgate.requests GROUP BY 1, 2, 3, 4, 5, 6
 		), both_sides AS (
-			SELECT key_id, day, "user", model,
-				coalesce(s.requests - s.dropped_requests, 0) AS got_requests, coalesce(own.requests, 0) AS requests,
-				coalesce(s.prompt_tokens - s.dropped_prompt_tokens, 0) AS got_prompt, coalesce(own.prompt, 0) AS prompt,
-				coalesce(s.completion_tokens - s.dropped_completion_tokens, 0) AS got_completion, coalesce(own.completion, 0) AS completion
-			FROM tollgate.rollups s FULL JOIN own USING (key_id, day, "user", model)
+			SELECT key_id, day, "user", model, requested_model, end_user,
+				ARRAY[coalesce(s.requests - s.dropped_requests, 0), coalesce(s.prompt_tokens - s.dropped_prompt_tokens, 0),
+					coalesce(s.completion_tokens - s.dropped_completion_tokens, 0), coalesce(s.cached_tokens - s.dropped_cached_tokens, 0),
+					coalesce(s.errors - s.dropped_errors, 0)] AS got,
+				ARRAY[coalesce(own.requests, 0), coalesce(own.prompt, 0), coalesce(own.completion, 0), coalesce(own.cached, 0),
+					coalesce(own.errors, 0)] AS want
+			FROM tollgate.rollups s FULL JOIN own USING (key_id, day, "user", model, requested_model, end_user)
 		)
-		SELECT key_id, to_char(day, 'YYYY-MM-DD'), "user", model, got_requests, got_prompt, got_completion,
-			requests::bigint, prompt::bigint, completion::bigint FROM both_sides
-		WHERE (got_requests, got_prompt, got_completion) <> (requests, prompt, completion) ORDER BY 1, 2, 3, 4 LIMIT $1`, maxViolations)
+		SELECT key_id, to_char(day, 'YYYY-MM-DD'), "user", model, requested_model, end_user, got, want FROM both_sides
+		WHERE got <> want ORDER BY 1, 2, 3, 4, 5, 6 LIMIT $1`, maxViolations)
 	if err != nil {
 		return nil, failed(ctx, "verify", err)
 	}
 	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (ledger.Violation, error) {
-		var key, day, user, model string
-		var got, want [3]int64
-		err := row.Scan(&key, &day, &user, &model, &got[0], &got[1], &got[2], &want[0], &want[1], &want[2])
+		var key, day, user, model, requested, endUser string
+		var got, want []int64
+		err := row.Scan(&key, &day, &user, &model, &requested, &endUser, &got, &want)
+		if err != nil {
+			return ledger.Violation{}, err
+		}
 		return ledger.Violation{Rule: ledger.RuleRollup, Detail: fmt.Sprintf(
-			"key %q, day %s, user %q, model %q: %d requests, %d prompt, %d completion tokens; the rows say %d, %d, %d",
-			key, day, user, model, got[0], got[1], got[2], want[0], want[1], want[2])}, err
+			"key %q, day %s, user %q, model %q, asked for as %q, end user %q: %s; the rows say %s",
+			key, day, user, model, requested, endUser, sumsOf(got), sumsOf(want))}, nil
 	})
 	if err != nil {
 		return nil, failed(ctx, "verify", err)
 	}
 	return found, nil
+}
+
+// sumsOf reads the five sums of an array.
+func sumsOf(n []int64) ledger.Sums {
+	return ledger.Sums{Requests: n[0], Prompt: n[1], Completion: n[2], Cached: n[3], Errors: n[4]}
 }
 
 // Get returns one row. [ledger.ErrUnknown] where there is none.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"tollgate/internal/admin"
 	"tollgate/internal/admission"
 	"tollgate/internal/ledger"
 	"tollgate/internal/openai"
@@ -65,8 +66,10 @@ func TestEveryEndIsInTheTableOfEnds(t *testing.T) {
 // The routes of the admin API, in its code and in its page.
 func TestEveryAdminRouteIsDocumented(t *testing.T) {
 	var has, shown []string
-	for _, m := range regexp.MustCompile(`mux\.Handle(?:Func)?\("([A-Z]+ /[^"]*)"`).FindAllStringSubmatch(page(t, "internal/admin/admin.go"), -1) {
-		has = append(has, m[1])
+	for _, operation := range admin.Operations() {
+		if !strings.Contains(operation, " /v1/") { // what a key sees of itself is in docs/routes.md
+			has = append(has, operation)
+		}
 	}
 	text := page(t, "docs/admin-api.md")
 	for _, row := range rows(text) {

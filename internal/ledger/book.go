@@ -218,7 +218,7 @@ func (b *Book) Usage(ctx context.Context, q Query) ([]Group, error) {
 		n := names{GroupOf(q.By, &r), GroupOf(q.Then, &r)}
 		g := groups[n]
 		g.By, g.Group, g.Then, g.Part = q.By, n.group, q.Then, n.part
-		g.Add(1, max(r.Counts.Prompt, 0), max(r.Counts.Completion, 0))
+		g.Add(SumsOf(&r))
 		groups[n] = g
 	}
 	return slices.SortedFunc(maps.Values(groups), func(x, y Group) int {

@@ -58,7 +58,7 @@ func writeJSON(w io.Writer, groups []Group) error {
 }
 
 func writeCSV(w io.Writer, q Query, groups []Group) error {
-	lines := [][]string{append(q.head(), "requests", "prompt_tokens", "completion_tokens", "total_tokens")}
+	lines := [][]string{append(q.head(), "requests", "prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "errors")}
 	for _, g := range groups {
 		lines = append(lines, append(g.names(Inert), numbers(g)...))
 	}
@@ -89,7 +89,7 @@ func writeTable(w io.Writer, q Query, groups []Group) error {
 	names := len(head)
 	total := make([]string, names)
 	total[0] = "total"
-	lines := [][]string{append(strings.Split(strings.ToUpper(strings.Join(head, ",")), ","), "REQUESTS", "PROMPT", "COMPLETION", "TOTAL")}
+	lines := [][]string{append(strings.Split(strings.ToUpper(strings.Join(head, ",")), ","), "REQUESTS", "PROMPT", "COMPLETION", "TOTAL", "CACHED", "ERRORS")}
 	for _, g := range groups {
 		lines = append(lines, append(g.names(printable), numbers(g)...))
 	}
@@ -121,8 +121,8 @@ func writeTable(w io.Writer, q Query, groups []Group) error {
 }
 
 func numbers(g Group) []string {
-	n := make([]string, 0, 4)
-	for _, v := range []int64{g.Requests, g.PromptTokens, g.CompletionTokens, g.TotalTokens} {
+	n := make([]string, 0, 6)
+	for _, v := range []int64{g.Requests, g.PromptTokens, g.CompletionTokens, g.TotalTokens, g.CachedTokens, g.Errors} {
 		n = append(n, strconv.FormatInt(v, 10))
 	}
 	return n

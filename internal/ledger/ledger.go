@@ -51,6 +51,10 @@ func EndReasons() []EndReason {
 	}
 }
 
+// Failed reports whether a request ended without a whole answer for another reason
+// than that its client left. An open request has not failed.
+func (e EndReason) Failed() bool { return e != "" && e != Complete && e != ClientAbort }
+
 // Quality ranks how well a count is known: Exact > Partial > Estimated.
 type Quality string
 

@@ -37,7 +37,7 @@ func Groupings() []By {
 // RolledUp reports whether sums of whole days are kept for a grouping. The
 // others are summed from the rows, so they end where retention has deleted.
 func (b By) RolledUp() bool {
-	return b == "" || b == ByKey || b == ByUser || b == ByModel || b == ByDay
+	return b != ByHour
 }
 
 // ParseBy reads what people write: one grouping, or two with a comma between them
@@ -93,11 +93,13 @@ type Group struct {
 	PromptTokens     int64
 	CompletionTokens int64
 	TotalTokens      int64 // prompt and completion
+	CachedTokens     int64 // of the prompt, as far as engines said
+	Errors           int64 // requests that have [EndReason.Failed]
 }
 
 // MarshalJSON writes the group's name under the name of its grouping:
-// {"key":"k1","requests":1,"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}. With
-// two groupings the second name follows the first.
+// {"key":"k1","requests":1,"prompt_tokens":2,"completion_tokens":3,"total_tokens":5,"cached_tokens":1,"errors":0}.
+// With two groupings the second name follows the first.
 func (g Group) MarshalJSON() ([]byte, error) {
 	name, err := json.Marshal(g.Group)
 	if err != nil {
@@ -110,23 +112,54 @@ func (g Group) MarshalJSON() ([]byte, error) {
 		}
 		name = fmt.Appendf(name, `,%q:%s`, string(g.Then), part)
 	}
-	return fmt.Appendf(nil, `{%q:%s,"requests":%d,"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}`,
-		string(g.By), name, g.Requests, g.PromptTokens, g.CompletionTokens, g.TotalTokens), nil
+	return fmt.Appendf(nil, `{%q:%s,"requests":%d,"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"cached_tokens":%d,"errors":%d}`,
+		string(g.By), name, g.Requests, g.PromptTokens, g.CompletionTokens, g.TotalTokens, g.CachedTokens, g.Errors), nil
+}
+
+// Sums are what a report counts of some rows.
+type Sums struct {
+	Requests, Prompt, Completion, Cached, Errors int64
+}
+
+// SumsOf counts one row.
+func SumsOf(r *Record) Sums {
+	s := Sums{Requests: 1, Prompt: max(r.Counts.Prompt, 0), Completion: max(r.Counts.Completion, 0), Cached: max(r.Counts.Cached, 0)}
+	if r.Reason.Failed() {
+		s.Errors = 1
+	}
+	return s
+}
+
+// String returns the sums as a sentence has them.
+func (s Sums) String() string {
+	return fmt.Sprintf("%d requests, %d prompt, %d completion, %d cached tokens, %d errors", s.Requests, s.Prompt, s.Completion, s.Cached, s.Errors)
+}
+
+// Plus returns the sums of both.
+func (s Sums) Plus(o Sums) Sums {
+	return Sums{s.Requests + o.Requests, s.Prompt + o.Prompt, s.Completion + o.Completion, s.Cached + o.Cached, s.Errors + o.Errors}
+}
+
+// Minus returns what s has more than o.
+func (s Sums) Minus(o Sums) Sums {
+	return s.Plus(Sums{-o.Requests, -o.Prompt, -o.Completion, -o.Cached, -o.Errors})
 }
 
 // Add counts one more row, or one more partial sum of the same group.
-func (g *Group) Add(requests, prompt, completion int64) {
-	g.Requests += requests
-	g.PromptTokens += prompt
-	g.CompletionTokens += completion
-	g.TotalTokens += prompt + completion
+func (g *Group) Add(s Sums) {
+	g.Requests += s.Requests
+	g.PromptTokens += s.Prompt
+	g.CompletionTokens += s.Completion
+	g.TotalTokens += s.Prompt + s.Completion
+	g.CachedTokens += s.Cached
+	g.Errors += s.Errors
 }
 
 // Total sums groups; it is grouped by nothing.
 func Total(groups []Group) Group {
 	var t Group
 	for _, g := range groups {
-		t.Add(g.Requests, g.PromptTokens, g.CompletionTokens)
+		t.Add(Sums{g.Requests, g.PromptTokens, g.CompletionTokens, g.CachedTokens, g.Errors})
 	}
 	return t
 }
@@ -234,9 +267,9 @@ func dayFrom(t time.Time) time.Time {
 const maxAge = 100 * 366 * 24 * time.Hour
 
 // ParseTime reads a point in time as people write it: an age before now (24h,
-// 90m, 7d), a UTC day (2026-11-01, its first instant) or RFC 3339. An empty
-// text is the zero time. What it cannot read is an [ErrQuery] that says what it
-// takes.
+// 90m, 7d), the first instant of a UTC day (2026-11-01, today, yesterday) or RFC 3339.
+// An empty text is the zero time. What it cannot read is an [ErrQuery] that says what
+// it takes.
 func ParseTime(s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
@@ -247,9 +280,15 @@ func ParseTime(s string, now time.Time) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return t.UTC(), nil
 	}
+	switch s {
+	case "today":
+		return dayUpTo(now), nil
+	case "yesterday":
+		return dayUpTo(now).AddDate(0, 0, -1), nil
+	}
 	age, ok := parseAge(s)
 	if !ok || age < 0 || age > maxAge {
-		return time.Time{}, fmt.Errorf("%w: time %q, want an age (24h, 7d), a day (2026-11-01) or RFC 3339 (2026-11-01T15:04:05Z)", ErrQuery, s)
+		return time.Time{}, fmt.Errorf("%w: time %q, want an age (24h, 7d), a day (2026-11-01, today, yesterday) or RFC 3339 (2026-11-01T15:04:05Z)", ErrQuery, s)
 	}
 	return now.Add(-age).UTC(), nil
 }

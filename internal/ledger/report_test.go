@@ -21,6 +21,8 @@ func TestTimesAreReadAsPeopleWriteThem(t *testing.T) {
 		"7d":                        noon.AddDate(0, 0, -7),
 		"0d":                        noon,
 		"2026-11-01":                day,
+		"today":                     noon.Truncate(24 * time.Hour),
+		"yesterday":                 noon.Truncate(24*time.Hour).AddDate(0, 0, -1),
 		"2026-11-01T00:00:00Z":      day,
 		"2026-11-01T02:00:00+02:00": day,
 		"2026-11-01T00:00:00.5Z":    day.Add(500 * time.Millisecond),
@@ -30,7 +32,7 @@ func TestTimesAreReadAsPeopleWriteThem(t *testing.T) {
 			t.Errorf("%q: got %s, %v, want %s", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"yesterday", "-24h", "-7d", "1.5d", "d", "7", "99999d", "999999999h", "2026-13-01", "2026-11-01 10:00", "99999999999d"} {
+	for _, text := range []string{"tomorrow", "-24h", "-7d", "1.5d", "d", "7", "99999d", "999999999h", "2026-13-01", "2026-11-01 10:00", "99999999999d"} {
 		if got, err := ledger.ParseTime(text, noon); !errors.Is(err, ledger.ErrQuery) {
 			t.Errorf("%q: got %s, %v, want ErrQuery", text, got, err)
 		}
@@ -39,12 +41,12 @@ func TestTimesAreReadAsPeopleWriteThem(t *testing.T) {
 
 func TestGroupIsNamedByItsGrouping(t *testing.T) {
 	g := ledger.Group{By: ledger.ByUser, Group: `a"b`}
-	g.Add(2, 10, 5)
+	g.Add(ledger.Sums{Requests: 2, Prompt: 10, Completion: 5, Cached: 3, Errors: 1})
 	got, err := json.Marshal([]ledger.Group{g})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `[{"user":"a\"b","requests":2,"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}]`
+	want := `[{"user":"a\"b","requests":2,"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"cached_tokens":3,"errors":1}]`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Errorf("JSON (-want +got):\n%s", diff)
 	}

@@ -120,6 +120,9 @@ func (r *Reader) newest(ctx context.Context, p ledger.Page, since, until time.Ti
 	if p.Open {
 		query += " AND " + isOpen
 	}
+	if p.Reason != "" && p.Reason != ledger.Complete {
+		query += " AND end_reason <> 'complete'" // in these words, or the index of these ends does not serve it
+	}
 	order := " ORDER BY started_at DESC, lease_id DESC LIMIT "
 	if p.RequestID != "" || p.Open {
 		order = " ORDER BY +started_at DESC, lease_id DESC LIMIT " // few rows: by the index of the condition, not of the order

@@ -125,7 +125,7 @@ func (r *Reader) Usage(ctx context.Context, q ledger.Query) (groups []ledger.Gro
 	}
 	from, args := source(q.Since, q.Until, only.String(), values...)
 	//nolint:gosec // the columns are names from above, from comes from constants
-	rows, err := r.db.QueryContext(ctx, "SELECT "+groupColumns[q.By]+", "+groupColumns[q.Then]+", sum(requests), sum(prompt), sum(completion) FROM ("+from+
+	rows, err := r.db.QueryContext(ctx, "SELECT "+groupColumns[q.By]+", "+groupColumns[q.Then]+", sum(requests), sum(prompt), sum(completion), sum(cached), sum(errors) FROM ("+from+
 		") GROUP BY 1, 2 HAVING sum(requests) > 0 ORDER BY 1, 2", args...)
 	if err != nil {
 		return nil, failed(ctx, "report usage", err)
@@ -133,11 +133,11 @@ func (r *Reader) Usage(ctx context.Context, q ledger.Query) (groups []ledger.Gro
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		g := ledger.Group{By: q.By, Then: q.Then}
-		var requests, prompt, completion int64
-		if err := rows.Scan(&g.Group, &g.Part, &requests, &prompt, &completion); err != nil {
+		var s ledger.Sums
+		if err := rows.Scan(&g.Group, &g.Part, &s.Requests, &s.Prompt, &s.Completion, &s.Cached, &s.Errors); err != nil {
 			return nil, failed(ctx, "report usage", err)
 		}
-		g.Add(requests, prompt, completion)
+		g.Add(s)
 		groups = append(groups, g)
 	}
 	if err := rows.Err(); err != nil {
@@ -146,16 +146,18 @@ func (r *Reader) Usage(ctx context.Context, q ledger.Query) (groups []ledger.Gro
 	return groups, nil
 }
 
-// pieces is a query for everything that started in [since, until), as rows of
-// key_id, user, model, day, requests, prompt and completion: whole days from
-// the rollups, the days at the edges from the rows. The condition and its
-// arguments are added to each piece.
+// rowSums are one row as a part of a sum.
+const rowSums = `coalesce(requested_model, '') AS requested_model, coalesce(end_user, '') AS end_user, 1 AS requests,
+	coalesce(prompt_tokens, 0) AS prompt, coalesce(completion_tokens, 0) AS completion, coalesce(cached_tokens, 0) AS cached, ` + failedIs + ` AS errors`
+
+// pieces is a query for everything that started in [since, until), as rows of the
+// columns of rollups: whole days from the rollups, the days at the edges from the rows.
+// The condition and its arguments are added to each piece.
 func pieces(since, until time.Time, condition string, extra ...any) (query string, args []any) {
 	const (
-		rollups = `SELECT key_id, user, model, day, requests, prompt_tokens AS prompt, completion_tokens AS completion
-			FROM rollups WHERE true`
-		rows = `SELECT key_id, user, model, date(started_at / 1000000, 'unixepoch') AS day, 1 AS requests,
-			coalesce(prompt_tokens, 0) AS prompt, coalesce(completion_tokens, 0) AS completion FROM requests
+		rollups = `SELECT key_id, user, model, day, requested_model, end_user, requests, prompt_tokens AS prompt, completion_tokens AS completion,
+			cached_tokens AS cached, errors FROM rollups WHERE true`
+		rows = `SELECT key_id, user, model, date(started_at / 1000000, 'unixepoch') AS day, ` + rowSums + ` FROM requests
 			WHERE started_at >= ? AND started_at < ?`
 	)
 	first, last, edges := ledger.WholeDays(since, until)
@@ -181,9 +183,7 @@ func pieces(since, until time.Time, condition string, extra ...any) (query strin
 // have.
 func rowsOf(since, until time.Time, condition string, extra ...any) (query string, args []any) {
 	query = `SELECT key_id, user, model, date(started_at / 1000000, 'unixepoch') AS day,
-		strftime('%Y-%m-%dT%H', started_at / 1000000, 'unixepoch') AS hour,
-		coalesce(requested_model, '') AS requested_model, coalesce(end_user, '') AS end_user, 1 AS requests,
-		coalesce(prompt_tokens, 0) AS prompt, coalesce(completion_tokens, 0) AS completion FROM requests WHERE true` + condition
+		strftime('%Y-%m-%dT%H', started_at / 1000000, 'unixepoch') AS hour, ` + rowSums + ` FROM requests WHERE true` + condition
 	args = extra
 	if !since.IsZero() {
 		query, args = query+" AND started_at >= ?", append(args, ceilMicros(since))

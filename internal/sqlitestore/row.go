@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"tollgate/internal/ledger"
-	"tollgate/internal/usage"
 )
 
 // The columns of a record, and those that each write sets, in the order of
@@ -77,17 +76,20 @@ func scanRecord(s scanner, extra ...any) (ledger.Record, error) {
 }
 
 // rollupKey names one rollup.
-type rollupKey struct{ key, day, user, model string }
+type rollupKey struct{ key, day, user, model, requested, endUser string }
 
 func rollupOf(r *ledger.Record) rollupKey {
-	return rollupKey{key: r.KeyID, day: ledger.Day(r.StartedAt), user: r.User, model: r.Model}
+	return rollupKey{
+		key: r.KeyID, day: ledger.Day(r.StartedAt), user: r.User, model: r.Model, requested: r.RequestedModel, endUser: r.EndUser,
+	}
 }
 
-// sums are what a rollup counts.
-type sums struct{ requests, prompt, completion int64 }
-
-func (s *sums) add(requests int64, c usage.Counts) {
-	s.requests += requests
-	s.prompt += max(c.Prompt, 0)
-	s.completion += max(c.Completion, 0)
+// args are the columns of the key, and what a rollup counts, in the order of rollupColumns.
+func (k rollupKey) args(s ledger.Sums) []any {
+	return []any{k.key, k.day, k.user, k.model, k.requested, k.endUser, s.Requests, s.Prompt, s.Completion, s.Cached, s.Errors}
 }
+
+const rollupColumns = "key_id, day, user, model, requested_model, end_user, requests, prompt_tokens, completion_tokens, cached_tokens, errors"
+
+// failedIs is [ledger.EndReason.Failed] in SQL.
+const failedIs = "(end_reason IS NOT NULL AND end_reason NOT IN ('complete', 'client_abort'))"

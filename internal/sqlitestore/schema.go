@@ -103,6 +103,43 @@ var migrations = []string{
 	// The identity of a request's span, so that a span outlives the process that began
 	// it. Null in the rows of an older program.
 	`ALTER TABLE requests ADD COLUMN trace TEXT;`,
+
+	// Rollups by the name that was asked for and by end user too, with cached tokens
+	// and errors. What retention has deleted before has lost these four.
+	`ALTER TABLE rollups RENAME TO old_rollups;
+	CREATE TABLE rollups (
+		key_id                    TEXT NOT NULL,
+		day                       TEXT NOT NULL,
+		user                      TEXT NOT NULL,
+		model                     TEXT NOT NULL,
+		requested_model           TEXT NOT NULL,
+		end_user                  TEXT NOT NULL,
+		requests                  INTEGER NOT NULL,
+		prompt_tokens             INTEGER NOT NULL,
+		completion_tokens         INTEGER NOT NULL,
+		cached_tokens             INTEGER NOT NULL,
+		errors                    INTEGER NOT NULL,
+		dropped_requests          INTEGER NOT NULL DEFAULT 0,
+		dropped_prompt_tokens     INTEGER NOT NULL DEFAULT 0,
+		dropped_completion_tokens INTEGER NOT NULL DEFAULT 0,
+		dropped_cached_tokens     INTEGER NOT NULL DEFAULT 0,
+		dropped_errors            INTEGER NOT NULL DEFAULT 0,
+		PRIMARY KEY (key_id, day, user, model, requested_model, end_user)
+	) STRICT, WITHOUT ROWID;
+	INSERT INTO rollups SELECT key_id, date(started_at / 1000000, 'unixepoch'), user, model, coalesce(requested_model, ''), coalesce(end_user, ''),
+		count(*), sum(coalesce(prompt_tokens, 0)), sum(coalesce(completion_tokens, 0)), sum(coalesce(cached_tokens, 0)),
+		sum(end_reason IS NOT NULL AND end_reason NOT IN ('complete', 'client_abort')), 0, 0, 0, 0, 0
+		FROM requests GROUP BY 1, 2, 3, 4, 5, 6;
+	INSERT INTO rollups SELECT key_id, day, user, model, '', '', dropped_requests, dropped_prompt_tokens, dropped_completion_tokens, 0, 0,
+		dropped_requests, dropped_prompt_tokens, dropped_completion_tokens, 0, 0 FROM old_rollups WHERE dropped_requests > 0
+		ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+			completion_tokens = completion_tokens + excluded.completion_tokens, dropped_requests = excluded.dropped_requests,
+			dropped_prompt_tokens = excluded.dropped_prompt_tokens, dropped_completion_tokens = excluded.dropped_completion_tokens;
+	DROP TABLE old_rollups;
+	CREATE INDEX rollups_by_day ON rollups (day);
+
+	-- Ends that somebody looks for are few among many.
+	CREATE INDEX requests_by_bad_end ON requests (end_reason, started_at) WHERE end_reason <> 'complete';`,
 }
 
 // ended is when a request ended, in Unix µs, as the index has it: what is open

@@ -38,11 +38,13 @@ func prepare(ctx context.Context, c *sql.Conn) (*statements, error) {
 		{&st.find, "SELECT " + columns + ", rowid FROM requests WHERE lease_id = ?"},
 		{&st.grow, "UPDATE requests SET " + names(counted, " = ?") + " WHERE rowid = ?"},
 		{&st.settle, "UPDATE requests SET " + names(settled, " = ?") + " WHERE rowid = ?"},
-		{&st.rollup, `INSERT INTO rollups (key_id, day, user, model, requests, prompt_tokens, completion_tokens)
-			VALUES (?1,?2,?3,?4,?5,?6,?7) ON CONFLICT DO UPDATE SET requests=requests+?5,
-			prompt_tokens=prompt_tokens+?6, completion_tokens=completion_tokens+?7`},
-		{&st.drop, `UPDATE rollups SET dropped_requests=dropped_requests+?5, dropped_prompt_tokens=dropped_prompt_tokens+?6,
-			dropped_completion_tokens=dropped_completion_tokens+?7 WHERE key_id=?1 AND day=?2 AND user=?3 AND model=?4`},
+		{&st.rollup, "INSERT INTO rollups (" + rollupColumns + `) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)
+			ON CONFLICT DO UPDATE SET requests=requests+?7, prompt_tokens=prompt_tokens+?8, completion_tokens=completion_tokens+?9,
+			cached_tokens=cached_tokens+?10, errors=errors+?11`},
+		{&st.drop, `UPDATE rollups SET dropped_requests=dropped_requests+?7, dropped_prompt_tokens=dropped_prompt_tokens+?8,
+			dropped_completion_tokens=dropped_completion_tokens+?9, dropped_cached_tokens=dropped_cached_tokens+?10,
+			dropped_errors=dropped_errors+?11
+			WHERE key_id=?1 AND day=?2 AND user=?3 AND model=?4 AND requested_model=?5 AND end_user=?6`},
 		{&st.prune, `DELETE FROM requests WHERE rowid IN (SELECT rowid FROM requests
 			WHERE started_at < ?1 AND end_reason IS NOT NULL AND (NOT ?3 OR change <= (SELECT value FROM marks WHERE name = '` +
 			MarkShipped + `')) ORDER BY started_at LIMIT ?2) RETURNING ` + columns},
@@ -74,25 +76,24 @@ func (st *statements) close() error {
 type tx struct {
 	st     *statements
 	conn   *sql.Conn
-	deltas map[rollupKey]sums
+	deltas map[rollupKey]ledger.Sums
 	live   *liveRows
 	change int64 // the last change number given out
 }
 
-func (t *tx) count(r *ledger.Record, requests int64, c usage.Counts) {
+// count moves the rollup of a row, from what the row said before to what it says now.
+func (t *tx) count(r *ledger.Record, before ledger.Sums) {
 	k := rollupOf(r)
-	s := t.deltas[k]
-	// Not sums.add: a delta may be negative.
-	t.deltas[k] = sums{s.requests + requests, s.prompt + c.Prompt, s.completion + c.Completion}
+	t.deltas[k] = t.deltas[k].Plus(ledger.SumsOf(r).Minus(before))
 }
 
 // flush writes the rollups.
 func (t *tx) flush(ctx context.Context) error {
 	for k, s := range t.deltas {
-		if s == (sums{}) {
+		if s == (ledger.Sums{}) {
 			continue
 		}
-		if _, err := t.st.rollup.ExecContext(ctx, k.key, k.day, k.user, k.model, s.requests, s.prompt, s.completion); err != nil {
+		if _, err := t.st.rollup.ExecContext(ctx, k.args(s)...); err != nil {
 			return fmt.Errorf("write rollup: %w", err)
 		}
 	}
@@ -117,7 +118,7 @@ func (t *tx) begin(ctx context.Context, in ledger.Intent) error {
 	if err != nil {
 		return fmt.Errorf("insert intent: %w", err)
 	}
-	t.count(&r, 1, usage.Counts{})
+	t.count(&r, ledger.Sums{})
 	t.live.set(r, rowid)
 	return nil
 }
@@ -147,12 +148,12 @@ func (t *tx) checkpoint(ctx context.Context, c ledger.Checkpoint) error {
 	if !moved {
 		return nil
 	}
-	before := r.Counts
+	before := ledger.SumsOf(&r)
 	r.Counts = grown
 	if _, err := t.st.grow.ExecContext(ctx, append(values(&r, counted), rowid)...); err != nil {
 		return fmt.Errorf("write checkpoint: %w", err)
 	}
-	t.count(&r, 0, ledger.Minus(grown, before))
+	t.count(&r, before)
 	t.live.set(r, rowid)
 	return nil
 }
@@ -179,7 +180,7 @@ func (t *tx) merge(ctx context.Context, old ledger.Record, rowid int64, s ledger
 	if _, err := t.st.settle.ExecContext(ctx, append(values(&next, settled), rowid)...); err != nil {
 		return ledger.Record{}, usage.Counts{}, fmt.Errorf("write settlement: %w", err)
 	}
-	t.count(&next, 0, ledger.Minus(next.Counts, old.Counts)) // the checkpoint is in the rollup already
+	t.count(&next, ledger.SumsOf(&old)) // the checkpoint is in the rollup already
 	t.live.set(next, rowid)
 	return next, delta, nil
 }
@@ -203,16 +204,15 @@ func (t *tx) prune(ctx context.Context, beforeMicros int64, limit int, shipped b
 		return 0, fmt.Errorf("delete old requests: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	dropped := map[rollupKey]sums{}
+	dropped := map[rollupKey]ledger.Sums{}
 	for rows.Next() {
 		r, err := scanRecord(rows)
 		if err != nil {
 			return 0, fmt.Errorf("delete old requests: %w", err)
 		}
 		t.live.gone(r.LeaseID)
-		s := dropped[rollupOf(&r)]
-		s.add(1, r.Counts)
-		dropped[rollupOf(&r)] = s
+		k := rollupOf(&r)
+		dropped[k] = dropped[k].Plus(ledger.SumsOf(&r))
 		n++
 	}
 	if err := rows.Err(); err != nil {
@@ -223,7 +223,7 @@ func (t *tx) prune(ctx context.Context, beforeMicros int64, limit int, shipped b
 		return 0, fmt.Errorf("keep change number: %w", err)
 	}
 	for k, s := range dropped {
-		if _, err := t.st.drop.ExecContext(ctx, k.key, k.day, k.user, k.model, s.requests, s.prompt, s.completion); err != nil {
+		if _, err := t.st.drop.ExecContext(ctx, k.args(s)...); err != nil {
 			return 0, fmt.Errorf("keep sums of old requests: %w", err)
 		}
 	}

@@ -24,7 +24,7 @@ func (r *Reader) Verify(ctx context.Context) ([]ledger.Violation, error) {
 		return nil, failed(ctx, "verify", err)
 	}
 	defer snapshot.Rollback() //nolint:errcheck // a read has nothing to undo
-	c := &checker{tx: snapshot, sums: map[rollupKey]sums{}}
+	c := &checker{tx: snapshot, sums: map[rollupKey]ledger.Sums{}}
 	for _, step := range []func(context.Context) error{c.storage, c.rows, c.rollups} {
 		if err := step(ctx); errors.Is(err, errEnough) {
 			break
@@ -38,7 +38,7 @@ func (r *Reader) Verify(ctx context.Context) ([]ledger.Violation, error) {
 // checker collects what one Verify finds.
 type checker struct {
 	tx    *sql.Tx
-	sums  map[rollupKey]sums // of the rows
+	sums  map[rollupKey]ledger.Sums // of the rows
 	found []ledger.Violation
 }
 
@@ -87,27 +87,26 @@ func (c *checker) rows(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s := c.sums[rollupOf(&r)]
-		s.add(1, r.Counts)
-		c.sums[rollupOf(&r)] = s
+		k := rollupOf(&r)
+		c.sums[k] = c.sums[k].Plus(ledger.SumsOf(&r))
 		return c.add(ledger.Check(&r)...)
 	})
 }
 
 // rollups compares every rollup with its rows and finds rows without one.
 func (c *checker) rollups(ctx context.Context) error {
-	const query = `SELECT key_id, day, user, model, requests, prompt_tokens, completion_tokens,
-		dropped_requests, dropped_prompt_tokens, dropped_completion_tokens FROM rollups`
+	const query = "SELECT " + rollupColumns + `, dropped_requests, dropped_prompt_tokens, dropped_completion_tokens,
+		dropped_cached_tokens, dropped_errors FROM rollups`
 	err := c.each(ctx, query, func(rows *sql.Rows) error {
 		var k rollupKey
-		var total, dropped sums
-		if err := rows.Scan(&k.key, &k.day, &k.user, &k.model, &total.requests, &total.prompt, &total.completion,
-			&dropped.requests, &dropped.prompt, &dropped.completion); err != nil {
+		var total, dropped ledger.Sums
+		if err := rows.Scan(&k.key, &k.day, &k.user, &k.model, &k.requested, &k.endUser,
+			&total.Requests, &total.Prompt, &total.Completion, &total.Cached, &total.Errors,
+			&dropped.Requests, &dropped.Prompt, &dropped.Completion, &dropped.Cached, &dropped.Errors); err != nil {
 			return err
 		}
-		own := c.sums[k]
+		want := c.sums[k].Plus(dropped)
 		delete(c.sums, k)
-		want := sums{own.requests + dropped.requests, own.prompt + dropped.prompt, own.completion + dropped.completion}
 		if total == want {
 			return nil
 		}
@@ -117,15 +116,15 @@ func (c *checker) rollups(ctx context.Context) error {
 		return err
 	}
 	for k, own := range c.sums {
-		if err := c.add(mismatch(k, sums{}, own)); err != nil {
+		if err := c.add(mismatch(k, ledger.Sums{}, own)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func mismatch(k rollupKey, got, want sums) ledger.Violation {
+func mismatch(k rollupKey, got, want ledger.Sums) ledger.Violation {
 	return ledger.Violation{Rule: ledger.RuleRollup, Detail: fmt.Sprintf(
-		"key %q, day %s, user %q, model %q: %d requests, %d prompt, %d completion tokens; the rows say %d, %d, %d",
-		k.key, k.day, k.user, k.model, got.requests, got.prompt, got.completion, want.requests, want.prompt, want.completion)}
+		"key %q, day %s, user %q, model %q, asked for as %q, end user %q: %s; the rows say %s",
+		k.key, k.day, k.user, k.model, k.requested, k.endUser, got, want)}
 }

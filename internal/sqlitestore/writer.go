@@ -170,7 +170,7 @@ func (w *writer) transact(ctx context.Context, group []*op) error {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
 	w.live.begin()
-	t := &tx{st: w.st, conn: w.conn, deltas: make(map[rollupKey]sums, len(group)), live: w.live, change: w.change}
+	t := &tx{st: w.st, conn: w.conn, deltas: make(map[rollupKey]ledger.Sums, len(group)), live: w.live, change: w.change}
 	if err := w.apply(ctx, t, group); err != nil {
 		// SQLite has rolled back by itself after some errors; then this fails
 		// and means the same.

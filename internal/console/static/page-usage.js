@@ -9,7 +9,7 @@ const spans = { day: ["Last 24 hours", 1, "hour"], week: ["Last 7 days", 7, "day
 export async function usage(body, signal) {
   const span = field("Time", { value: "week" }, Object.entries(spans).map(([k, v]) => [k, v[0]]));
   const by = field("By", { value: "user" }, [["key", "Key"], ["user", "User"], ["model", "Model"], ["requested_model", "Name asked for"], ["end_user", "End user"]]);
-  const what = field("Count", { value: "total_tokens" }, [["total_tokens", "Tokens"], ["prompt_tokens", "Prompt tokens"], ["completion_tokens", "Output tokens"], ["requests", "Requests"]]);
+  const what = field("Count", { value: "total_tokens" }, [["total_tokens", "Tokens"], ["prompt_tokens", "Prompt tokens"], ["cached_tokens", "Cached tokens"], ["completion_tokens", "Output tokens"], ["requests", "Requests"], ["errors", "Errors"]]);
   const save = h("button", { type: "button" }, "Save as CSV");
   const chart = h("div", { class: "panel" });
   const list = h("section", {});
@@ -51,26 +51,31 @@ function series(groups, times, unit, by, what, sorted) {
   return out;
 }
 
+// counted are the sums of a group, in the order in which they are shown.
+const counted = ["requests", "prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens", "errors"];
+
 function sums(groups, by) {
   const names = new Map();
   for (const g of groups) {
-    const s = names.get(g[by]) || { name: g[by], requests: 0, prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 };
-    for (const k of ["requests", "prompt_tokens", "completion_tokens", "total_tokens"]) s[k] += g[k];
+    const s = names.get(g[by]) || { name: g[by], ...Object.fromEntries(counted.map((k) => [k, 0])) };
+    for (const k of counted) s[k] += g[k];
     names.set(g[by], s);
   }
   return [...names.values()].sort((a, b) => b.total_tokens - a.total_tokens);
 }
 
 function tableOf(rows, by) {
-  const total = rows.reduce((t, r) => ({ requests: t.requests + r.requests, prompt_tokens: t.prompt_tokens + r.prompt_tokens, completion_tokens: t.completion_tokens + r.completion_tokens, total_tokens: t.total_tokens + r.total_tokens }), { requests: 0, prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 });
+  const total = Object.fromEntries(counted.map((k) => [k, rows.reduce((n, r) => n + r[k], 0)]));
   return table([
     { name: by.options[by.selectedIndex].text, name_: true, cell: (r) => r.name || "not said" },
     { name: "Requests", num: true, cell: (r) => number(r.requests) },
     { name: "Prompt tokens", num: true, cell: (r) => number(r.prompt_tokens) },
+    { name: "Cached", num: true, cell: (r) => number(r.cached_tokens) },
     { name: "Output tokens", num: true, cell: (r) => number(r.completion_tokens) },
     { name: "All tokens", num: true, cell: (r) => number(r.total_tokens) },
+    { name: "Errors", num: true, cell: (r) => number(r.errors) },
     { name: "Share", num: true, cell: (r) => (total.total_tokens ? compact((100 * r.total_tokens) / total.total_tokens) + " %" : "–") },
-  ], rows.slice(0, 500), { empty: "No requests in this time.", caption: "Usage", foot: ["Total", number(total.requests), number(total.prompt_tokens), number(total.completion_tokens), number(total.total_tokens), ""] });
+  ], rows.slice(0, 500), { empty: "No requests in this time.", caption: "Usage", foot: ["Total", ...counted.map((k) => number(total[k])), ""] });
 }
 
 // inert is text that no spreadsheet computes, as the gateway's own CSV has it.
@@ -78,7 +83,7 @@ const inert = (s) => (/^[=+\-@\t\r\n＝＋－＠]/.test(s) ? "'" + s : s);
 const cell = (s) => (/[",\n\r]/.test(s) ? '"' + s.replaceAll('"', '""') + '"' : s);
 
 function download(rows, by) {
-  const lines = [[by, "requests", "prompt_tokens", "completion_tokens", "total_tokens"], ...rows.map((r) => [inert(r.name), r.requests, r.prompt_tokens, r.completion_tokens, r.total_tokens])];
+  const lines = [[by, ...counted], ...rows.map((r) => [inert(r.name), ...counted.map((k) => r[k])])];
   const address = URL.createObjectURL(new Blob([lines.map((l) => l.map((c) => cell(String(c))).join(",")).join("\n") + "\n"], { type: "text/csv" }));
   h("a", { href: address, download: "usage-by-" + short(by, 20) + ".csv" }).click();
   setTimeout(() => URL.revokeObjectURL(address), 1000);
