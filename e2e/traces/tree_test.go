@@ -162,3 +162,47 @@ func TestARefusedRequestHasASpan(t *testing.T) {
 		}
 	}
 }
+
+// The histograms of requests name a trace, to a Prometheus that asks for OpenMetrics.
+func TestHistogramsHaveTracesAsExemplars(t *testing.T) {
+	t.Setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "gen_ai_latest_experimental")
+	r := start(t, "", "")
+	a := r.Post(stack.ChatPath, stack.Chat(true, 12, `"delay_ms":2`), "traceparent", traceparent)
+	span := r.span(a.RequestID())
+	if span.Attributes["gen_ai.provider.name"] != "vllm" || span.Attributes["gen_ai.system"] != nil {
+		t.Errorf("the names of the span are not the latest: %v", span.Attributes)
+	}
+	page := func(accept string) string {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.Scrape+"/metrics", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", accept)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	open := page("application/openmetrics-text; version=1.0.0")
+	for _, name := range []string{
+		"http_request_duration_seconds", "tollgate_time_to_first_token_seconds", "tollgate_inter_token_seconds",
+		"gen_ai_client_token_usage", "gen_ai_server_request_duration_seconds",
+	} {
+		found := false
+		for line := range strings.Lines(open) {
+			found = found || strings.HasPrefix(line, name+"_bucket") && strings.Contains(line, `# {trace_id="`+span.Trace+`"}`)
+		}
+		if !found {
+			t.Errorf("%s has no exemplar", name)
+		}
+	}
+	if plain := page("text/plain"); strings.Contains(plain, "trace_id") || !strings.Contains(plain, `tollgate_build_info{`) {
+		t.Error("the plain page has exemplars, or not what was built")
+	}
+}

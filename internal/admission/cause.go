@@ -82,6 +82,9 @@ type Access struct {
 	Reason         ledger.EndReason // "" where nothing was recorded in the ledger
 	Quality        ledger.Quality
 	Counts         usage.Counts // [usage.Unsaid] where nothing was recorded
+	// ModelLabel and RequestedLabel are the same two names as metrics have them: of a
+	// closed set.
+	ModelLabel, RequestedLabel string
 	// Stream, Engine and Ended are as the ledger has them; zero where nothing was recorded.
 	Stream bool
 	Engine string

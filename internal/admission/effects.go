@@ -205,6 +205,8 @@ func (s *Session) countRow() {
 	model, requested := s.modelLabels()
 	s.mu.Unlock()
 	s.metrics.models.WithLabelValues(model, requested).Inc()
+	s.metrics.modelTokens.WithLabelValues(model, "input").Add(float64(max(0, rec.Counts.Prompt)))
+	s.metrics.modelTokens.WithLabelValues(model, "output").Add(float64(max(0, rec.Counts.Completion)))
 	first := time.Duration(0)
 	if !rec.FirstByteAt.IsZero() {
 		first = rec.FirstByteAt.Sub(rec.StartedAt)
@@ -279,11 +281,14 @@ func (s *Session) writeRecord() {
 		rec = &ledger.Record{Status: named.Status, Reason: named.Reason, Quality: named.Quality, Counts: named.Counts, EndedAt: named.EndedAt}
 		rec.Engine = named.Engine
 	}
+	model, requested := s.modelLabels()
 	s.mu.Unlock()
 	if w != nil && rec != nil {
 		s.compare(w, rec)
 	}
-	s.access(s.accessRecord(w, rec, order))
+	a := s.accessRecord(w, rec, order)
+	a.ModelLabel, a.RequestedLabel = model, requested
+	s.access(a)
 }
 
 // compare counts ends on which the two witnesses disagree.

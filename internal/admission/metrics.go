@@ -8,6 +8,7 @@ import (
 
 	"tollgate/internal/ledger"
 	"tollgate/internal/limit"
+	"tollgate/internal/trace"
 	"tollgate/internal/usage"
 )
 
@@ -19,6 +20,7 @@ type Metrics struct {
 	settledTotal  *prometheus.CounterVec
 	settledTokens *prometheus.CounterVec
 	models        *prometheus.CounterVec
+	modelTokens   *prometheus.CounterVec
 	firstToken    prometheus.Histogram
 	interToken    prometheus.Histogram
 	estimateError prometheus.Histogram
@@ -48,6 +50,9 @@ func NewMetrics(base, own prometheus.Registerer) *Metrics {
 		models: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "model_requests_total", Help: "Requests settled in the ledger, by the model that served and by the name that was asked for.",
 		}, []string{"model", "requested_model"}),
+		modelTokens: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "model_tokens_total", Help: "Tokens settled in the ledger, by the model that served and type.",
+		}, []string{"model", "type"}),
 		firstToken: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "time_to_first_token_seconds", Help: "From admission to the first byte of the answer's body.",
 			Buckets: prometheus.ExponentialBuckets(0.005, 2, 14),
@@ -68,7 +73,7 @@ func NewMetrics(base, own prometheus.Registerer) *Metrics {
 		}, []string{"kind"}),
 	}
 	base.MustRegister(m.active, m.tokenUsage)
-	own.MustRegister(m.decisions, m.settledTotal, m.settledTokens, m.models, m.firstToken, m.interToken,
+	own.MustRegister(m.decisions, m.settledTotal, m.settledTokens, m.models, m.modelTokens, m.firstToken, m.interToken,
 		m.estimateError, m.disagreements, m.anomalyTotal)
 	m.touch()
 	return m
@@ -135,9 +140,10 @@ func (m *Metrics) settled(rec ledger.Record, first, whole time.Duration) {
 	if first <= 0 {
 		return
 	}
-	m.firstToken.Observe(first.Seconds())
+	span := trace.Read(rec.Trace)
+	trace.Observe(m.firstToken, first.Seconds(), span)
 	if rec.Stream && out > 1 {
-		m.interToken.Observe((whole - first).Seconds() / (out - 1))
+		trace.Observe(m.interToken, (whole-first).Seconds()/(out-1), span)
 	}
 }
 

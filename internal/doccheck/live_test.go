@@ -37,7 +37,8 @@ func TestMetricsAreThoseOfARunningService(t *testing.T) {
 		}
 	}
 	silent := []string{
-		"http_requests_total", "http_request_duration_seconds", "http_errors_total", "token_usage_total", "tollgate_engine_load", "tollgate_model_requests_total", "tollgate_prefix_hit_tokens_total",
+		"http_requests_total", "http_request_duration_seconds", "http_errors_total", "token_usage_total", "tollgate_engine_load", "tollgate_model_requests_total", "tollgate_model_tokens_total", "tollgate_prefix_hit_tokens_total", "tollgate_quota_used_ratio",
+		"gen_ai_client_token_usage", "gen_ai_server_request_duration_seconds", "gen_ai_server_time_to_first_token_seconds", "gen_ai_server_time_per_output_token_seconds",
 		// Where there is a central ledger.
 		"tollgate_central_up", "tollgate_central_shipped_rows_total", "tollgate_central_ship_seconds", "tollgate_outbox_rows", "tollgate_outbox_oldest_seconds",
 		"tollgate_keys_copy_age_seconds",
@@ -61,6 +62,7 @@ func scrape(t *testing.T) map[string]string {
 	}
 	cmd := exec.Command(filepath.Join(built(t), "tollgate"), "serve", "--config", "config.yaml")
 	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental")
 	var said strings.Builder
 	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {

@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tollgate/internal/admission"
+	"tollgate/internal/genai"
+	"tollgate/internal/trace"
 	"tollgate/internal/usage"
 )
 
@@ -21,8 +23,9 @@ type recorder struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	errors   *prometheus.CounterVec
-	refused  *refusals // set where lines is
-	spans    *spans    // nil: nothing is traced
+	refused  *refusals      // set where lines is
+	spans    *spans         // nil: nothing is traced
+	named    *genai.Metrics // by the names of OpenTelemetry; nil: none
 }
 
 // newRecorder returns a recorder that writes its lines to out, where given.
@@ -40,6 +43,7 @@ func newRecorder(base prometheus.Registerer, out io.Writer) *recorder {
 		}, []string{"method", "endpoint", "error_type"}),
 	}
 	base.MustRegister(r.requests, r.duration, r.errors)
+	r.named = genai.FromEnvironment().NewMetrics(base)
 	if out != nil {
 		r.lines = slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{ReplaceAttr: likeTheLog}))
 		r.refused = newRefusals(r.lines)
@@ -65,11 +69,12 @@ func likeTheLog(_ []string, a slog.Attr) slog.Attr {
 // record takes one finished request.
 func (r *recorder) record(a admission.Access) {
 	r.requests.WithLabelValues(a.Method, a.Endpoint, strconv.Itoa(a.Status)).Inc()
-	r.duration.WithLabelValues(a.Method, a.Endpoint).Observe(a.Duration.Seconds())
+	trace.Observe(r.duration.WithLabelValues(a.Method, a.Endpoint), a.Duration.Seconds(), a.Trace)
 	failed := errorType(a)
 	if failed != "" {
 		r.errors.WithLabelValues(a.Method, a.Endpoint, failed).Inc()
 	}
+	r.named.Count(&a, failure(&a, failed))
 	if r.refused != nil && r.refused.counted(&a) {
 		return // neither a line nor a span, or strangers could fill the disk and the queue
 	}

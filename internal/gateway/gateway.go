@@ -104,7 +104,12 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	own := prometheus.WrapRegistererWithPrefix("tollgate_", reg)
-	g.metrics = promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+	buildInfo(own)
+	if g.spans, err = newSpans(&o.Config.OTel, own, o.Log.Named("otel")); err != nil { //nolint:contextcheck // it connects when it has something to send
+		return nil, err
+	}
+	// Exemplars, which name traces, are in OpenMetrics alone.
+	g.metrics = promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: g.spans != nil})
 
 	for _, w := range o.Config.Warnings() {
 		g.log.Warn(w)
@@ -136,9 +141,6 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	g.xds = xds.New(o.Log.Named("xds")) //nolint:contextcheck // its streams end with Stop
 	g.engines.OnChange(g.tellEnvoy)
-	if g.spans, err = newSpans(&o.Config.OTel, own, o.Log.Named("otel")); err != nil { //nolint:contextcheck // it connects when it has something to send
-		return nil, err
-	}
 	g.join(reg, own, o)
 	if err := g.replicas.start(ctx); err != nil {
 		return nil, err
@@ -255,6 +257,7 @@ func (g *Gateway) join(base, own prometheus.Registerer, o Options) {
 	}
 	g.records = newRecorder(base, o.Records)
 	g.records.spans = g.spans
+	registerKeys(own, &keyMetrics{keys: g.keys.Current, limits: g.limits, caps: caps, ledger: accounts{g.ledger, g.central}})
 	g.gate = admission.NewGate(admission.Options{
 		Keys: g.keys, Limits: g.limits, Addresses: addresses, Ledger: accounts{g.ledger, g.central}, Catalog: g.engines, Placing: g.placing(own),
 		Format:    func(endpoint string) usage.Format { return openai.Endpoint(endpoint).Format() },

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"runtime"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,23 +51,40 @@ func (s *spans) choose() *trace.Sampler {
 }
 
 // record sends the span of a finished request, where it has one. failed is the error type
-// of its access record; the end reason of the ledger says more where an answer had begun.
+// of its access record.
 func (s *spans) record(a *admission.Access, failed string) {
 	if s == nil || a.Trace.None() {
 		return
 	}
-	switch a.Reason {
-	case "", ledger.Refused: // nothing was recorded, or the engine itself refused
-	case ledger.Complete:
-		failed = ""
-	default:
-		failed = string(a.Reason)
-	}
+	failed = failure(a, failed)
 	end := a.Ended
 	if end.IsZero() {
 		end = a.Started.Add(a.Duration)
 	}
 	s.sender.Send(otlp.Span{Span: a.Trace, Name: genai.Name(a), Begin: a.Started, End: end, Failed: failed, Attributes: s.names.Attributes(a, failed)})
+}
+
+// failure is what OpenTelemetry shall hear of how a request went, "" when it went well:
+// the end reason of the ledger where an answer had begun, else the error type of its
+// access record.
+func failure(a *admission.Access, failed string) string {
+	switch a.Reason {
+	case "", ledger.Refused: // nothing was recorded, or the engine itself refused
+		return failed
+	case ledger.Complete:
+		return ""
+	default:
+		return string(a.Reason)
+	}
+}
+
+// buildInfo says on own which program this is.
+func buildInfo(own prometheus.Registerer) {
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "build_info", Help: "1, with the release, the commit and the Go that this program was built of.",
+	}, []string{"version", "commit", "go_version"})
+	own.MustRegister(info)
+	info.WithLabelValues(version.Release, version.Commit(), runtime.Version()).Set(1)
 }
 
 // close sends what waits, for a moment.
