@@ -156,13 +156,15 @@ func (e *edge) waitFor(limit time.Duration) {
 		_ = resp.Body.Close()
 		return resp.StatusCode == 200
 	})
-	stack.Eventually(e.t, limit, "an engine behind "+e.name, func() bool {
-		resp, err := e.HTTP1.Post(e.URL+stack.ChatPath, "application/json", nil)
-		if err != nil {
-			return false
+	var last *stack.Answer
+	e.t.Cleanup(func() {
+		if e.t.Failed() && last != nil {
+			e.t.Logf("the first requests end with %d %v %.300s", last.StatusCode, last.Header, last.Bytes)
 		}
-		_ = resp.Body.Close()
-		return resp.StatusCode == 401 && e.chat(false, 1, "").StatusCode == 200
+	})
+	stack.Eventually(e.t, limit, "an engine behind "+e.name, func() bool {
+		last = e.chat(false, 1, "")
+		return last.StatusCode == 200
 	})
 }
 
