@@ -37,7 +37,7 @@ func TestStreamsOutliveTollgate(t *testing.T) {
 		{"SIGKILL", o.killed, 0}, {"SIGTERM", o.stopped, 0}, {"SIGSTOP", o.hung, holdLimit}, {"upgrade", o.upgraded, 0},
 	} {
 		t.Run(f.name, func(t *testing.T) {
-			for range times(1, 50) {
+			for range asMany("PROOF_ROUNDS", 1, 50) {
 				o.round(t, f.fault, f.hold)
 			}
 		})
