@@ -38,14 +38,14 @@ build: ## bin/tollgate, bin/launcher, and where cargo is the meter for Envoy
 envoy: ## fetch the pinned Envoy once and print its path
 	@$(ENVOY)
 
-# Packages are made with it, too (scripts/dist.py): DESTDIR, BIN and the tollgate of this machine as TOOL. A GPU host
+# Packages are made with it, too (scripts/dist.py): DESTDIR, BIN and the tollgate of this machine as TOOL, with its launcher beside it. A GPU host
 # needs no Envoy: WITH_ENVOY=no.
 BIN     ?= bin
 TOOL    ?= $(BIN)/tollgate
 ROOT    := $(DESTDIR)$(PREFIX)
 SHARE   := $(ROOT)/share
-install: build ## programs, Envoy, units, completion under PREFIX (/usr/local); DESTDIR, WITH_ENVOY=no
-	install -d "$(ROOT)/bin" "$(ROOT)/lib/tollgate" "$(ROOT)/lib/systemd/system" "$(SHARE)/bash-completion/completions" "$(SHARE)/zsh/site-functions" "$(SHARE)/fish/vendor_completions.d"
+install: build ## programs, Envoy, units, completion, manuals under PREFIX (/usr/local); DESTDIR, WITH_ENVOY=no
+	install -d "$(ROOT)/bin" "$(ROOT)/lib/tollgate" "$(ROOT)/lib/systemd/system" "$(SHARE)/bash-completion/completions" "$(SHARE)/zsh/site-functions" "$(SHARE)/fish/vendor_completions.d" "$(SHARE)/man/man1"
 	install -m 755 $(BIN)/tollgate $(BIN)/launcher "$(ROOT)/bin"
 	for meter in $(BIN)/libtollgate_meter-*.so; do [ ! -e "$$meter" ] || install -m 644 "$$meter" "$(ROOT)/lib/tollgate" || exit 1; done
 	for unit in tollgate tollgate-serve tollgate-vllm; do \
@@ -54,6 +54,8 @@ install: build ## programs, Envoy, units, completion under PREFIX (/usr/local); 
 	$(TOOL) completion bash --program "$(PREFIX)/bin/tollgate" > "$(SHARE)/bash-completion/completions/tollgate"
 	{ echo '#compdef tollgate'; $(TOOL) completion zsh --program "$(PREFIX)/bin/tollgate"; } > "$(SHARE)/zsh/site-functions/_tollgate"
 	$(TOOL) completion fish --program "$(PREFIX)/bin/tollgate" > "$(SHARE)/fish/vendor_completions.d/tollgate.fish"
+	$(TOOL) man > "$(SHARE)/man/man1/tollgate.1"
+	$(dir $(TOOL))launcher man > "$(SHARE)/man/man1/launcher.1"
 	[ "$(WITH_ENVOY)" = no ] || { envoy=$$($(ENVOY)) && install -m 755 "$$envoy" "$(ROOT)/lib/tollgate/envoy"; }
 
 # Needs the meter's cargo only where the meter shall be in it, and nothing but Go and Python otherwise.

@@ -49,6 +49,7 @@ type commands struct {
 	Upgrade  upgradeCmd  `cmd:"" help:"Replace the running tollgate by a new program; Envoy and vLLM stay."`
 	Simulate simulateCmd `cmd:"" help:"Run the simulated vLLM alone."`
 	Versions versionCmd  `cmd:"" name:"version" help:"Print the versions of the launcher, of Go, of Envoy and of tollgate."`
+	Man      manCmd      `cmd:"" help:"Print the manual page."`
 	Watch    watchCmd    `cmd:"" hidden:"" help:"Kill what a dead launcher left behind; the launcher runs it."`
 }
 

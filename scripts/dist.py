@@ -192,7 +192,8 @@ def make(out, archs, dirty):
     with tempfile.TemporaryDirectory(prefix="tollgate-dist-") as work:
         work = pathlib.Path(work)
         host_tool = work / "tollgate"
-        run(["go", "build", "-buildvcs=false", "-o", host_tool, PROGRAMS["tollgate"]], env=release.host_env)
+        for name, package in PROGRAMS.items():
+            run(["go", "build", "-buildvcs=false", "-o", work / name, package], env=release.host_env)
         for arch in archs:
             say(f"tollgate {release.version} ({release.short}) for {arch}")
             folder = work / arch

@@ -39,6 +39,7 @@ type commands struct {
 	Engines    enginesCmd    `cmd:"" help:"Show the engines of the running service, add and remove them."`
 	Envoy      envoyCmd      `cmd:"" help:"Print Envoy's configuration."`
 	Completion completionCmd `cmd:"" help:"Print what makes a shell complete these commands."`
+	Man        manCmd        `cmd:"" help:"Print the manual page."`
 	// The name is taken by the flag's field.
 	Versions versionCmd `cmd:"" name:"version" help:"Print the versions of this build, of Go, of Envoy and of the ledger."`
 	// The name is taken by the flag's field.
