@@ -57,7 +57,7 @@ func (c *envoyConfigCmd) Run(env *Env) error {
 	if params.Remote, err = c.remote(cfg); err != nil {
 		return err
 	}
-	if params.Remote == nil {
+	if !params.Remote.TLS() {
 		if params.Meter, err = c.meter(env, cfg); err != nil {
 			return err
 		}

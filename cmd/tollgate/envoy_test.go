@@ -108,3 +108,59 @@ func TestAMeterThatIsNotThereIsAnError(t *testing.T) {
 	}
 	c.run(2, "envoy", "config", "--meter", "nothing")
 }
+
+// TestTheBootstrapForAnotherHost is the golden one, and names the hosts of the flags as
+// those that tollgate's certificate must have.
+func TestTheBootstrapForAnotherHost(t *testing.T) {
+	testdata, err := filepath.Abs("../../envoy/testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(filepath.Join(testdata, "out/services.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCLI(t)
+	t.Chdir(filepath.Join(testdata, "in"))
+	flags := []string{"--service", "10.0.0.2:9443", "--service", "10.0.0.3:9443", "--ca-file", "ca.crt", "--cert-file", "envoy.crt", "--key-file", "envoy.key"}
+	out, _ := c.run(0, append([]string{"envoy", "config", "--config", "services.yaml"}, flags...)...)
+	out = strings.ReplaceAll(out, filepath.Join(testdata, "in"), "/etc/tollgate")
+	bounds := regexp.MustCompile(`(max_active_downstream_connections|max_heap_size_bytes): \d+`) // of the machine
+	if diff := cmp.Diff(bounds.ReplaceAllString(string(want), "$1"), bounds.ReplaceAllString(out, "$1")); diff != "" {
+		t.Errorf("it differs (-want +got):\n%s", diff)
+	}
+	c.write("c.yaml", "state_dir: "+filepath.Join(c.dir, "state")+"\n")
+	c.run(0, append([]string{"envoy", "config", "--write", "--config", filepath.Join(c.dir, "c.yaml")}, flags...)...)
+	secret, err := os.ReadFile(filepath.Join(c.dir, "state/run/envoy-service-authority.yaml"))
+	if err != nil || !strings.Contains(string(secret), `san_type: IP_ADDRESS, matcher: { exact: "10.0.0.3" }`) || !strings.Contains(string(secret), testdata+"/in/ca.crt") {
+		t.Errorf("%v, %s", err, secret)
+	}
+	out, _ = c.run(0, "envoy", "config", "--config", filepath.Join(c.dir, "c.yaml"), "--service", "unix:/run/a", "--service", "unix:/run/b")
+	if !strings.Contains(out, `path: "/run/a/run/grpc.sock"`) || !strings.Contains(out, `path: "/run/b/run/http.sock"`) || strings.Contains(out, "UpstreamTlsContext") {
+		t.Errorf("two on this host:\n%s", out)
+	}
+}
+
+func TestFlagsForAnotherHostBelongTogether(t *testing.T) {
+	c := newCLI(t)
+	files := []string{"--ca-file", "a", "--cert-file", "b", "--key-file", "c"}
+	at := []string{"--service", "10.0.0.2:9443"}
+	for says, args := range map[string][]string{
+		"--ca-file is missing":                          at,
+		"--key-file is missing":                         append(append([]string{}, at...), files[:4]...),
+		"--ca-file is for a tollgate on another host":   files,
+		"--server-name is for a tollgate":               {"--server-name", "x"},
+		"want HOST:PORT":                                append([]string{"--service", "10.0.0.2"}, files...),
+		"all over the network, or all on this host":     append([]string{"--service", "unix:/run/a", "--service", "10.0.0.2:9443", "--server-name", "x"}, files...),
+		"the meter inside Envoy is for":                 append(append([]string{"--meter", "module"}, at...), files...),
+		"--cert-file is for a tollgate on another host": {"--service", "unix:/run/a", "--cert-file", "b"},
+	} {
+		status := 2
+		if strings.HasPrefix(says, "all over") {
+			status = 1
+		}
+		if out, errs := c.run(status, append([]string{"envoy", "config"}, args...)...); out != "" || !strings.Contains(errs, says) {
+			t.Errorf("%v: %q, %q", args, out, errs)
+		}
+	}
+}
