@@ -2,10 +2,12 @@
 """Compares ways of choosing between two real vLLM engines: what they compute, and how
 soon the first token comes.
 
-40 conversations of 6 turns under one system prompt run at once; each sends its next
-question when it has the answer. For every way the engines' prefix caches are emptied
-first, and their own counters say how many prompt tokens they computed:
-vllm:prefix_cache_queries_total less vllm:prefix_cache_hits_total.
+With --load conversations 40 conversations of 6 turns under one system prompt run at
+once; each sends its next question when it has the answer. With --load repetition
+`vllm bench serve --dataset-name prefix_repetition` sends 160 prompts, of which four
+begin alike. For every way the engines' prefix caches are emptied first, and their own
+counters say how many prompt tokens they computed: vllm:prefix_cache_queries_total
+less vllm:prefix_cache_hits_total.
 
   least_request   a plain Envoy with its LEAST_REQUEST, nothing else
   least_loaded    tollgate with balance.policy least_loaded
@@ -149,7 +151,7 @@ def turn(port, messages, tokens):
 
 
 def conversations(port, o):
-    """All conversations at once; the times to first tokens, in seconds."""
+    """All conversations at once; the times to first tokens, in seconds: p50, p95."""
     times, failed, lock = [], [], threading.Lock()
     system = {"role": "system", "content": words("system", o.system)}
 
@@ -172,19 +174,42 @@ def conversations(port, o):
         t.join()
     if failed:
         sys.exit(f"placement: {len(failed)} conversations failed: {failed[0]}")
-    return times
+    return statistics.median(times), statistics.quantiles(times, n=20)[18]
+
+
+def repetition(port, folder):
+    """vLLM's own benchmark of prompts that begin alike; the times to first tokens, in
+    seconds: p50, p95."""
+    import install
+
+    home = install.home()
+    command = [str(home / "env/bin/vllm"), "bench", "serve", "--base-url", f"http://127.0.0.1:{port}", "--endpoint", "/v1/completions", "--model", "tiny",
+               "--tokenizer", str(home / "models/tiny/model"), "--dataset-name", "prefix_repetition", "--num-prompts", "160", "--max-concurrency", "8", "--seed", "1",
+               "--prefix-repetition-num-prefixes", "40", "--prefix-repetition-prefix-len", "1024", "--prefix-repetition-suffix-len", "64",
+               "--prefix-repetition-output-len", "16", "--ignore-eos", "--temperature", "0", "--ready-check-timeout-sec", "0", "--disable-tqdm",
+               "--metric-percentiles", "50,95", "--save-result", "--result-dir", str(folder), "--result-filename", "bench.json"]
+    env = dict(install.ENGINE_ENV, HOME=os.environ["HOME"], PATH=f"{home / 'env/bin'}:{os.environ['PATH']}", OPENAI_API_KEY=KEY)
+    with open(folder / "bench.log", "wb") as log:
+        code = subprocess.run(command, stdout=log, stderr=log, env=env).returncode
+    told = json.loads((folder / "bench.json").read_text()) if code == 0 else {}
+    if told.get("completed") != 160:
+        sys.exit(f"placement: vllm bench serve ended with {code}, {told.get('completed')} of 160 answers: {(folder / 'bench.log').read_text()[-2000:]}")
+    return told["p50_ttft_ms"] / 1000, told["p95_ttft_ms"] / 1000
+
+
+def envoy_binary():
+    import fetch_envoy
+
+    return os.environ.get("ENVOY_BIN") or subprocess.run([sys.executable, fetch_envoy.__file__], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 @contextlib.contextmanager
 def plain_envoy(engines, folder):
-    import fetch_envoy
-
     port = free_port()
     listed = ", ".join("{ endpoint: { address: { socket_address: { address: %s, port_value: %s } } } }" % tuple(e.rsplit(":", 1)) for e in engines)
     config = folder / "plain.yaml"
     config.write_text(PLAIN.format(port=port, endpoints=listed))
-    envoy = os.environ.get("ENVOY_BIN") or subprocess.run([sys.executable, fetch_envoy.__file__], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-    with process([envoy, "-c", str(config), "--concurrency", "1", "--base-id", str(free_port())], folder / "plain.log"):
+    with process([envoy_binary(), "-c", str(config), "--concurrency", "1", "--base-id", str(free_port())], folder / "plain.log"):
         yield port
 
 
@@ -198,7 +223,7 @@ def tollgate(policy, engines, folder):
         "listen": f"127.0.0.1:{port}", "metrics_listen": f"127.0.0.1:{metrics}", "state_dir": str(home / "state"), "log": {"dir": str(home / "logs")},
         "auth": {"api_keys_file": str(home / "keys.json")}, "vllm": {"endpoints": engines}, "balance": {"policy": policy}, "envoy": {"concurrency": 1},
     }))
-    with process([str(ROOT / "bin" / "launcher"), "--config", str(home / "config.yaml"), "up"], folder / f"{policy}.log", cwd=home):
+    with process([str(ROOT / "bin" / "launcher"), "--config", str(home / "config.yaml"), "up"], folder / f"{policy}.log", cwd=home, env=dict(os.environ, ENVOY_BIN=envoy_binary())):
         yield port
 
 
@@ -221,11 +246,10 @@ def way(name, engines, o, folder):
             reset(e)
         before = [counters(e) for e in engines]
         began = time.monotonic()
-        times = conversations(port, o)
+        p50, p95 = conversations(port, o) if o.load == "conversations" else repetition(port, folder)
         took = time.monotonic() - began
         each = [int(counters(e) - b) for e, b in zip(engines, before)]
-    cut = statistics.quantiles(times, n=20)
-    return {"way": name, "prefilled": sum(each), "each": each, "p50": statistics.median(times), "p95": cut[18], "seconds": took}
+    return {"way": name, "prefilled": sum(each), "each": each, "p50": p50, "p95": p95, "seconds": took}
 
 
 @contextlib.contextmanager
@@ -252,6 +276,7 @@ def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--engines", nargs=2, metavar="HOST:PORT", help="two that run already")
     a.add_argument("--peers", metavar="DIR", help="a virtual environment with vllm-router and smg")
+    a.add_argument("--load", choices=("conversations", "repetition"), default="conversations", help="what is asked (conversations)")
     a.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     a.add_argument("--rounds", type=int, default=1, help="all ways, so many times (1)")
     for name, n, what in (("conversations", 40, "at once"), ("turns", 6, "of each"), ("system", 100, "words that all share"),

@@ -16,7 +16,9 @@ type configCmd struct {
 	Check configCheckCmd `cmd:"" help:"Validate the configuration and the key file."`
 }
 
-type configCheckCmd struct{}
+type configCheckCmd struct {
+	Online bool `help:"Also ask the engines what they serve, and warn of names that lead to no model of an engine."`
+}
 
 // Help is what --help says beside the flags.
 func (*configCheckCmd) Help() string {
@@ -26,12 +28,16 @@ that may be secret. Nothing is started, written or changed.
 
   tollgate config check
   tollgate config check --config staging.yaml && systemctl restart tollgate
+  tollgate config check --online
+
+With --online the engines are asked for their models, those of the configuration and
+those that came at run time. A name whose model no engine lists is a warning.
 
 Exit status: 0 no mistake, 2 at least one.`
 }
 
 // Run checks both files.
-func (*configCheckCmd) Run(env *Env) error {
+func (c *configCheckCmd) Run(env *Env) error {
 	path := env.ConfigPath()
 	cfg, err := env.Config()
 	if err != nil {
@@ -46,6 +52,11 @@ func (*configCheckCmd) Run(env *Env) error {
 	keys, err := checkKeys(env, cfg)
 	if err != nil {
 		return mistakes(env, err)
+	}
+	if c.Online {
+		if err := askEngines(env, cfg); err != nil {
+			return err
+		}
 	}
 	fmt.Fprintf(env.Stdout, "ok: %s; %s\n", path, keys)
 	return nil
