@@ -119,6 +119,22 @@ func (c *cache) add(hashes []uint64) {
 	c.shrink()
 }
 
+// withdraw undoes an add: the engine never had that prompt. Blocks stay that another
+// prompt has had, too. A block that was dropped meanwhile and has come again with another
+// prompt is lost to that one, which costs a match and nothing else.
+func (c *cache) withdraw(hashes []uint64) {
+	for _, hash := range slices.Backward(hashes) {
+		_, at := c.find(hash)
+		switch {
+		case at == 0:
+		case c.blocks[at-1].prompts > 1:
+			c.blocks[at-1].prompts--
+		default:
+			c.remove(at)
+		}
+	}
+}
+
 // take makes a block for a hash that has none; slot is where it belongs.
 func (c *cache) take(slot int, hash uint64) uint32 {
 	if 2*(c.count+1) > len(c.table) {
@@ -182,8 +198,9 @@ func (c *cache) shrink() {
 }
 
 // drop removes the oldest block.
-func (c *cache) drop() {
-	at := c.oldest
+func (c *cache) drop() { c.remove(c.oldest) }
+
+func (c *cache) remove(at uint32) {
 	c.unlink(at)
 	slot, _ := c.find(c.blocks[at-1].hash)
 	c.blocks[at-1] = block{older: c.free}

@@ -36,6 +36,9 @@ type model struct {
 	*rapid.T
 	c    *cache
 	list []uint64 // the newest first
+	// expected are prompts that were added and may still be withdrawn: nothing was
+	// dropped since.
+	expected [][]uint64
 }
 
 func (m *model) use(hashes []uint64) {
@@ -45,7 +48,9 @@ func (m *model) use(hashes []uint64) {
 		}
 		m.list = slices.Insert(m.list, 0, h)
 	}
-	m.list = m.list[:min(len(m.list), m.c.most)]
+	if len(m.list) > m.c.most {
+		m.list, m.expected = m.list[:m.c.most], nil
+	}
 }
 
 // step does something with a prompt. A few numbers and a long tail make prompts
@@ -62,7 +67,7 @@ func (m *model) step() {
 			m.Fatalf("block %d of %d: matched %d, in the list %v", i, len(hashes), matched, slices.Contains(m.list, h))
 		}
 	}
-	switch rapid.IntRange(0, 5).Draw(m.T, "do") {
+	switch rapid.IntRange(0, 6).Draw(m.T, "do") {
 	case 0:
 		m.use(hashes[:matched])
 		if got := m.c.touch(hashes[:matched], nil); len(got) != matched {
@@ -74,10 +79,29 @@ func (m *model) step() {
 		}
 	case 2:
 		m.c.kept()
+	case 3:
+		if n := len(m.expected); n > 0 {
+			i := rapid.IntRange(0, n-1).Draw(m.T, "which")
+			m.withdraw(m.expected[i])
+			m.expected = slices.Delete(m.expected, i, i+1)
+		}
 	default:
 		m.c.add(hashes)
+		m.expected = append(m.expected, hashes)
 		m.use(hashes)
 	}
+}
+
+// withdraw is the word that an engine never had a prompt: what only that prompt has had
+// is gone.
+func (m *model) withdraw(hashes []uint64) {
+	for _, h := range hashes {
+		if _, at := m.c.find(h); m.c.blocks[at-1].prompts == 1 {
+			i := slices.Index(m.list, h)
+			m.list = slices.Delete(m.list, i, i+1)
+		}
+	}
+	m.c.withdraw(hashes)
 }
 
 // miss is the word of the engine that a block was not there.
@@ -89,7 +113,7 @@ func (m *model) miss(hash uint64) {
 		return int32(m.c.blocks[i-1].used-moment) <= 0
 	})
 	m.c.missed(moment)
-	m.list = m.list[:keep]
+	m.list, m.expected = m.list[:keep], nil
 }
 
 func (m *model) compare() {

@@ -219,10 +219,11 @@ func (p *Placer) Place(engines []Engine, prompt *Prompt, w Work, fallback bool) 
 	}
 	p.metrics.why[s.Outcome].Inc()
 	s.matched = all[0].matched
-	if s.matched > 0 {
+	if p.o.Policy == Prefix && prompt.Blocks() > 0 {
 		chosen.mu.Lock()
 		prompt.used = chosen.cache.touch(prompt.blocks[:s.matched], prompt.used[:0])
 		chosen.mu.Unlock()
+		s.expect(chosen)
 	}
 	s.Endpoints = make([]string, min(len(all), mostAddresses))
 	for i := range s.Endpoints {

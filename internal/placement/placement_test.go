@@ -251,6 +251,33 @@ func TestAnEngineThatWasStartedAnewIsCold(t *testing.T) {
 	p.Cold("nobody")
 }
 
+// TestWhatIsOnItsWayIsExpected: requests that begin alike come at once, before any of
+// them is answered, and go to one engine; when that refuses, nothing is left of it.
+func TestWhatIsOnItsWayIsExpected(t *testing.T) {
+	p := placement.New(placement.Options{Policy: placement.Prefix, MaxLoad: 1.25})
+	all := engines("a", "b")
+	place := func(n int) *placement.Seat {
+		return p.Place(all, prompt(words("x", 300), fmt.Sprint("question ", n)), placement.Work{Prompt: 500}, false)
+	}
+	first := place(1)
+	if second := place(2); second.Outcome != placement.ByPrefix || second.Endpoints[0] != first.Endpoints[0] {
+		t.Errorf("the second goes to %v by %s, the first to %v", second.Endpoints, second.Outcome, first.Endpoints)
+	} else {
+		second.Leave()
+	}
+	other := first.Endpoints[1]
+	first.ServedBy(other)
+	third := place(3)
+	if third.Outcome != placement.ByPrefix || third.Endpoints[0] != other {
+		t.Errorf("after the other engine took the first: %v by %s", third.Endpoints, third.Outcome)
+	}
+	third.Leave()
+	first.Leave()
+	if fourth := place(4); fourth.Outcome != placement.ByLoad {
+		t.Errorf("when none was answered: by %s", fourth.Outcome)
+	}
+}
+
 // TestOnlyWhatWasAnsweredIsInACache: a request that never began leaves nothing.
 func TestOnlyWhatWasAnsweredIsInACache(t *testing.T) {
 	p := placement.New(placement.Options{Policy: placement.Prefix, MaxLoad: 1.25})

@@ -23,6 +23,27 @@ type Seat struct {
 	started bool
 }
 
+// expect counts the prompt as in an engine's cache already, so that what begins alike
+// and comes before the answer goes there, too. [Seat.recant] undoes that.
+func (s *Seat) expect(e *engine) {
+	if s.placer.o.Policy != Prefix || s.prompt.Blocks() == 0 {
+		return
+	}
+	e.mu.Lock()
+	e.cache.add(s.prompt.blocks)
+	e.mu.Unlock()
+}
+
+// recant says that the engine has not answered and so has nothing of the prompt.
+func (s *Seat) recant() {
+	if s.started || s.placer.o.Policy != Prefix || s.prompt.Blocks() == 0 {
+		return
+	}
+	s.engine.mu.Lock()
+	s.engine.cache.withdraw(s.prompt.blocks)
+	s.engine.mu.Unlock()
+}
+
 // enter adds what the seat holds to an engine, leave takes it away.
 func (s *Seat) enter(e *engine) {
 	s.engine = e
@@ -56,9 +77,11 @@ func (s *Seat) ServedBy(endpoint string) {
 	s.placer.mu.Lock()
 	e := s.placer.at(endpoint)
 	s.placer.mu.Unlock()
+	s.recant()
 	s.leave()
 	if !s.started {
 		s.left = s.tokens
+		s.expect(e)
 	}
 	s.enter(e)
 	s.matched = 0 // of that engine nothing was believed
@@ -78,11 +101,6 @@ func (s *Seat) Started(output int64) {
 	s.started = true
 	s.engine.await.Add(-1)
 	s.remain(output)
-	if s.placer.o.Policy == Prefix && s.prompt.Blocks() > 0 {
-		s.engine.mu.Lock()
-		s.engine.cache.add(s.prompt.blocks)
-		s.engine.mu.Unlock()
-	}
 }
 
 // Remain says how many tokens of output are left at most.
@@ -143,6 +161,7 @@ func (s *Seat) Leave() {
 	if s.engine == nil {
 		return
 	}
+	s.recant()
 	s.leave()
 	s.prompt.Free()
 	s.prompt = nil
