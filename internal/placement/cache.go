@@ -26,8 +26,12 @@ type block struct {
 	hash         uint64
 	newer, older uint32 // plus 1; older also links the free ones
 	used         uint32 // moment of the last use
-	prompts      uint32 // how many prompts have had it
+	// prompts is how many prompts have had it. The bit answered says that one of them was
+	// answered; without it the block is only expected.
+	prompts uint32
 }
+
+const answered = 1 << 31
 
 const (
 	leastBlocks = 1 << 10
@@ -49,33 +53,43 @@ func (c *cache) find(hash uint64) (slot int, index uint32) {
 	return slot, 0
 }
 
-func (c *cache) has(hash uint64) bool {
-	_, i := c.find(hash)
-	return i != 0
+// known is how many of a prompt's first blocks count as being here, how many of them
+// are sure, and whether the last one is of one conversation: few prompts have had it.
+//
+// What is only expected counts for such a prompt alone. What many send at once must
+// begin at several engines, or the first would have all of them.
+func (c *cache) known(hashes []uint64) (n, sure int, private bool) {
+	n = c.match(hashes, 0)
+	if n == 0 {
+		return 0, 0, false
+	}
+	sure = c.match(hashes[:n], answered)
+	const few = 2 // the one before this, and perhaps the same once more
+	_, at := c.find(hashes[n-1])
+	if private = at != 0 && c.blocks[at-1].prompts&^answered <= few; private {
+		return n, sure, true
+	}
+	return sure, sure, false
 }
 
-// match is how many of a prompt's first blocks are here.
-func (c *cache) match(hashes []uint64) int {
-	if len(hashes) == 0 || c.count == 0 || !c.has(hashes[0]) {
+// match is how many of a prompt's first blocks are here and have a bit.
+func (c *cache) match(hashes []uint64, bit uint32) int {
+	has := func(hash uint64) bool {
+		_, at := c.find(hash)
+		return at != 0 && c.blocks[at-1].prompts&bit == bit
+	}
+	if len(hashes) == 0 || c.count == 0 || !has(hashes[0]) {
 		return 0
 	}
 	low, high := 1, len(hashes) // low are here; whether more are is open up to high
 	for low < high {
-		if mid := (low + high + 1) / 2; c.has(hashes[mid-1]) {
+		if mid := (low + high + 1) / 2; has(hashes[mid-1]) {
 			low = mid
 		} else {
 			high = mid - 1
 		}
 	}
 	return low
-}
-
-// private reports whether a block is that of one conversation: few prompts have had
-// it. The beginning that everybody sends is not.
-func (c *cache) private(hash uint64) bool {
-	const few = 2 // the one before this, and perhaps the same once more
-	_, at := c.find(hash)
-	return at != 0 && c.blocks[at-1].prompts <= few
 }
 
 // touch marks the first n blocks of a prompt, which are here, as used now. It
@@ -99,7 +113,8 @@ func (c *cache) touch(hashes []uint64, before []uint32) []uint32 {
 	return before
 }
 
-// add puts a prompt's blocks here, or marks them as used now.
+// add puts a prompt's blocks here, or marks them as used now. They are expected until
+// [cache.confirm].
 func (c *cache) add(hashes []uint64) {
 	if len(hashes) > c.most {
 		hashes = hashes[:c.most]
@@ -119,6 +134,20 @@ func (c *cache) add(hashes []uint64) {
 	c.shrink()
 }
 
+// confirm says that a prompt that was added is answered: the engine has its blocks.
+func (c *cache) confirm(hashes []uint64) {
+	for _, hash := range slices.Backward(hashes) {
+		_, at := c.find(hash)
+		switch {
+		case at == 0:
+		case c.blocks[at-1].prompts&answered != 0:
+			return // and so are all before it
+		default:
+			c.blocks[at-1].prompts |= answered
+		}
+	}
+}
+
 // withdraw undoes an add: the engine never had that prompt. Blocks stay that another
 // prompt has had, too. A block that was dropped meanwhile and has come again with another
 // prompt is lost to that one, which costs a match and nothing else.
@@ -126,7 +155,7 @@ func (c *cache) withdraw(hashes []uint64) {
 	for _, hash := range slices.Backward(hashes) {
 		_, at := c.find(hash)
 		switch {
-		case at == 0:
+		case at == 0 || c.blocks[at-1].prompts == answered:
 		case c.blocks[at-1].prompts > 1:
 			c.blocks[at-1].prompts--
 		default:

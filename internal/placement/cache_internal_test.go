@@ -61,7 +61,7 @@ func (m *model) step() {
 		path = append(path, i)
 	}
 	hashes := chain(path...)
-	matched := m.c.match(hashes)
+	matched := m.c.match(hashes, 0)
 	for i, h := range hashes {
 		if slices.Contains(m.list, h) != (i < matched) {
 			m.Fatalf("block %d of %d: matched %d, in the list %v", i, len(hashes), matched, slices.Contains(m.list, h))
@@ -82,7 +82,14 @@ func (m *model) step() {
 	case 3:
 		if n := len(m.expected); n > 0 {
 			i := rapid.IntRange(0, n-1).Draw(m.T, "which")
-			m.withdraw(m.expected[i])
+			if rapid.Bool().Draw(m.T, "answered") {
+				m.c.confirm(m.expected[i])
+				if got := m.c.match(m.expected[i], answered); got != len(m.expected[i]) {
+					m.Fatalf("%d of %d blocks are sure after an answer", got, len(m.expected[i]))
+				}
+			} else {
+				m.withdraw(m.expected[i])
+			}
 			m.expected = slices.Delete(m.expected, i, i+1)
 		}
 	default:
@@ -96,7 +103,7 @@ func (m *model) step() {
 // is gone.
 func (m *model) withdraw(hashes []uint64) {
 	for _, h := range hashes {
-		if _, at := m.c.find(h); m.c.blocks[at-1].prompts == 1 {
+		if _, at := m.c.find(h); m.c.blocks[at-1].prompts == 1 { // and none was answered
 			i := slices.Index(m.list, h)
 			m.list = slices.Delete(m.list, i, i+1)
 		}
@@ -122,7 +129,7 @@ func (m *model) compare() {
 	}
 	at := m.c.newest
 	for i, h := range m.list {
-		if at == 0 || m.c.blocks[at-1].hash != h || !m.c.has(h) {
+		if at == 0 || m.c.blocks[at-1].hash != h || m.c.match([]uint64{h}, 0) != 1 {
 			m.Fatalf("place %d: another block than in the list", i)
 		}
 		at = m.c.blocks[at-1].older

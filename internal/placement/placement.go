@@ -172,7 +172,8 @@ func (p *Placer) Load(name string) float64 {
 // candidate is an engine in one decision.
 type candidate struct {
 	*engine
-	matched int     // first blocks of the prompt that its cache has
+	matched int     // first blocks of the prompt that count as in its cache
+	sure    int     // of them, those that are not only expected
 	private bool    // the last of them is of one conversation
 	held    float64 // tokens at it ÷ weight
 	fresh   float64 // tokens of this request that would be work there
@@ -196,9 +197,7 @@ func (p *Placer) Place(engines []Engine, prompt *Prompt, w Work, fallback bool) 
 	if p.o.Policy == Prefix && prompt.Blocks() > 0 && len(all) > 1 {
 		for i := range all {
 			all[i].mu.Lock()
-			if all[i].matched = all[i].cache.match(prompt.blocks); all[i].matched > 0 {
-				all[i].private = all[i].cache.private(prompt.blocks[all[i].matched-1])
-			}
+			all[i].matched, all[i].sure, all[i].private = all[i].cache.known(prompt.blocks)
 			all[i].mu.Unlock()
 		}
 	}
@@ -218,10 +217,10 @@ func (p *Placer) Place(engines []Engine, prompt *Prompt, w Work, fallback bool) 
 		s.Outcome = Fallback
 	}
 	p.metrics.why[s.Outcome].Inc()
-	s.matched = all[0].matched
+	s.matched = all[0].sure
 	if p.o.Policy == Prefix && prompt.Blocks() > 0 {
 		chosen.mu.Lock()
-		prompt.used = chosen.cache.touch(prompt.blocks[:s.matched], prompt.used[:0])
+		prompt.used = chosen.cache.touch(prompt.blocks[:all[0].matched], prompt.used[:0])
 		chosen.mu.Unlock()
 		s.expect(chosen)
 	}

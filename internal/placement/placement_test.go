@@ -278,6 +278,38 @@ func TestWhatIsOnItsWayIsExpected(t *testing.T) {
 	}
 }
 
+// TestWhatManySendAtOnceBeginsEverywhere: none of them is answered yet.
+func TestWhatManySendAtOnceBeginsEverywhere(t *testing.T) {
+	p := placement.New(placement.Options{Policy: placement.Prefix, MaxLoad: 1.25})
+	all := engines("a", "b", "c", "d")
+	got := map[string]int{}
+	for n := range 16 {
+		got[p.Place(all, prompt(words("x", 300), fmt.Sprint("question ", n)), placement.Work{Prompt: 500, Output: 20}, false).Endpoints[0]]++
+	}
+	for _, e := range all {
+		if got[e.Endpoint] < 2 || got[e.Endpoint] > 6 {
+			t.Errorf("sixteen at once: %v", got)
+		}
+	}
+}
+
+// TestAMatchThatWasExpectedTeachesNothing: two of one beginning come at once, and the
+// engine had not read the first when the second came.
+func TestAMatchThatWasExpectedTeachesNothing(t *testing.T) {
+	p := placement.New(placement.Options{Policy: placement.Prefix, MaxLoad: 1.25})
+	run(p, engines("a"), words("old", 300))
+	first := p.Place(engines("a"), prompt(words("x", 300), "one"), placement.Work{Prompt: 500}, false)
+	second := p.Place(engines("a", "b"), prompt(words("x", 300), "two"), placement.Work{Prompt: 500}, false)
+	first.Started(1)
+	second.Started(1)
+	second.Cached(500, 0)
+	first.Leave()
+	second.Leave()
+	if _, why := run(p, engines("a", "b"), words("old", 300)); why != placement.ByPrefix {
+		t.Errorf("what is older in that cache is forgotten: by %s", why)
+	}
+}
+
 // TestOnlyWhatWasAnsweredIsInACache: a request that never began leaves nothing.
 func TestOnlyWhatWasAnsweredIsInACache(t *testing.T) {
 	p := placement.New(placement.Options{Policy: placement.Prefix, MaxLoad: 1.25})

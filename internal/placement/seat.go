@@ -101,6 +101,11 @@ func (s *Seat) Started(output int64) {
 	s.started = true
 	s.engine.await.Add(-1)
 	s.remain(output)
+	if s.placer.o.Policy == Prefix && s.prompt.Blocks() > 0 {
+		s.engine.mu.Lock()
+		s.engine.cache.confirm(s.prompt.blocks)
+		s.engine.mu.Unlock()
+	}
 }
 
 // Remain says how many tokens of output are left at most.
