@@ -10,6 +10,7 @@ VLLM    := python3 scripts/vllm/install.py
 MODEL   ?= tiny
 REDIS   := python3 scripts/fetch_redis.py
 CLIENTS := python3 scripts/fetch_clients.py
+WEBUI   := python3 scripts/fetch_openwebui.py
 NGINX   := python3 scripts/fetch_nginx.py
 PROMTOOL := python3 scripts/fetch_promtool.py
 BROWSER := python3 scripts/fetch_browser.py
@@ -128,7 +129,7 @@ e2e-vllm: ## the tests through launcher and Envoy on a real vLLM; `make test` ha
 	{ run || { [ -n "$$SECOND_TRY" ] && echo 'the suite on the real vLLM has failed and runs once more' >&2 && run; }; }
 
 proof: ## the long forms of kill loops, storms and soaks; figures are printed for docs/proof.md
-	@$(REAL) PROOF=1 python3 scripts/go_test.py -v -p 1 -timeout 60m ./e2e/... ./internal/redisstore ./internal/sqlitestore ./internal/limit ./internal/central
+	@webui=$$($(WEBUI)) && export OPENWEBUI_BIN="$$webui" && $(REAL) PROOF=1 python3 scripts/go_test.py -v -p 1 -timeout 60m ./e2e/... ./internal/redisstore ./internal/sqlitestore ./internal/limit ./internal/central
 
 # Everything is compiled before the namespace, from which no module can be fetched.
 scale: ## deploy/ on real control planes, in a network namespace; the first run builds them (20 min); needs root
