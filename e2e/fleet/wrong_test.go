@@ -127,6 +127,13 @@ func TestWhoMayNameAnEngine(t *testing.T) {
 		}
 	}
 	served(t, s, "m2")
+	// Nor does a client choose among them.
+	for range 5 {
+		got := s.Post(stack.ChatPath, chat("m1", false, 1, ""), "x-gateway-destination-endpoint", b.Addr)
+		if got.StatusCode != http.StatusOK || s.Settled(got.RequestID()).Engine != a.Addr {
+			t.Errorf("a client names the engine: %d %s", got.StatusCode, got.Bytes)
+		}
+	}
 	if got := s.Do(s.HTTP1, http.MethodPost, stack.ChatPath, chat("m1", false, 1, ""), "Authorization", "Bearer "+launcher); got.StatusCode != http.StatusForbidden {
 		t.Errorf("a launcher's key asks a model: %d %s", got.StatusCode, got.Bytes)
 	}

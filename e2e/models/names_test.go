@@ -103,6 +103,14 @@ func TestAKeyReachesItsNamesOnly(t *testing.T) {
 			}
 		}
 	}
+	for path, rest := range bodies {
+		for _, twice := range []string{`"model":"chat","model":"big"`, `"model":"big","model":"chat"`, `"model":"chat","mod\u0065l":"big"`, `"model":["chat","big"]`, `"model":{"chat":"big"}`} {
+			a := s.Do(s.HTTP1, http.MethodPost, path, `{`+twice+rest+`}`, "Authorization", "Bearer "+keyChat)
+			if a.StatusCode != http.StatusBadRequest {
+				t.Errorf("%s: {%s}: %d %s", path, twice, a.StatusCode, a.Bytes)
+			}
+		}
+	}
 	s.Idle(wait)
 	if got := s.Metric("tollgate_admission_decisions_total", "decision", "model"); int(got) != refused {
 		t.Errorf("%v refusals of names, want %d", got, refused)
