@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -80,8 +81,8 @@ func TestChartLints(t *testing.T) {
 	}
 }
 
-// What the chart renders fits the programs: the configuration is read, and every
-// name in a container is one of theirs.
+// What the chart renders fits the programs: tollgate reads the configuration, and every
+// name in a container is one that a program has.
 func TestChartFitsThePrograms(t *testing.T) {
 	for name, values := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -135,6 +136,21 @@ func TestChartRefuses(t *testing.T) {
 	} {
 		if out, err := runHelm(t, "template", "tollgate", chart, tryIt[0], tryIt[1], "--set", values); err == nil || !strings.Contains(out, want) {
 			t.Errorf("%s: %v, without %q:\n%s", values, err, want, out)
+		}
+	}
+}
+
+// The values that docs/kubernetes.md shows are taken.
+func TestValuesInThePageAreTaken(t *testing.T) {
+	shown := regexp.MustCompile("(?s)```yml\n(.*?)```").FindAllStringSubmatch(read(t, "../docs/kubernetes.md"), -1)
+	if len(shown) < 3 {
+		t.Fatalf("the page shows %d values files", len(shown))
+	}
+	for _, block := range shown {
+		file := filepath.Join(t.TempDir(), "values.yaml")
+		place(t, file, block[1])
+		if out, err := runHelm(t, "template", "tollgate", chart, "--values", "kustomize/values.yaml", "--values", file); err != nil {
+			t.Errorf("%v\n%s\n%s", err, out, block[1])
 		}
 	}
 }

@@ -127,16 +127,7 @@ func newKey(t *testing.T, e *engine) string {
 	if key == "" {
 		t.Fatalf("no key in %q", out)
 	}
-	stack.Eventually(t, 20*time.Second, "the new key to be good", func() bool {
-		req, _ := http.NewRequest(http.MethodGet, edge+"/v1/models", nil)
-		req.Header.Set("Authorization", "Bearer "+key)
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return false
-		}
-		_ = resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	})
+	waitForKey(t, edge, key)
 	return key
 }
 
@@ -205,20 +196,25 @@ func stream(t *testing.T, url, key string, tokens int) {
 }
 
 // truthAt is what a simulated engine has made of whole answers.
-func truthAt(t *testing.T, engine string) (all sums) {
+func truthAt(t *testing.T, engine string) sums {
 	t.Helper()
 	resp, err := http.Get(engine + "/sim/truth")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
+	return truthOf(t, resp.Body)
+}
+
+func truthOf(t *testing.T, page io.Reader) (all sums) {
+	t.Helper()
 	var doc struct {
 		Requests []struct {
 			Prompt    int64   `json:"prompt_tokens"`
 			Generated []int64 `json:"generated"`
 		} `json:"requests"`
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&doc); err != nil {
+	if err := json.NewDecoder(page).Decode(&doc); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range doc.Requests {
