@@ -200,6 +200,10 @@ func TestAlertsAskForWhatExists(t *testing.T) {
 			}
 			seen[r.Alert] = true
 			query(t, r.Alert, r.Expr, known)
+			file, anchor, _ := strings.Cut(r.Annotations["runbook_url"], "#")
+			if anchor != strings.ToLower(r.Alert) || !anchors(page(t, file))[anchor] {
+				t.Errorf("%s: runbook_url leads to %q, which is no section about it", r.Alert, r.Annotations["runbook_url"])
+			}
 		}
 	}
 	if len(seen) < 10 {
