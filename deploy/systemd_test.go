@@ -19,9 +19,9 @@ var units = map[string]struct {
 }{
 	"tollgate.service": {[]string{
 		"ExecStart=@/bin/launcher up --config /etc/tollgate/config.yaml", "ENVOY_BIN=@/lib/tollgate/envoy",
-		"Type=notify", "WatchdogSec=", "KillMode=mixed", "Delegate=yes", "RestartPreventExitStatus=2", "LimitNOFILE=65536",
+		"Type=notify", "WatchdogSec=", "WatchdogSignal=SIGKILL", "KillMode=mixed", "Delegate=yes", "RestartPreventExitStatus=2", "LimitNOFILE=65536",
 	}, 2.5},
-	"tollgate-serve.service": {[]string{"ExecStart=@/bin/tollgate serve --config /etc/tollgate/config.yaml", "Type=notify", "WatchdogSec="}, 1.5},
+	"tollgate-serve.service": {[]string{"ExecStart=@/bin/tollgate serve --config /etc/tollgate/config.yaml", "Type=notify", "WatchdogSec=", "WatchdogSignal=SIGKILL"}, 1.5},
 	"tollgate-vllm.service":  {[]string{"ExecStart=@/bin/launcher vllm --config /etc/tollgate/config.yaml", "Type=notify", "KillMode=mixed", "Delegate=yes"}, 5},
 }
 

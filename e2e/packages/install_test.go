@@ -21,9 +21,9 @@ const wantModes = `/etc/tollgate root:tollgate 750
 
 func TestDeb(t *testing.T) {
 	for name, install := range map[string]func(s *system, files string){
-		"dpkg": func(s *system, files string) { s.in("dpkg -i " + files) },
+		"dpkg": func(s *system, files string) { s.in("dpkg --force-unsafe-io -i " + files) },
 		"dpkg --root": func(s *system, files string) {
-			run(t, "sh", "-ec", "cd "+s.dir+" && dpkg --root="+s.dir+" -i "+strings.ReplaceAll(files, "/tmp/", s.dir+"/tmp/"))
+			run(t, "sh", "-ec", "cd "+s.dir+" && dpkg --force-unsafe-io --root="+s.dir+" -i "+strings.ReplaceAll(files, "/tmp/", s.dir+"/tmp/"))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -46,7 +46,7 @@ func TestDeb(t *testing.T) {
 			// An upgrade whose configuration is another one keeps what the owner wrote.
 			s.in("echo '# mine' >>/etc/tollgate/config.yaml")
 			s.in(`dpkg-deb -R ` + deb + ` /tmp/next && sed -i 's/^Version: .*/Version: 9.0.0-1/' /tmp/next/DEBIAN/control &&
-				echo '# theirs' >>/tmp/next/etc/tollgate/config.yaml && dpkg-deb -b /tmp/next /tmp/next.deb && dpkg --force-confdef --force-confold -i /tmp/next.deb`)
+				echo '# theirs' >>/tmp/next/etc/tollgate/config.yaml && dpkg-deb -Znone -b /tmp/next /tmp/next.deb && dpkg --force-unsafe-io --force-confdef --force-confold -i /tmp/next.deb`)
 			s.want("tail -n 1 /etc/tollgate/config.yaml", "# mine")
 			s.want(modes, wantModes)
 			s.want("stat -c '%U:%G %a' /var/lib/tollgate/api_keys.json", "tollgate:tollgate 600")
