@@ -31,11 +31,12 @@ const (
 // edge is a tollgate behind an Envoy that somebody else configures.
 type edge struct {
 	*stack.Stack
-	t   *testing.T
-	sim *vllmsim.Sim
+	t    *testing.T
+	sims []*vllmsim.Sim // the engines
 	// name stands in failures: one test proves several edges.
 	name  string
 	certs certificates
+	hosts string // further names that the Envoy knows
 }
 
 // certificates are files in a folder: ca.crt; server.crt and server.key of tollgate;
@@ -69,7 +70,7 @@ func issue(t *testing.T) certificates {
 func startTollgate(t *testing.T, name string) *edge {
 	t.Helper()
 	certs := issue(t)
-	sim := startEngine(t, engineAddress, vllmsim.Options{Models: []string{"tiny"}, MaxTruths: 50_000})
+	sim := startEngine(t, engineAddress, engineOptions)
 	// Short: paths of sockets are.
 	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // t.TempDir is too long for a socket
 	if err != nil {
@@ -81,10 +82,13 @@ service:
   listen: %s
   tls: {cert_file: %q, key_file: %q, client_ca_file: %q, client_ids: [%s]}
 `, tollgateAddress, certs.path("server.crt"), certs.path("server.key"), certs.path("ca.crt"), envoyName)
-	e := &edge{t: t, sim: sim, name: name, certs: certs, Stack: stack.Start(t, stack.Options{Engine: engineAddress, NoStart: true, Dir: dir, Config: config})}
+	e := &edge{t: t, sims: []*vllmsim.Sim{sim}, name: name, certs: certs, Stack: stack.Start(t, stack.Options{Engine: engineAddress, NoStart: true, Dir: dir, Config: config})}
 	e.Tollgate.Start()
 	return e
 }
+
+// engineOptions: pickers want the counters of adapters.
+var engineOptions = vllmsim.Options{Models: []string{"tiny"}, MaxTruths: 50_000, EnableLoRA: true}
 
 // startEngine serves a simulated engine at an address of this host, until the end of the
 // test.
@@ -105,6 +109,24 @@ func startEngine(t *testing.T, at string, o vllmsim.Options) *vllmsim.Sim {
 	return sim
 }
 
+// truths are those of all engines.
+func (e *edge) truths() []vllmsim.Truth {
+	var all []vllmsim.Truth
+	for _, sim := range e.sims {
+		all = append(all, sim.Truths()...)
+	}
+	return all
+}
+
+// release lets every paused stream go on, and returns how many there were.
+func (e *edge) release() int {
+	n := 0
+	for _, sim := range e.sims {
+		n += sim.Release()
+	}
+	return n
+}
+
 // agree waits until every row has ended and nothing is held, and holds each row against
 // what the engine did for the request. It returns how many rows it has compared.
 func (e *edge) agree() int {
@@ -120,7 +142,7 @@ func (e *edge) agree() int {
 	e.Idle(15 * time.Second)
 	rows, made := e.Records(), map[string]bool{}
 	compared := 0
-	for _, truth := range e.sim.Truths() {
+	for _, truth := range e.truths() {
 		row, ok := rows[truth.RequestID]
 		made[truth.RequestID] = true
 		if !ok {

@@ -100,25 +100,35 @@ func TestIstio(t *testing.T) {
 	c.Define("istio")
 	namespaces(c, "tollgate", "istio-system")
 	e := startTollgate(t, "Istio")
-	e.URL = gatewayURL
-	manifests := kustomize(t, "istio", toPort)
-	c.Apply(manifests)
-	e.typos(c, manifests)
-	startIstiod(t, c)
-	dir, err := os.MkdirTemp("", "i") //nolint:usetesting // t.TempDir is too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "sds.sock")
-	serveFiles(t, e.certs, socket)
-	write(t, filepath.Join(dir, "bootstrap.yaml"), strings.Replace(istioBootstrap, "SOCKET", socket, 1))
-	pod{Args: []string{"-c", filepath.Join(dir, "bootstrap.yaml"), "--concurrency", "2"}}.start(t, "envoy", stack.EnvoyBinary(t))
-	e.waitFor(30 * time.Second)
+	e.behindIstio(c, "istio")
 	e.chain("envoy.filters.http.ext_authz", "tollgate.headers", "tollgate.ext_proc", "tollgate.buffer", "envoy.filters.http.router")
 	e.everything()
 	e.alive(1100)
 	e.agree()
+}
+
+// behindIstio applies a folder of deploy/, starts what it needs besides, istiod and the
+// Envoy of the gateway.
+func (e *edge) behindIstio(c *kube.Cluster, folder string, also ...func()) {
+	e.t.Helper()
+	e.URL = gatewayURL
+	manifests := kustomize(e.t, folder, toPort)
+	c.Apply(manifests)
+	e.typos(c, manifests)
+	for _, start := range also {
+		start()
+	}
+	startIstiod(e.t, c)
+	dir, err := os.MkdirTemp("", "i") //nolint:usetesting // t.TempDir is too long for a socket
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "sds.sock")
+	serveFiles(e.t, e.certs, socket)
+	write(e.t, filepath.Join(dir, "bootstrap.yaml"), strings.Replace(istioBootstrap, "SOCKET", socket, 1))
+	pod{Hosts: e.hosts, Args: []string{"-c", filepath.Join(dir, "bootstrap.yaml"), "--concurrency", "2"}}.start(e.t, "envoy", stack.EnvoyBinary(e.t))
+	e.waitFor(30 * time.Second)
 }
 
 // startIstiod runs istiod against the API server, with deploy/istio/mesh.yaml.

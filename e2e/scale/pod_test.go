@@ -21,6 +21,7 @@ import (
 const names = `127.0.0.1 localhost envoy-gateway.envoy-gateway-system.svc.cluster.local envoy-gateway
 10.9.9.8 tollgate.tollgate.svc.cluster.local
 10.9.9.9 vllm.tollgate.svc.cluster.local
+10.9.9.7 vllm-epp.tollgate.svc.cluster.local
 `
 
 // pod is what a kubelet would start of a Deployment: one container, its arguments and its
@@ -28,6 +29,7 @@ const names = `127.0.0.1 localhost envoy-gateway.envoy-gateway-system.svc.cluste
 type pod struct {
 	Args  []string
 	Env   []string
+	Hosts string            // more lines of /etc/hosts
 	Files map[string]string // where it is mounted: a folder of the test
 }
 
@@ -133,7 +135,7 @@ func files(t *testing.T, c *kube.Cluster, namespace, object, dir string) {
 func (p pod) start(t *testing.T, name, program string) *stack.Process {
 	t.Helper()
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "hosts"), names)
+	write(t, filepath.Join(dir, "hosts"), names+p.Hosts)
 	mounts := map[string]string{"/etc/hosts": filepath.Join(dir, "hosts")}
 	maps.Copy(mounts, p.Files)
 	var script strings.Builder

@@ -101,7 +101,7 @@ func (e *edge) cuts() {
 		// The engine breaks it where nothing is on its way: a reset overtakes what is.
 		a, _ := e.Open(e.HTTP1, stack.Key, stack.Chat(true, 50, `"pause_after":5,"cut_after":5,"cut":"`+how+`"`))
 		readChunks(e.t, a, 5)
-		stack.Eventually(e.t, 10*time.Second, "a stream to pause", func() bool { return e.sim.Release() > 0 })
+		stack.Eventually(e.t, 10*time.Second, "a stream to pause", func() bool { return e.release() > 0 })
 		if _, err := io.ReadAll(a.Body); err == nil {
 			e.t.Errorf("%s: the client did not see that the engine broke the stream by %s", e.name, how)
 		}
@@ -144,7 +144,7 @@ func (e *edge) bodies() {
 	}
 	req.Header.Set("Authorization", "Bearer "+stack.Key)
 	req.Header.Set("Content-Type", "application/json")
-	before := len(e.sim.Truths())
+	before := len(e.truths())
 	answered := make(chan int, 1)
 	go func() {
 		resp, err := e.HTTP1.Do(req)
@@ -162,7 +162,7 @@ func (e *edge) bodies() {
 	if code := <-answered; code != 400 {
 		e.t.Errorf("%s: a body that breaks off is answered with %d", e.name, code)
 	}
-	if n := len(e.sim.Truths()) - before; n != 0 {
+	if n := len(e.truths()) - before; n != 0 {
 		e.t.Errorf("%s: the engine has seen %d requests that nobody had checked", e.name, n)
 	}
 }
@@ -177,7 +177,7 @@ func (e *edge) headers() {
 	}
 	body := strings.Replace(stack.Chat(false, 1, ""), `"sim":{}`, `"user":"forger"`, 1)
 	e.want("forged headers", e.Post(stack.ChatPath, body, given...), 200, "")
-	for _, truth := range e.sim.Truths() {
+	for _, truth := range e.truths() {
 		for _, name := range append(forged, "authorization", "x-api-key") {
 			if v, ok := truth.Headers[name]; ok {
 				e.t.Errorf("%s: the engine got %s: %v", e.name, name, v)
@@ -232,7 +232,7 @@ func (e *edge) alive(n int) {
 	})
 	live := e.Metric("tollgate_leases_live")
 	for running := true; running; {
-		e.sim.Release()
+		e.release()
 		done := make(chan struct{})
 		go func() { wg.Wait(); close(done) }()
 		select {
