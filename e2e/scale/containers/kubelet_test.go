@@ -42,6 +42,9 @@ type podSpec struct {
 	Volumes        []struct {
 		Name      string
 		ConfigMap *struct{ Name string } `yaml:"configMap"`
+		Secret    *struct {
+			Name string `yaml:"secretName"`
+		}
 	}
 }
 
@@ -68,7 +71,10 @@ type podContainer struct {
 		ReadOnly  bool   `yaml:"readOnly"`
 	} `yaml:"volumeMounts"`
 	Lifecycle struct {
-		PreStop struct{ Exec struct{ Command []string } } `yaml:"preStop"`
+		PreStop struct {
+			Exec  struct{ Command []string }
+			Sleep struct{ Seconds int }
+		} `yaml:"preStop"`
 	}
 }
 
@@ -104,9 +110,12 @@ func rendered(t *testing.T, values ...string) map[string]manifest {
 	return all
 }
 
+// secrets are files, by the name of the Secret and their own.
+type secrets map[string]map[string][]byte
+
 // startPod starts the pod of the chart's StatefulSet on a claim and waits until it is
 // ready. The test's end removes what is left of it.
-func startPod(t *testing.T, e *engine, claim string, values ...string) *pod {
+func startPod(t *testing.T, e *engine, claim string, s secrets, values ...string) *pod {
 	t.Helper()
 	all := rendered(t, values...)
 	p := &pod{e: e, spec: all["StatefulSet"].Spec.Template.Spec, volumes: map[string]string{"state": claim}}
@@ -114,9 +123,12 @@ func startPod(t *testing.T, e *engine, claim string, values ...string) *pod {
 		dir := t.TempDir()
 		if v.ConfigMap != nil {
 			for name, text := range all["ConfigMap"].Data {
-				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil { //nolint:gosec // as a kubelet
-					t.Fatal(err)
-				}
+				p.put(t, filepath.Join(dir, name), []byte(text), 0o644)
+			}
+		}
+		if v.Secret != nil {
+			for name, text := range s[v.Secret.Name] {
+				p.put(t, filepath.Join(dir, name), text, 0o440)
 			}
 		}
 		p.volumes[v.Name] = dir
@@ -142,6 +154,17 @@ func startPod(t *testing.T, e *engine, claim string, values ...string) *pod {
 	}
 	t.Logf("the pod is ready after %v", time.Since(began).Round(100*time.Millisecond))
 	return p
+}
+
+// put writes a file of a volume for the pod's group.
+func (p *pod) put(t *testing.T, path string, text []byte, mode os.FileMode) {
+	t.Helper()
+	if err := os.WriteFile(path, text, mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(path, 0, p.spec.SecurityContext.FSGroup); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // own gives the root of a volume to the pod's group, as fsGroup with OnRootMismatch
@@ -238,6 +261,7 @@ func (p *pod) stop(t *testing.T) {
 			p.exec(t, c.Name, hook...)
 			t.Logf("%s: the preStop hook took %v", c.Name, time.Since(began).Round(100*time.Millisecond))
 		}
+		time.Sleep(time.Duration(c.Lifecycle.PreStop.Sleep.Seconds) * time.Second)
 		left := int(time.Until(end).Seconds())
 		p.e.do(t, "docker", "stop", "--time", fmt.Sprint(max(2, left)), "pod-"+c.Name)
 		if code := strings.TrimSpace(p.e.do(t, "docker", "inspect", "--format", "{{.State.ExitCode}}", "pod-"+c.Name)); code != "0" {

@@ -27,7 +27,7 @@ func TestPod(t *testing.T) {
 	e := shared
 	e.images(t)
 	claim := t.TempDir()
-	p := startPod(t, e, claim, "--set", "simulatedEngine.enabled=true,drain.delaySeconds=2")
+	p := startPod(t, e, claim, nil, "--set", "simulatedEngine.enabled=true,drain.delaySeconds=2")
 	edge := "http://" + p.ip + ":8080"
 	key := strings.TrimSpace(p.exec(t, "tollgate", "tollgate", "keys", "add", "--user", "me"))
 	waitForKey(t, edge, key)
@@ -48,7 +48,7 @@ func TestPod(t *testing.T) {
 	if got := exported(t, e, claim); got != 6 {
 		t.Errorf("the claim has %d requests, 6 were made", got)
 	}
-	p = startPod(t, e, claim, "--set", "simulatedEngine.enabled=true,drain.delaySeconds=0")
+	p = startPod(t, e, claim, nil, "--set", "simulatedEngine.enabled=true,drain.delaySeconds=0")
 	stream(t, "http://"+p.ip+":8080", key, 3)
 	if got := p.usage(t); got.Requests != 7 {
 		t.Errorf("after a new start the ledger has %d requests, 7 were made", got.Requests)
