@@ -47,6 +47,27 @@ func TestASpanOutlivesTollgate(t *testing.T) {
 	}
 }
 
+// A stream that dies with its tollgate has a span, which the next one sends.
+func TestAStreamThatDiesWithTollgateHasASpan(t *testing.T) {
+	t.Setenv("E2E_METER", "ext_proc")
+	r := start(t, "", "")
+	a, _ := r.Open(r.HTTP1, stack.Key, stack.Chat(true, 400, `"delay_ms":10`))
+	if _, err := io.ReadFull(a.Body, make([]byte, 20000)); err != nil { // beyond the first checkpoint
+		t.Fatal(err)
+	}
+	r.Tollgate.Kill()
+	r.Tollgate.Start()
+	rec := r.Settled(a.RequestID())
+	span := r.span(a.RequestID())
+	if rec.Reason != ledger.GatewayCrash || span.Failed != "gateway_crash" || rec.Counts.Completion == 0 {
+		t.Errorf("row %+v, span %+v", rec, span)
+	}
+	r.agrees(span, rec)
+	r.passedOn(span, a.RequestID())
+	time.Sleep(3 * time.Second) // Envoy's log entry has come meanwhile
+	r.once(a.RequestID())
+}
+
 // Whatever the collector does, no request fails or waits for it.
 func TestNoRequestNeedsTheCollector(t *testing.T) {
 	const n = 60

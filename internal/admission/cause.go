@@ -75,6 +75,9 @@ type Witness struct {
 // spoken or the second has been waited for long enough.
 type Access struct {
 	Witness
+	// Alone: of the log entry alone. A row of the lease, where there is one, was ended
+	// without its session.
+	Alone bool
 	User  string
 	Model string // that served
 	// RequestedModel is the name that the client asked for.

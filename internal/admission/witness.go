@@ -22,7 +22,7 @@ func (g *Gate) Witness(w Witness) {
 	if s == nil && g.replicas && w.LeaseID != "" {
 		return // another gateway has the request, and writes its record
 	}
-	g.access(Access{Witness: w, Counts: usage.None()})
+	g.access(Access{Witness: w, Alone: true, Counts: usage.None()})
 }
 
 // logged takes the log entry of the session. It is false when the access record must

@@ -225,9 +225,14 @@ func (g *Gateway) openLedger(ctx context.Context, own prometheus.Registerer) err
 		return fmt.Errorf("recover ledger: %w", err)
 	}
 	g.meters = newMeters(g.cfg.RunDir(), open, own, g.log.Named("meter"))
-	n, err := store.Recover(ctx, unmetered(open), ledger.GatewayCrash, time.Now())
+	dead, at := unmetered(open), time.Now()
+	n, err := store.Recover(ctx, dead, ledger.GatewayCrash, at)
 	if err != nil {
 		return fmt.Errorf("recover ledger: %w", err)
+	}
+	g.spans.ended(ctx, store, dead, at)
+	if g.spans != nil {
+		g.meters.spans, g.spans.rows = g.spans, store
 	}
 	if n > 0 {
 		g.log.Warn("ended requests that a crash had left open", "requests", n)

@@ -33,6 +33,7 @@ type meters struct {
 	link   *meterlink.Server
 	gate   *admission.Gate
 	ledger ledger.Store
+	spans  *spans // nil: nothing is traced
 	log    hclog.Logger
 
 	mu sync.Mutex
@@ -204,10 +205,12 @@ func (m *meters) recover(instance string, reason ledger.EndReason, lost func(lea
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), sinkTimeout)
 	defer cancel()
-	n, err := m.ledger.Recover(ctx, leases, reason, time.Now())
+	at := time.Now()
+	n, err := m.ledger.Recover(ctx, leases, reason, at)
 	if err != nil {
 		m.log.Error("cannot end requests that a crash had left open", "error", err)
 	}
+	m.spans.ended(ctx, m.ledger, leases, at)
 	if n > 0 {
 		m.log.Warn("ended requests that a crash had left open", "requests", n)
 	}

@@ -2,8 +2,11 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"runtime"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,6 +25,7 @@ type spans struct {
 	names   genai.Version
 	sampler trace.Sampler
 	sender  *otlp.Sender
+	rows    ledger.Store // where a log entry is asked for that no session knows
 }
 
 // newSpans returns nil where nothing is traced.
@@ -53,7 +57,7 @@ func (s *spans) choose() *trace.Sampler {
 // record sends the span of a finished request, where it has one. failed is the error type
 // of its access record.
 func (s *spans) record(a *admission.Access, failed string) {
-	if s == nil || a.Trace.None() {
+	if s == nil || a.Trace.None() || a.Alone && s.told(a.LeaseID) {
 		return
 	}
 	failed = failure(a, failed)
@@ -62,6 +66,43 @@ func (s *spans) record(a *admission.Access, failed string) {
 		end = a.Started.Add(a.Duration)
 	}
 	s.sender.Send(otlp.Span{Span: a.Trace, Name: genai.Name(a), Begin: a.Started, End: end, Failed: failed, Attributes: s.names.Attributes(a, failed)})
+}
+
+// told reports whether a lease has a row: its span is sent when that is ended.
+func (s *spans) told(leaseID string) bool {
+	if leaseID == "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), rowTimeout)
+	defer cancel()
+	_, err := s.rows.Get(ctx, leaseID)
+	return !errors.Is(err, ledger.ErrUnknown)
+}
+
+// rowTimeout bounds how long the ledger is asked for one row.
+const rowTimeout = time.Second
+
+// ended sends the spans of rows that were ended at that moment without their sessions,
+// which a crash has taken.
+func (s *spans) ended(ctx context.Context, rows ledger.Store, leases []string, at time.Time) {
+	if s == nil {
+		return
+	}
+	for _, lease := range leases {
+		rec, err := rows.Get(ctx, lease)
+		if err != nil || rec.Trace == "" || !rec.EndedAt.Equal(ledger.Micro(at)) {
+			continue // it is not traced, or was settled before
+		}
+		a := admission.Access{
+			Witness: admission.Witness{
+				LeaseID: rec.LeaseID, RequestID: rec.RequestID, KeyID: rec.KeyID, Method: http.MethodPost, Endpoint: rec.Endpoint, Status: rec.Status,
+				Started: rec.StartedAt, Trace: trace.Read(rec.Trace),
+			},
+			User: rec.User, Model: rec.Model, RequestedModel: rec.RequestedModel, Reason: rec.Reason, Quality: rec.Quality, Counts: rec.Counts,
+			Stream: rec.Stream, Engine: rec.Engine, Ended: rec.EndedAt,
+		}
+		s.record(&a, "")
+	}
 }
 
 // failure is what OpenTelemetry shall hear of how a request went, "" when it went well:
