@@ -48,6 +48,7 @@ type runCmd struct {
 	Idle     []int             `default:"1000,10000" help:"Numbers of idle streams."`
 	Workers  int               `default:"2" help:"Worker threads of every Envoy."`
 	Only     []string          `placeholder:"TARGET,…" help:"Only these targets. Without both columns of plain Envoy nothing is controlled, and the figures are void."`
+	Network  bool              `help:"Measure Tollgate over TCP and TLS, too, beside the Unix sockets."`
 	Target   map[string]string `placeholder:"NAME=URL[,KEY]" mapsep:"none" help:"Another gateway before the upstream; repeatable. Needs --listen, and --pid for its CPU."`
 	PID      map[string]int    `name:"pid" placeholder:"NAME=PID" help:"The process of a --target; repeatable."`
 	Binary   string            `placeholder:"PATH" help:"The tollgate to measure; built from this tree by default."`
@@ -269,9 +270,10 @@ func (c *runCmd) targets(ctx context.Context, b *lane.Bench) error {
 		{"bare strip", rig.Bare, true},
 		{lane.NameBare, rig.Bare, false},
 		{string(rig.ExtProc), rig.ExtProc, true},
+		{string(rig.Network), rig.Network, true},
 		{lane.NameTollgate, rig.Tollgate, true},
 	} {
-		if len(c.Only) > 0 && !slices.Contains(c.Only, t.name) {
+		if len(c.Only) > 0 && !slices.Contains(c.Only, t.name) || t.kind == rig.Network && !c.Network {
 			continue
 		}
 		if stacks[t.kind] == nil {

@@ -13,11 +13,17 @@ import (
 	"net"
 	"net/url"
 	"path/filepath"
-	"testing"
 	"time"
 
 	"github.com/google/renameio/v2"
 )
+
+// TB is the part of a test, or of a benchmark, that is told of failures. Fatal must not
+// return.
+type TB interface {
+	Helper()
+	Fatal(args ...any)
+}
 
 // Authority signs certificates.
 type Authority struct {
@@ -27,7 +33,7 @@ type Authority struct {
 }
 
 // New makes an authority.
-func New(tb testing.TB, name string) *Authority {
+func New(tb TB, name string) *Authority {
 	tb.Helper()
 	key := newKey(tb)
 	template := &x509.Certificate{
@@ -63,7 +69,7 @@ type Leaf struct {
 type Pair struct{ Cert, Key []byte }
 
 // Issue signs a certificate.
-func (a *Authority) Issue(tb testing.TB, l Leaf) Pair {
+func (a *Authority) Issue(tb TB, l Leaf) Pair {
 	tb.Helper()
 	key := newKey(tb)
 	template := &x509.Certificate{
@@ -98,7 +104,7 @@ func (a *Authority) Issue(tb testing.TB, l Leaf) Pair {
 }
 
 // TLS is the pair for a client or a server of the test's own.
-func (p Pair) TLS(tb testing.TB) tls.Certificate {
+func (p Pair) TLS(tb TB) tls.Certificate {
 	tb.Helper()
 	c, err := tls.X509KeyPair(p.Cert, p.Key)
 	if err != nil {
@@ -109,13 +115,13 @@ func (p Pair) TLS(tb testing.TB) tls.Certificate {
 
 // Write leaves the pair in dir as NAME.crt and NAME.key, each in one step, and returns
 // their paths.
-func (p Pair) Write(tb testing.TB, dir, name string) (cert, key string) {
+func (p Pair) Write(tb TB, dir, name string) (cert, key string) {
 	tb.Helper()
 	return Write(tb, dir, name+".crt", p.Cert), Write(tb, dir, name+".key", p.Key)
 }
 
 // Write leaves a file in dir in one step, and returns its path.
-func Write(tb testing.TB, dir, name string, text []byte) string {
+func Write(tb TB, dir, name string, text []byte) string {
 	tb.Helper()
 	path := filepath.Join(dir, name)
 	if err := renameio.WriteFile(path, text, 0o600); err != nil {
@@ -124,7 +130,7 @@ func Write(tb testing.TB, dir, name string, text []byte) string {
 	return path
 }
 
-func newKey(tb testing.TB) *ecdsa.PrivateKey {
+func newKey(tb TB) *ecdsa.PrivateKey {
 	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -133,7 +139,7 @@ func newKey(tb testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
-func serial(tb testing.TB) *big.Int {
+func serial(tb TB) *big.Int {
 	tb.Helper()
 	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {

@@ -33,6 +33,10 @@ func (b *Bench) Goals() []Goal {
 		add(void(c.Lag99), "streams: added delay p99, ms, not above bare's", t.AddedLag99, bare.AddedLag99+goalNoise)
 		add(void(c.TTFT50), "streams: added TTFT p50 over bare's", ratio(t.AddedTTFT50, bare.AddedTTFT50), 1.3)
 	}
+	if t, ok := b.figure(Streams, string(rig.Network)); ok && t.Rounds > 0 {
+		c := b.Control(Streams)
+		add(void(c.CPU), "streams: CPU over TCP and TLS over that of the Unix socket", t.OverSocket, 1.25)
+	}
 	if t, _, c, ok := b.pair(Short); ok {
 		add(void(c.CPU), "short: CPU per request over bare's", t.OverBare, 1.15)
 		add(void(c.CPU), "short: CPU per request over plain Envoy's", t.OverPlain, 8.1)

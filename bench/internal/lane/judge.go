@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"tollgate/bench/internal/rig"
 )
 
 // Figure is the median of one quantity over the valid rounds of a target.
@@ -30,6 +32,7 @@ type Figure struct {
 	OverPlain    float64 `json:"sum_over_plain"` // ratio of the sums of CPU, round by round; over the mean of plain and plain again
 	OverBare     float64 `json:"sum_over_bare"`
 	ServerToBare float64 `json:"server_over_bare_server"`
+	OverSocket   float64 `json:"sum_over_socket"` // over Tollgate that meters by ext_proc, beside Envoy
 }
 
 // The targets that others are measured against.
@@ -162,6 +165,7 @@ func (b *Bench) figure(lane, target string) (Figure, bool) {
 		return over
 	})
 	f.OverBare = beside(NameBare, func(r, o Run) float64 { return perRequest(sum, r, o) })
+	f.OverSocket = beside(string(rig.ExtProc), func(r, o Run) float64 { return perRequest(sum, r, o) })
 	f.ServerToBare = beside(NameBare, func(r, o Run) float64 {
 		return perRequest(func(r Run) time.Duration { return r.Server }, r, o)
 	})

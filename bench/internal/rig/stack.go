@@ -36,10 +36,13 @@ const (
 	// ExtProc is Tollgate with its answers metered by tollgate, whatever this machine
 	// has; [Tollgate] is metered inside Envoy where there is a library.
 	ExtProc Kind = "tollgate ext_proc"
+	// Network is [ExtProc] with Envoy before service.listen: TCP with mutual TLS in place
+	// of the Unix sockets.
+	Network Kind = "tollgate network"
 )
 
 // Ours reports whether it is Tollgate, with a ledger.
-func (k Kind) Ours() bool { return k == Tollgate || k == ExtProc }
+func (k Kind) Ours() bool { return k == Tollgate || k == ExtProc || k == Network }
 
 // key is the key of every rig: it guards nothing.
 const key = "sk-bench-0123456789abcdef0123456789abcdef"
@@ -55,6 +58,7 @@ type Stack struct {
 	dir    string
 	cfg    *config.Config
 	scrape string
+	remote *envoy.Remote // nil: tollgate's sockets
 }
 
 // Start starts a stack in a folder of the given name, which may be one of an
@@ -94,6 +98,10 @@ func (s *Stack) configure(ctx context.Context, r *Rig) error {
 	if err != nil {
 		return fmt.Errorf("read upstream address: %w", err)
 	}
+	service, err := s.network(ctx)
+	if err != nil {
+		return err
+	}
 	text := fmt.Sprintf(`listen: 127.0.0.1:%d
 metrics_listen: 127.0.0.1:%d
 state_dir: %q
@@ -103,7 +111,7 @@ rate_limit: {qps: 1000000, concurrent: 1000000, concurrent_per_key: 1000000, req
 drain_timeout: 1s
 envoy: {concurrency: %d}
 vllm: {host: %q, port: %s}
-`, edge, scrape, filepath.Join(s.dir, "state"), filepath.Join(s.dir, "logs"), filepath.Join(s.dir, "keys.json"), r.o.Workers, host, port)
+%s`, edge, scrape, filepath.Join(s.dir, "state"), filepath.Join(s.dir, "logs"), filepath.Join(s.dir, "keys.json"), r.o.Workers, host, port, service)
 	keys, err := json.Marshal([]map[string]any{{"key": key, "id": "bench", "user": "bench", "quota": int64(1) << 50}})
 	if err != nil {
 		return fmt.Errorf("write keys: %w", err)
@@ -129,7 +137,7 @@ func (s *Stack) startServer(ctx context.Context, r *Rig, binary string) (err err
 	switch s.Kind {
 	case Bare:
 		argv = []string{r.o.Self, "bare", socket}
-	case Tollgate, ExtProc:
+	case Tollgate, ExtProc, Network:
 		if binary == "" {
 			binary = r.o.Tollgate
 		}
@@ -162,6 +170,7 @@ func (s *Stack) startEnvoy(ctx context.Context, r *Rig) error {
 		params.Meter = &envoy.Meter{Library: r.o.Meter, Socket: config.MeterSocket, Sync: s.cfg.Ledger.Sync}
 		env = append(env, envoy.SearchPath+"="+params.Meter.Dir())
 	}
+	params.Remote = s.remote
 	bootstrap, err := s.writeBootstrap(params)
 	if err != nil {
 		return fmt.Errorf("write bootstrap: %w", err)
@@ -207,7 +216,7 @@ func (s *Stack) writeBootstrap(p envoy.Params) (path string, err error) {
 		text, err = plainBootstrap(p, key)
 	case Bare:
 		text, err = bareBootstrap(p)
-	case Tollgate, ExtProc, Direct, Foreign: // the rig starts no Envoy for the last two
+	case Tollgate, ExtProc, Network, Direct, Foreign: // the rig starts no Envoy for the last two
 		return envoy.Write(s.cfg.StateDir, p)
 	}
 	if err != nil {
