@@ -289,7 +289,10 @@ func engineEnv(v *config.VLLM, key string, environ []string) []string {
 
 // serviceEnv is the environment of tollgate and Envoy.
 func serviceEnv(environ []string) []string {
-	return list(filterEnv(environ, append([]string{"GOMAXPROCS", "GOMEMLIMIT", "GOGC", "GODEBUG", "GOTRACEBACK", "GOCOVERDIR", "CONFIG_FILE"}, passed...)...))
+	return list(filterEnv(environ, append([]string{
+		"GOMAXPROCS", "GOMEMLIMIT", "GOGC", "GODEBUG", "GOTRACEBACK", "GOCOVERDIR", "CONFIG_FILE",
+		"OTEL_SEMCONV_STABILITY_OPT_IN", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES",
+	}, passed...)...))
 }
 
 // findProgram looks a name without a slash up in the PATH of env. It returns a name
