@@ -71,7 +71,9 @@ func startEngine(dir string) (*engine, error) {
 		return nil, fmt.Errorf("fetch: %w", err)
 	}
 	e := &engine{bin: strings.TrimSpace(string(out)), socket: filepath.Join(dir, "docker.sock"), log: filepath.Join(dir, "dockerd.log"), ended: make(chan struct{})}
-	if running := os.Getenv("ENGINE_SOCKET"); running != "" { // to try a test often
+	// One that runs already, for a person who tries a test often: it keeps the base images of
+	// its first run.
+	if running := os.Getenv("ENGINE_SOCKET"); running != "" {
 		e.socket = running
 		return e, nil
 	}
