@@ -74,7 +74,7 @@ func changing(t *testing.T, s *stack.Stack) map[string]bool {
 // Every operation that changes something, and every other way of changing it, leaves
 // an entry with who did it and from where. An operation that this table lacks fails.
 func TestEveryChangeIsOnRecord(t *testing.T) {
-	s := host(t, `[{"key":"`+stack.AdminKey+`","id":"root","user":"admin"},{"key":"`+stack.Key+`","id":"ann","user":"ann"}]`)
+	s := stack.StartHost(t, `[{"key":"`+stack.AdminKey+`","id":"root","user":"admin"},{"key":"`+stack.Key+`","id":"ann","user":"ann"}]`)
 	engine := "127.0.0.1:" + strconv.Itoa(stack.FreePort(t))
 	live, cancel := s.Open(s.HTTP1, stack.Key, stack.Chat(true, 5000, `"delay_ms":100`))
 	defer cancel()

@@ -43,7 +43,7 @@ func fuzz(t *testing.T, url string, long time.Duration, args ...string) {
 // Whatever is sent to the API, its answers are as its document says: no answer is an
 // error of the server, what the document allows is taken and what it does not is refused.
 func TestTheAPIIsAsItsDocumentSays(t *testing.T) {
-	s := host(t, `[{"key":"`+stack.AdminKey+`","id":"root","user":"admin"},{"key":"`+stack.Key+`","id":"ann","user":"ann","quota":1000000,"quota_period":"day"}]`)
+	s := stack.StartHost(t, `[{"key":"`+stack.AdminKey+`","id":"root","user":"admin"},{"key":"`+stack.Key+`","id":"ann","user":"ann","quota":1000000,"quota_period":"day"}]`)
 	s.Post(stack.ChatPath, stack.Chat(false, 3, ""))
 	if long() {
 		fuzz(t, s.URL, 10*time.Minute)

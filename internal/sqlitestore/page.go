@@ -16,8 +16,8 @@ func (r *Reader) Newest(ctx context.Context, p ledger.Page) (rows []ledger.Recor
 	}
 	limit := p.Limit
 	p.Limit++ // one row more tells whether there is a next page
-	if p.KeyID != "" && p.RequestID == "" {
-		rows, err = r.newestOfKey(ctx, p)
+	if len(named(p)) > 0 && p.RequestID == "" {
+		rows, err = r.newestOfDays(ctx, p)
 	} else {
 		rows, err = r.newest(ctx, p, p.Since, p.Until)
 	}
@@ -31,9 +31,24 @@ func (r *Reader) Newest(ctx context.Context, p ledger.Page) (rows []ledger.Recor
 	return rows, next, nil
 }
 
-// newestOfKey reads the days of which the rollups know the key, newest first: a key
-// that was used last month must not cost a walk over everybody's rows since.
-func (r *Reader) newestOfKey(ctx context.Context, p ledger.Page) (rows []ledger.Record, err error) {
+// named are the columns by which p chooses rows and which rollups have too, with their
+// values.
+func named(p ledger.Page) (of []choice) {
+	for _, c := range []choice{
+		{"key_id", p.KeyID}, {"user", p.User}, {"model", p.Model}, {"requested_model", p.RequestedModel}, {"end_user", p.EndUser},
+	} {
+		if c.value != "" {
+			of = append(of, c)
+		}
+	}
+	return of
+}
+
+type choice struct{ column, value string }
+
+// newestOfDays reads the days of which the rollups know the key, user or model, newest
+// first: a key that was used last month must not cost a walk over everybody's rows since.
+func (r *Reader) newestOfDays(ctx context.Context, p ledger.Page) (rows []ledger.Record, err error) {
 	days, err := r.days(ctx, p)
 	if err != nil {
 		return nil, err
@@ -61,9 +76,13 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// days lists the UTC days on which the key has requests, newest first.
+// days lists the UTC days on which there are requests of the key, user or model, newest
+// first.
 func (r *Reader) days(ctx context.Context, p ledger.Page) (days []time.Time, err error) {
-	query, args := "SELECT DISTINCT day FROM rollups WHERE key_id = ?", []any{p.KeyID}
+	query, args := "SELECT DISTINCT day FROM rollups WHERE true", []any(nil)
+	for _, c := range named(p) {
+		query, args = query+" AND "+c.column+" = ?", append(args, c.value)
+	}
 	if !p.Since.IsZero() {
 		query, args = query+" AND day >= ?", append(args, ledger.Day(p.Since))
 	}
@@ -104,15 +123,7 @@ func (r *Reader) newest(ctx context.Context, p ledger.Page, since, until time.Ti
 	if started, lease, _ := p.Position(); lease != "" {
 		query, args = query+" AND (started_at, lease_id) < (?, ?)", append(args, started.UnixMicro(), lease)
 	}
-	for _, c := range []struct{ column, value string }{
-		{"key_id", p.KeyID},
-		{"user", p.User},
-		{"model", p.Model},
-		{"end_reason", string(p.Reason)},
-		{"request_id", p.RequestID},
-		{"requested_model", p.RequestedModel},
-		{"end_user", p.EndUser},
-	} {
+	for _, c := range append(named(p), choice{"end_reason", string(p.Reason)}, choice{"request_id", p.RequestID}) {
 		if c.value != "" {
 			where(c.column+" = ?", c.value)
 		}
