@@ -64,3 +64,24 @@ func TestTheServiceNeedsItsCertificates(t *testing.T) {
 		}
 	}
 }
+
+// TestAnEngineOfThisHostAloneIsWarnedOf where Envoys of other hosts are to reach it.
+func TestAnEngineOfThisHostAloneIsWarnedOf(t *testing.T) {
+	dir := t.TempDir()
+	ca := certtest.New(t, "test")
+	cert, key := ca.Issue(t, certtest.Leaf{}).Write(t, dir, "server")
+	tls := fmt.Sprintf("tls: {cert_file: %q, key_file: %q, client_ca_file: %q}", cert, key, certtest.Write(t, dir, "ca.crt", ca.PEM))
+	for text, want := range map[string]bool{
+		"service: {listen: \"0.0.0.0:9443\", " + tls + "}":                                         true,
+		"service: {listen: \"0.0.0.0:9443\", " + tls + "}\nvllm: {endpoints: [\"10.0.0.2:8000\"]}": false,
+		"service: {listen: \"127.0.0.1:9443\", " + tls + "}":                                       false,
+	} {
+		c, err := config.Parse("c.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(strings.Join(c.Warnings(), "\n"), "an engine has a loopback address"); got != want {
+			t.Errorf("%s: warned %v, want %v: %q", text, got, want, c.Warnings())
+		}
+	}
+}

@@ -20,6 +20,9 @@ func (c *Config) Warnings() []string {
 	if !loopback(c.MetricsListen) {
 		w = append(w, "metrics_listen "+c.MetricsListen+" serves metrics to a network without a key")
 	}
+	if c.Service.Listen != "" && !loopback(c.Service.Listen) && slices.ContainsFunc(c.Fleet(), func(e EngineEntry) bool { return loopback(e.Address) }) {
+		w = append(w, "service.listen serves Envoys on other hosts, but an engine has a loopback address, which is another machine to them; name it by an address that they reach")
+	}
 	return slices.Concat(w, c.hostWarnings(), c.engineWarnings(), c.openFiles())
 }
 

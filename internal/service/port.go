@@ -2,7 +2,6 @@ package service
 
 import (
 	"bytes"
-	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -47,7 +46,9 @@ type Port struct {
 	patience   time.Duration // greeting
 
 	mu      sync.Mutex
-	waiting list.List // of net.Conn, oldest first: those that have shown nothing yet
+	waiting map[uint64]net.Conn // those that have shown nothing yet, by the order of arrival
+	oldest  uint64              // none before it waits
+	arrived uint64
 	closed  bool
 }
 
@@ -61,7 +62,7 @@ func Listen(ctx context.Context, address string, certificates *Certificates, log
 	}
 	return &Port{
 		lis: lis, config: certificates.Config, log: log, metrics: metrics,
-		grpc: newHalf(lis.Addr()), http: newHalf(lis.Addr()), patience: greeting,
+		grpc: newHalf(lis.Addr()), http: newHalf(lis.Addr()), patience: greeting, waiting: map[uint64]net.Conn{},
 	}, nil
 }
 
@@ -106,7 +107,7 @@ func (p *Port) Close() error {
 }
 
 // greet does the handshake and hands the connection to the server of its protocol.
-func (p *Port) greet(conn net.Conn, place *list.Element) {
+func (p *Port) greet(conn net.Conn, place uint64) {
 	defer p.leave(place)
 	ctx, cancel := context.WithTimeout(context.Background(), p.patience)
 	defer cancel()
@@ -134,26 +135,28 @@ func (p *Port) greet(conn net.Conn, place *list.Element) {
 }
 
 // await remembers a connection until it has shown who it is.
-func (p *Port) await(conn net.Conn) *list.Element {
+func (p *Port) await(conn net.Conn) (place uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		_ = conn.Close()
 	}
-	place := p.waiting.PushBack(conn)
-	if p.waiting.Len() > greeted {
-		oldest := p.waiting.Front()
-		_ = oldest.Value.(net.Conn).Close()
-		oldest.Value = nil
-		p.waiting.Remove(oldest)
+	place = p.arrived
+	p.arrived++
+	p.waiting[place] = conn
+	for ; len(p.waiting) > greeted; p.oldest++ {
+		if c, ok := p.waiting[p.oldest]; ok {
+			_ = c.Close()
+			delete(p.waiting, p.oldest)
+		}
 	}
 	return place
 }
 
-func (p *Port) leave(place *list.Element) {
+func (p *Port) leave(place uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.waiting.Remove(place) // does nothing to one that was removed before
+	delete(p.waiting, place)
 }
 
 // dismiss closes what has come to no server yet.
@@ -161,18 +164,18 @@ func (p *Port) dismiss() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
-	for e := p.waiting.Front(); e != nil; e = e.Next() {
-		_ = e.Value.(net.Conn).Close()
+	for _, c := range p.waiting {
+		_ = c.Close()
 	}
 }
 
 // refuse closes a connection because of its client.
-func (p *Port) refuse(conn net.Conn, place *list.Element, why reason) {
+func (p *Port) refuse(conn net.Conn, place uint64, why reason) {
 	from := conn.RemoteAddr()
 	_ = conn.Close()
 	p.mu.Lock()
 	ours := p.closed
-	if place.Value == nil {
+	if _, waits := p.waiting[place]; !waits {
 		why = crowded
 	}
 	p.mu.Unlock()
