@@ -26,6 +26,7 @@ type commands struct {
 
 	Serve      serveCmd      `cmd:"" help:"Run the service."`
 	Keys       keysCmd       `cmd:"" help:"Manage the API keys."`
+	Forget     forgetCmd     `cmd:"" help:"Erase a user: remove the keys, put a pseudonym in the place of the name."`
 	Import     importCmd     `cmd:"" help:"Take over models and keys of another gateway."`
 	Usage      usageCmd      `cmd:"" help:"Report the tokens and requests of the ledger."`
 	Ledger     ledgerCmd     `cmd:"" help:"Check, reconcile and export the ledger."`

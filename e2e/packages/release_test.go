@@ -84,7 +84,7 @@ var allowed = regexp.MustCompile(`^(config\.yaml|bin/(tollgate|launcher)|lib/tol
 var foreign = regexp.MustCompile(`/root/|/home/|/work/|/tmp/tollgate-dist|-----BEGIN [A-Z ]*PRIVATE KEY-----\n[A-Za-z0-9+/=]`)
 
 // TestNothingElseIsInIt lists the archive: known files alone, plain modes, owned by
-// root, and no trace of whoever built it.
+// root, and no path of the builder.
 func TestNothingElseIsInIt(t *testing.T) {
 	f, err := os.Open(the(t, "tollgate_*_linux_*.tar.gz"))
 	if err != nil {

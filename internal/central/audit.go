@@ -59,6 +59,10 @@ func (l *Ledger) VerifyAudit(ctx context.Context) (found []ledger.Violation, ent
 	if err := l.migrate(ctx); err != nil {
 		return nil, 0, err
 	}
+	redacted, err := l.redactions(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
 	rows, err := l.pool.Query(ctx, `SELECT ledger, seq, at, gateway, who, origin, action, target, before, after, prev, hash
 		FROM tollgate.audit ORDER BY ledger, seq`)
 	if err != nil {
@@ -74,7 +78,7 @@ func (l *Ledger) VerifyAudit(ctx context.Context) (found []ledger.Violation, ent
 		}
 		entries++
 		if chains[id] == nil {
-			chains[id] = &audit.Chain{}
+			chains[id] = &audit.Chain{Redacted: redacted[id]}
 		}
 		if broken[id] {
 			continue // one gap breaks all that follow

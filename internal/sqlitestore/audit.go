@@ -165,7 +165,11 @@ func (r *Reader) auditEntries(ctx context.Context, where string, args ...any) (e
 // that was altered, removed or put in is an [audit.ErrBroken], and so is a chain
 // whose end is missing.
 func (r *Reader) VerifyAudit(ctx context.Context) (int64, error) {
-	var chain audit.Chain
+	redacted, err := r.redactions(ctx)
+	if err != nil {
+		return 0, err
+	}
+	chain := audit.Chain{Redacted: redacted}
 	var last audit.Entry
 	for {
 		entries, err := r.auditEntries(ctx, "seq > ? ORDER BY seq LIMIT ?", chain.Len(), page)
@@ -186,7 +190,7 @@ func (r *Reader) VerifyAudit(ctx context.Context) (int64, error) {
 		last = entries[page-1]
 	}
 	var head string
-	err := r.db.QueryRowContext(ctx, "SELECT value FROM marks WHERE name = ?", markAudit).Scan(&head)
+	err = r.db.QueryRowContext(ctx, "SELECT value FROM marks WHERE name = ?", markAudit).Scan(&head)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return chain.Len(), failed(ctx, "read audit", err)
 	}
