@@ -112,6 +112,9 @@ func (r *recorder) line(a *admission.Access, failed string) {
 	if failed != "" {
 		attrs = append(attrs, slog.String("error_type", failed))
 	}
+	if !a.Trace.None() {
+		attrs = append(attrs, slog.String("trace_id", a.Trace.TraceID()))
+	}
 	r.lines.LogAttrs(context.Background(), slog.LevelInfo, "request", attrs...)
 }
 

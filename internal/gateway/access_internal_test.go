@@ -13,6 +13,7 @@ import (
 
 	"tollgate/internal/admission"
 	"tollgate/internal/ledger"
+	"tollgate/internal/trace"
 	"tollgate/internal/usage"
 )
 
@@ -106,5 +107,16 @@ func BenchmarkRecord(b *testing.B) {
 	for b.Loop() {
 		out.Reset()
 		r.record(a)
+	}
+}
+
+func TestTheLineOfATracedRequestNamesItsTrace(t *testing.T) {
+	a := finished()
+	a.Trace, _ = trace.NewSampler(1).Begin(nil)
+	if got := line(t, a)["trace_id"]; got != a.Trace.TraceID() {
+		t.Errorf("trace_id %v, want %s", got, a.Trace.TraceID())
+	}
+	if got, there := line(t, finished())["trace_id"]; there {
+		t.Errorf("a request without a trace has the trace_id %v", got)
 	}
 }
