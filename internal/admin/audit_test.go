@@ -9,6 +9,16 @@ import (
 )
 
 // An action is on record before it happens, with who asked and from where.
+// What is asked twice, or is not known, is refused.
+func TestAParameterIsGivenOnce(t *testing.T) {
+	r := newRig(t)
+	for _, path := range []string{"/admin/audit?limit=1&limit=2", "/admin/usage?since=1d&since=2d", "/admin/ledger?nope=1"} {
+		if a := r.do(http.MethodGet, path, ""); a.status != http.StatusBadRequest {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+}
+
 func TestAnActionIsOnRecord(t *testing.T) {
 	r := newRig(t)
 	r.add(`{"id":"boss","user":"admin"}`)

@@ -16,12 +16,15 @@ type queryError struct{ param, message string }
 
 func (e *queryError) Error() string { return e.param + ": " + e.message }
 
-// onlyKnown refuses parameters that the route does not have: with a typo the answer
-// would be to another question than the one that was asked.
+// onlyKnown refuses parameters that the route does not have, or that are given twice:
+// the answer would be to another question than the one that was asked.
 func onlyKnown(q url.Values, known ...string) error {
-	for name := range q {
-		if !slices.Contains(known, name) {
+	for name, values := range q {
+		switch {
+		case !slices.Contains(known, name):
 			return &queryError{name, "unknown parameter"}
+		case len(values) > 1:
+			return &queryError{name, "the parameter is given more than once"}
 		}
 	}
 	return nil

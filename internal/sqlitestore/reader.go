@@ -25,7 +25,7 @@ func OpenReadOnly(ctx context.Context, path string) (*Reader, error) {
 	}
 	// query_only rather than mode=ro: the first reader of a file that nobody has
 	// open makes the shared index of the WAL, which a read-only open may not.
-	db, err := sql.Open("sqlite", dsn(path, "mode=rw", "busy_timeout(5000)", "query_only(1)"))
+	db, err := sql.Open("sqlite", dsn(path, "mode=rw", "busy_timeout(5000)", "query_only(1)", readerCache))
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}

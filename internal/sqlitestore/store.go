@@ -172,6 +172,11 @@ func openWriter(ctx context.Context, o Options, synchronous string) (*writer, er
 	}, nil
 }
 
+// readerCache bounds what a reading connection holds, in KiB, and what it sorts in
+// memory: the sums of a year are a few megabytes, which SQLite's own 2 would write to a
+// temporary file and read again.
+const readerCache = "cache_size(-16000)"
+
 func dsn(path, mode string, pragmas ...string) string {
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + mode + "&" + url.Values{"_pragma": pragmas}.Encode()
 }
