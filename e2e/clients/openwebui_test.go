@@ -70,7 +70,7 @@ func (r *reader) openWebUI(program string) *webUI {
 	commands := strings.ReplaceAll(snippets(r.t, "Open WebUI", "sh")[0], home, r.s.URL)
 	commands = strings.Replace(commands, "open-webui serve", fmt.Sprintf("exec open-webui serve --host 127.0.0.1 --port %d", port), 1)
 	cmd := r.command(r.t.Context(), "/bin/sh", append(r.environment(),
-		"PATH="+filepath.Dir(program)+":/usr/bin:/bin", "DATA_DIR="+r.home, "WEBUI_SECRET_KEY=for-this-test", "WEBUI_AUTH=False", "OFFLINE_MODE=True",
+		"PATH="+filepath.Dir(program)+":/usr/bin:/bin", "DATA_DIR="+r.home, "WEBUI_SECRET_KEY=a-secret-of-this-test-and-of-no-other", "WEBUI_AUTH=False", "OFFLINE_MODE=True",
 		"ENABLE_OLLAMA_API=False", "BYPASS_EMBEDDING_AND_RETRIEVAL=True", "RAG_EMBEDDING_ENGINE=openai", // it has no models of its own
 		"ANONYMIZED_TELEMETRY=False", "DO_NOT_TRACK=1", "HF_HUB_OFFLINE=1",
 	), "-euc", commands)
