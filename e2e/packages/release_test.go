@@ -95,7 +95,7 @@ func TestNothingElseIsInIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := 0
+	files, wanted := 0, map[string]bool{"share/man/man1/tollgate.1": true, "share/man/man1/launcher.1": true, "share/doc/tollgate/THIRD-PARTY.txt": true, "bin/launcher": true}
 	for r := tar.NewReader(zipped); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
@@ -112,6 +112,7 @@ func TestNothingElseIsInIt(t *testing.T) {
 			continue
 		}
 		files++
+		delete(wanted, name)
 		if !allowed.MatchString(name) {
 			t.Errorf("%s should not be there", name)
 		}
@@ -123,8 +124,8 @@ func TestNothingElseIsInIt(t *testing.T) {
 			t.Errorf("%s has %q", name, data[found[0]:min(found[1]+40, len(data))])
 		}
 	}
-	if files < 20 {
-		t.Errorf("only %d files", files)
+	if files < 20 || len(wanted) > 0 {
+		t.Errorf("only %d files, and none of %v", files, wanted)
 	}
 	deb := run(t, "dpkg-deb", "-c", the(t, "tollgate_*.deb"))
 	for line := range strings.Lines(deb) {
