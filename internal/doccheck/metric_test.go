@@ -218,6 +218,8 @@ func TestTheDashboardAsksForWhatExists(t *testing.T) {
 			Type    string
 			Title   string
 			Targets []struct{ Expr string }
+
+			Description string
 		}
 	}
 	if err := json.Unmarshal([]byte(page(t, "deploy/grafana/tollgate.json")), &doc); err != nil {
@@ -232,6 +234,9 @@ func TestTheDashboardAsksForWhatExists(t *testing.T) {
 		ids[p.ID] = true
 		if p.Type != "row" && len(p.Targets) == 0 {
 			t.Errorf("panel %q asks for nothing", p.Title)
+		}
+		if p.Type != "row" && p.Description == "" {
+			t.Errorf("panel %q does not say what it shows", p.Title)
 		}
 		for _, target := range p.Targets {
 			query(t, p.Title, target.Expr, known)
