@@ -69,6 +69,7 @@ var (
 		"one gateway":      append([]string{"--set", "keys.existingSecret=keys,envoy.meter=ext_proc,envoy.concurrency=0,drain.seconds=30"}, engines...),
 		"many gateways":    append([]string{"--set", "edge.tlsSecret=edge,edge.port=443,edge.type=LoadBalancer"}, shared...),
 		"a service":        append([]string{"--set", "mode=service,listen.tlsSecret=service", "--set-json", `listen.clientIDs=["spiffe://cluster.local/ns/envoy/sa/gateway"]`}, shared...),
+		"IPv6":             append([]string{"--set-json", `config={"listen":"[::]:8080","metrics_listen":"[::]:9464"}`}, engines...),
 		"further settings": append([]string{"--set-json", `config={"rate_limit":{"requests_per_minute":60},"vllm":{"model":"m"},"trusted_proxies":1}`, "--set", "persistence.enabled=false"}, engines...),
 	}
 )
