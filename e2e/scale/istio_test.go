@@ -100,16 +100,20 @@ func TestIstio(t *testing.T) {
 	c.Define("istio")
 	namespaces(c, "tollgate", "istio-system")
 	e := startTollgate(t, "Istio")
-	e.behindIstio(c, "istio")
+	istiod := e.behindIstio(c, "istio")
 	e.chain("envoy.filters.http.ext_authz", "tollgate.headers", "tollgate.ext_proc", "tollgate.buffer", "envoy.filters.http.router")
 	e.everything()
 	e.alive(1100)
+	istiod.Kill()
+	e.want("without istiod", e.chat(true, 5, ""), 200, "[DONE]")
 	e.agree()
+	e.Tollgate.Kill()
+	e.want("without tollgate", e.chat(true, 5, ""), 503, "")
 }
 
 // behindIstio applies a folder of deploy/, starts what it needs besides, istiod and the
 // Envoy of the gateway.
-func (e *edge) behindIstio(c *kube.Cluster, folder string, also ...func()) {
+func (e *edge) behindIstio(c *kube.Cluster, folder string, also ...func()) (istiod *stack.Process) {
 	e.t.Helper()
 	e.URL = gatewayURL
 	manifests := kustomize(e.t, folder, toPort)
@@ -118,7 +122,7 @@ func (e *edge) behindIstio(c *kube.Cluster, folder string, also ...func()) {
 	for _, start := range also {
 		start()
 	}
-	startIstiod(e.t, c)
+	istiod = startIstiod(e.t, c)
 	dir, err := os.MkdirTemp("", "i") //nolint:usetesting // t.TempDir is too long for a socket
 	if err != nil {
 		e.t.Fatal(err)
@@ -129,14 +133,15 @@ func (e *edge) behindIstio(c *kube.Cluster, folder string, also ...func()) {
 	write(e.t, filepath.Join(dir, "bootstrap.yaml"), strings.Replace(istioBootstrap, "SOCKET", socket, 1))
 	pod{Hosts: e.hosts, Args: []string{"-c", filepath.Join(dir, "bootstrap.yaml"), "--concurrency", "2"}}.start(e.t, "envoy", stack.EnvoyBinary(e.t))
 	e.waitFor(30 * time.Second)
+	return istiod
 }
 
 // startIstiod runs istiod against the API server, with deploy/istio/mesh.yaml.
-func startIstiod(t *testing.T, c *kube.Cluster) {
+func startIstiod(t *testing.T, c *kube.Cluster) *stack.Process {
 	t.Helper()
 	program, dir := kube.Tool(t, "pilot-discovery"), t.TempDir()
 	mesh := filepath.Join(stack.ModuleRoot(t), "deploy/istio/mesh.yaml")
-	stack.NewProcess(t, "istiod", filepath.Join(dir, "out"), func() *exec.Cmd {
+	p := stack.NewProcess(t, "istiod", filepath.Join(dir, "out"), func() *exec.Cmd {
 		cmd := exec.Command(program, "discovery", "--kubeconfig", c.Kubeconfig, "--meshConfig", mesh, //nolint:gosec // the pinned one
 			"--grpcAddr", "127.0.0.1:15010", "--httpAddr", "127.0.0.1:8081", "--httpsAddr", "", "--secureGRPCAddr", "", "--monitoringAddr", "127.0.0.1:15014")
 		cmd.Env = append(os.Environ(), "POD_NAMESPACE=istio-system", "POD_NAME=istiod-1", "HOME="+dir,
@@ -144,5 +149,7 @@ func startIstiod(t *testing.T, c *kube.Cluster) {
 			"PILOT_ENABLE_METADATA_EXCHANGE=false", "PILOT_ENABLE_ALPN_FILTER=false")
 		cmd.Dir = dir
 		return cmd
-	}).Start()
+	})
+	p.Start()
+	return p
 }

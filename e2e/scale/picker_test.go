@@ -28,11 +28,15 @@ func TestEndpointPicker(t *testing.T) {
 	e.hosts = "10.9.9.4 vllm.tollgate.svc.cluster.local\n"
 	e.sims = append(e.sims, startEngine(t, secondAddress, engineOptions))
 	pods(c, "10.9.9.9", "10.9.9.4")
-	e.behindIstio(c, "gie", e.picker(c))
+	picker := e.picker(c)
+	e.behindIstio(c, "gie", picker.Start)
 	e.chain("envoy.filters.http.ext_authz", "tollgate.ext_proc", "tollgate.buffer", "tollgate.picker", "envoy.filters.http.router")
 	e.everything()
 	e.picked()
 	e.alive(1100)
+	picker.Kill()
+	e.want("a chat without the picker", e.chat(true, 5, ""), 503, "")
+	e.want("Anthropic without the picker", e.Post("/v1/messages", `{"model":"tiny","messages":[{"role":"user","content":"hi"}],"max_tokens":8}`), 200, `"output_tokens":8`)
 	e.agree()
 }
 
@@ -46,17 +50,15 @@ func pods(c *kube.Cluster, addresses ...string) {
 	}
 }
 
-// picker returns what starts the picker, once the pool is there.
-func (e *edge) picker(c *kube.Cluster) func() {
+// picker is the endpoint picker; it wants the pool to be there when it starts.
+func (e *edge) picker(c *kube.Cluster) *stack.Process {
 	program, dir := kube.Tool(e.t, "epp"), e.t.TempDir()
-	return func() {
-		stack.NewProcess(e.t, "picker", filepath.Join(dir, "out"), func() *exec.Cmd {
-			cmd := exec.Command(program, "--pool-name=vllm", "--pool-namespace=tollgate", "--metrics-endpoint-auth=false", "--tracing=false") //nolint:gosec // the pinned one
-			cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig, "HOME="+dir)
-			cmd.Dir = dir
-			return cmd
-		}).Start()
-	}
+	return stack.NewProcess(e.t, "picker", filepath.Join(dir, "out"), func() *exec.Cmd {
+		cmd := exec.Command(program, "--pool-name=vllm", "--pool-namespace=tollgate", "--metrics-endpoint-auth=false", "--tracing=false") //nolint:gosec // the pinned one
+		cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig, "HOME="+dir)
+		cmd.Dir = dir
+		return cmd
+	})
 }
 
 // picked sees that each completion is at the engine that the picker chose, and that both
