@@ -32,6 +32,8 @@ type storm struct {
 	mu      sync.Mutex
 	endings map[string]ending // by request id; guarded by mu, like refused
 	refused int               // tollgate was away
+	unsent  int               // left before the answer began, or not sent at all
+	failed  error             // the last of those that were not left
 }
 
 // TestNothingIsLostInAStorm: tollgate is killed again and again under many requests,
@@ -104,7 +106,13 @@ func (st *storm) request(ctx context.Context, path, body, end string, leaveAfter
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := st.s.HTTP1.Do(req)
 	if err != nil {
-		return true // it was left
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		st.unsent++
+		if ctx.Err() == nil {
+			st.failed = err
+		}
+		return true
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
@@ -176,9 +184,12 @@ func (st *storm) check(t *testing.T, kills, least int) {
 			t.Logf("seen whole: %s %s %s %d, made %d", r.Endpoint, r.Reason, r.Quality, r.Counts.Completion, made.Completion())
 		}
 	}
-	t.Logf("%d requests reached the engine, %d were refused, %d kills; rows: %d lost, %d twice, %d above, %d not exact",
-		reached, st.refused, kills, lost, twice, above, wrong)
-	if lost+twice+above+wrong > 0 || kills == 0 || reached < least {
+	t.Logf("%d requests reached the engine, %d were refused, %d had no answer (%v), %d kills; rows: %d lost, %d twice, %d above, %d not exact",
+		reached, st.refused, st.unsent, st.failed, kills, lost, twice, above, wrong)
+	if kills == 0 || reached < least {
+		t.Errorf("no storm: %d kills, %d requests reached the engine, want %d at least", kills, reached, least)
+	}
+	if lost+twice+above+wrong > 0 {
 		t.Errorf("%d rows lost, %d twice, %d above what was made, %d not exact although their client saw the end", lost, twice, above, wrong)
 	}
 }
