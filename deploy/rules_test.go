@@ -36,7 +36,7 @@ func alerts(t *testing.T) []string {
 // Prometheus itself reads the rules and fires them.
 func TestEachAlertFires(t *testing.T) {
 	promtool := promtool(t)
-	for _, args := range [][]string{{"check", "rules", "rules.yaml"}, {"test", "rules", "rules.test.yaml"}, {"check", "config", "prometheus.yml"}} {
+	for _, args := range [][]string{{"check", "rules", "rules.yaml"}, {"test", "rules", "rules.test.yaml"}, {"check", "config", "prometheus.yml"}, {"check", "config", "kubernetes.yml"}} {
 		cmd := exec.CommandContext(t.Context(), promtool, args...)
 		cmd.Dir = "prometheus"
 		if out, err := cmd.CombinedOutput(); err != nil {

@@ -36,11 +36,13 @@ MODULES = {
     "kube-apiserver": ("apiserver", "k8s.io/kubernetes/cmd/kube-apiserver", KUBERNETES),
     "kubectl": ("apiserver", "k8s.io/kubernetes/cmd/kubectl", KUBERNETES),
     "epp": ("picker", "sigs.k8s.io/gateway-api-inference-extension/cmd/epp", "v1.5.0"),
+    "prometheus": ("prometheus", "github.com/prometheus/prometheus/cmd/prometheus", "v0.316.0"),
 }
+# What is left out of a program that has much for others.
+TAGS = {"prometheus": "remove_all_sd,enable_kubernetes_sd"}
 # Programs of Debian 12: package, version, path in it. They need the C library alone.
 DEBIAN = {
     "etcd": ("etcd-server", "3.4.23-4+b4", "usr/bin/etcd"),
-    "prometheus": ("prometheus", "2.42.0+ds-5+deb12u1", "usr/bin/prometheus"),
 }
 # Where the modules keep the definitions of their resources.
 DEFINITIONS = {
@@ -99,7 +101,7 @@ def built(name):
             stamp = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
             flags += "".join(f" -X k8s.io/component-base/version.{key}={value}" for key, value in stamp.items())
         module = fetching.ROOT / "e2e" / "scale" / folder
-        go(["build", "-mod=readonly", "-ldflags", flags, "-o", str(ready / name), package], folder=module)
+        go(["build", "-mod=readonly", "-tags", TAGS.get(name, ""), "-ldflags", flags, "-o", str(ready / name), package], folder=module)
 
     return kept(name, version, build)
 
