@@ -43,7 +43,7 @@ func TestUnitsAreInstalledWhole(t *testing.T) {
 	}
 	for _, name := range []string{"tollgate", "launcher"} {
 		place(t, filepath.Join(src, "bin", name), "#!/bin/sh\n")
-		if err := os.Chmod(filepath.Join(src, "bin", name), 0o755); err != nil { //nolint:gosec // a program
+		if err := os.Chmod(filepath.Join(src, "bin", name), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -188,9 +188,33 @@ func (p Params) UpstreamDNS() bool {
 
 // check reports everything that would make a document Envoy misreads or refuses.
 func (p Params) check() error {
-	var errs []error
-	texts := append([]string{p.ListenAddress, p.AdminAddress, p.TLSCertFile, p.TLSKeyFile, p.APIKeyFile, p.SecretsFile}, p.AllowOrigins...)
-	sockets := []string{p.GRPCSocket, p.HTTPSocket, p.AdminSocket}
+	errs, texts, sockets := p.checkParts()
+	texts = append(texts, p.ListenAddress, p.AdminAddress, p.TLSCertFile, p.TLSKeyFile, p.APIKeyFile, p.SecretsFile)
+	texts = append(texts, p.AllowOrigins...)
+	texts = append(texts, sockets...)
+	for _, e := range p.Upstreams {
+		texts = append(texts, e.Host)
+	}
+	for _, s := range texts {
+		if !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
+			errs = append(errs, fmt.Errorf("%q: control characters and invalid UTF-8 are not allowed", s))
+		}
+	}
+	for _, s := range sockets {
+		if s == "" || len(s) > 107 {
+			errs = append(errs, fmt.Errorf("socket path %q: must have 1 to 107 bytes", s))
+		}
+	}
+	if (p.TLSCertFile == "") != (p.TLSKeyFile == "") {
+		errs = append(errs, errors.New("tls: cert_file and key_file must be set both or not at all"))
+	}
+	return errors.Join(errs...)
+}
+
+// checkParts checks the meter and a tollgate on another host, and returns the texts and
+// the sockets of all parts.
+func (p Params) checkParts() (errs []error, texts, sockets []string) {
+	sockets = []string{p.GRPCSocket, p.HTTPSocket, p.AdminSocket}
 	if p.Meter != nil {
 		sockets = append(sockets, p.Meter.Socket)
 		texts = append(texts, p.Meter.Library, p.Meter.Sync)
@@ -210,24 +234,7 @@ func (p Params) check() error {
 			}
 		}
 	}
-	texts = append(texts, sockets...)
-	for _, e := range p.Upstreams {
-		texts = append(texts, e.Host)
-	}
-	for _, s := range texts {
-		if !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
-			errs = append(errs, fmt.Errorf("%q: control characters and invalid UTF-8 are not allowed", s))
-		}
-	}
-	for _, s := range sockets {
-		if s == "" || len(s) > 107 {
-			errs = append(errs, fmt.Errorf("socket path %q: must have 1 to 107 bytes", s))
-		}
-	}
-	if (p.TLSCertFile == "") != (p.TLSKeyFile == "") {
-		errs = append(errs, errors.New("tls: cert_file and key_file must be set both or not at all"))
-	}
-	return errors.Join(errs...)
+	return errs, texts, sockets
 }
 
 // quote writes s as a double-quoted YAML scalar in ASCII. Go's escapes are a

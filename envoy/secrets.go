@@ -34,7 +34,7 @@ func Secrets(p Params) ([]SecretFile, error) {
 }
 
 // secretHead begins a file.
-const secretHead = "resources:\n- \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret\n" //nolint:gosec // the name of a type, no secret
+const secretHead = "resources:\n- \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret\n"
 
 // certificate names a certificate and its key.
 func certificate(name, cert, key string) []byte {

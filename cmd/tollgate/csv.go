@@ -102,18 +102,17 @@ func apart(row []cell, name string, raw jsontext.Value) ([]cell, error) {
 
 // plain is a value as text. A list of objects stays JSON.
 func plain(raw jsontext.Value) (string, error) {
-	switch kind := raw.Kind(); kind {
-	case jsontext.KindNull:
+	switch kind := raw.Kind(); {
+	case kind == jsontext.KindNull:
 		return "", nil
-	case jsontext.KindString:
+	case kind == jsontext.KindString:
 		var text string
 		err := json.Unmarshal(raw, &text)
 		return ledger.Inert(text), err
-	case jsontext.KindBeginArray:
+	case kind == jsontext.KindBeginArray:
 		return plainList(raw)
-	default:
-		return string(raw), nil
 	}
+	return string(raw), nil
 }
 
 func plainList(raw jsontext.Value) (string, error) {

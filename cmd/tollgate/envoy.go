@@ -127,7 +127,7 @@ func runsMeter(env *Env, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	said, err := exec.CommandContext(env.Ctx, binary, "--version").Output()
+	said, err := exec.CommandContext(env.Ctx, binary, "--version").Output() //nolint:gosec // the configuration's
 	if err != nil {
 		return fmt.Errorf("ask %s for its version: %w", binary, err)
 	}

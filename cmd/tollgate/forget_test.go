@@ -14,7 +14,7 @@ import (
 
 // TestForgetCountsAndThenDoesIt: without --yes nothing changes, beside a service it is
 // refused, and afterwards neither keys nor ledger know the user, while sums stay.
-func TestForgetCountsAndThenDoesIt(t *testing.T) {
+func TestForgetCountsAndThenDoesIt(t *testing.T) { //nolint:gocyclo // one story, told step by step
 	env, path, stdout, stderr := ledgerEnv(t)
 	keys := filepath.Join(filepath.Dir(path), "keys.json")
 	conf, err := os.ReadFile(env.ConfigFlag)

@@ -34,7 +34,7 @@ func tellManager(ctx context.Context, cfg *config.Config) (done func()) {
 		systemd.Ready("serving")
 		systemd.Watch(watching, func(within context.Context) (string, error) {
 			if ctx.Err() != nil {
-				return "waiting for live streams", nil // its health service says that it does not serve
+				return "waiting for live streams", nil //nolint:nilerr // its health service says that it does not serve
 			}
 			if err := service.Serving(within); err != nil {
 				return "does not answer its own probe", err

@@ -114,7 +114,7 @@ func savesAReport(b *browser) {
 		info, err := os.Stat(path)
 		return err == nil && info.Size() > 0
 	})
-	file, err := os.ReadFile(path) //nolint:gosec // of the test
+	file, err := os.ReadFile(path)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func TestNothingIsLostInAStorm(t *testing.T) {
 	st.left.Store(int64(requests))
 	var all sync.WaitGroup
 	for i := range clients {
-		all.Go(func() { st.client(t.Context(), rand.New(rand.NewPCG(uint64(i), 16))) }) //nolint:gosec // a test's dice
+		all.Go(func() { st.client(t.Context(), rand.New(rand.NewPCG(uint64(i), 16))) })
 	}
 	over := make(chan struct{})
 	go func() { all.Wait(); close(over) }()
@@ -153,7 +153,7 @@ func follow(body io.Reader, end string, most int) (e ending) {
 }
 
 // check compares the rows with what the engine and the clients know.
-func (st *storm) check(t *testing.T, kills, least int) {
+func (st *storm) check(t *testing.T, kills, least int) { //nolint:gocyclo // one story, told step by step
 	t.Helper()
 	rows, twice := map[string]ledger.Record{}, 0
 	err := st.s.Ledger().Each(t.Context(), ledger.Filter{}, func(r ledger.Record) error {

@@ -62,7 +62,7 @@ func TestTheShareOfACanary(t *testing.T) {
 }
 
 // TestAKeyReachesItsNamesOnly, whatever it tries, on every route that has a model.
-func TestAKeyReachesItsNamesOnly(t *testing.T) {
+func TestAKeyReachesItsNamesOnly(t *testing.T) { //nolint:gocyclo // one story, told step by step
 	t.Parallel()
 	e := stack.NewEngine(t, vllmsim.Options{
 		Models: []string{"big", "small", "spare", "claude-tuned"}, EnableLoRA: true, Adapters: map[string]string{"support": "/nowhere"},

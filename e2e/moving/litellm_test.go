@@ -28,7 +28,7 @@ func secret(name string) string { return "sk-canary-" + name + "-0123456789" }
 
 // TestClientsOfLiteLLMKeepTheirKeys: configuration and keys are imported by the command,
 // the stack starts with what it wrote, and requests with the old keys and names pass.
-func TestClientsOfLiteLLMKeepTheirKeys(t *testing.T) {
+func TestClientsOfLiteLLMKeepTheirKeys(t *testing.T) { //nolint:gocyclo // one story, told step by step
 	engine := stack.NewEngine(t, vllmsim.Options{Models: []string{"Qwen/Qwen3-8B"}})
 	dir := t.TempDir()
 	lite := filepath.Join(dir, "litellm.yaml")
@@ -42,7 +42,7 @@ general_settings: {master_key: sk-canary-master}
 	run := func(want int, args ...string) string {
 		t.Helper()
 		all := append([]string{"--config", filepath.Join(dir, "config.yaml"), "import", "litellm", lite, "--keys", absolute(t, keys)}, args...)
-		cmd := exec.Command(stack.Binary(t, "tollgate"), all...) //nolint:gosec // built for the test
+		cmd := exec.Command(stack.Binary(t, "tollgate"), all...)
 		cmd.Dir = dir
 		out, _ := cmd.CombinedOutput()
 		if got := cmd.ProcessState.ExitCode(); got != want {
@@ -102,7 +102,7 @@ general_settings: {master_key: sk-canary-master}
 			t.Errorf("%s: no end: %s", c.name, body)
 		}
 	}
-	usage := exec.Command(stack.Binary(t, "tollgate"), "--config", "config.yaml", "usage", "--by", "key", "--format", "json") //nolint:gosec // built for the test
+	usage := exec.Command(stack.Binary(t, "tollgate"), "--config", "config.yaml", "usage", "--by", "key", "--format", "json")
 	usage.Dir = dir
 	out, err := usage.Output()
 	var groups []struct {

@@ -136,7 +136,7 @@ func alteredByteIsFound(t *testing.T, s *stack.Stack, text string) {
 	if err := verify(); err != nil {
 		t.Fatal("before a byte was altered: ", err)
 	}
-	file, err := os.ReadFile(copied) //nolint:gosec // of the test
+	file, err := os.ReadFile(copied)
 	at := bytes.Index(file, []byte(text))
 	if err != nil || at < 0 {
 		t.Fatal("the entry is not in the file", err)

@@ -2,6 +2,7 @@ package replicas_test
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -27,9 +28,7 @@ func TestTheReplicaThatSettlesSendsTheSpan(t *testing.T) {
 	}
 	rows := map[string]ledger.Record{}
 	for _, r := range s.replicas {
-		for id, rec := range r.Records() {
-			rows[id] = rec
-		}
+		maps.Copy(rows, r.Records())
 	}
 	for id := range ids {
 		c.Find("the span of "+id, func(span *stack.Span) bool { return span.Attributes["tollgate.request.id"] == id })

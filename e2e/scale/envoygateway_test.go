@@ -35,7 +35,7 @@ func kustomize(t *testing.T, folder, patches string) string {
 	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(overlay), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), kube.Tool(t, "kubectl"), "kustomize", dir).Output() //nolint:gosec // the test's own folder
+	out, err := exec.CommandContext(t.Context(), kube.Tool(t, "kubectl"), "kustomize", dir).Output()
 	if err != nil {
 		t.Fatalf("render deploy/%s: %v\n%s", folder, err, stderr(err))
 	}
@@ -131,11 +131,11 @@ func TestEnvoyGatewayStandalone(t *testing.T) {
 	write(t, filepath.Join(dir, "envoy-gateway.yaml"), settings)
 	envoyHome(t, filepath.Join(dir, "data"))
 	program := kube.Tool(t, "envoy-gateway")
-	if out, err := exec.CommandContext(t.Context(), program, "certgen", "--local", "--config-home", filepath.Join(dir, "config")).CombinedOutput(); err != nil { //nolint:gosec // the pinned one
+	if out, err := exec.CommandContext(t.Context(), program, "certgen", "--local", "--config-home", filepath.Join(dir, "config")).CombinedOutput(); err != nil {
 		t.Fatalf("certgen: %v\n%s", err, out)
 	}
 	stack.NewProcess(t, "envoy-gateway", filepath.Join(dir, "envoy-gateway.out"), func() *exec.Cmd {
-		cmd := exec.Command(program, "server", "--config-path", filepath.Join(dir, "envoy-gateway.yaml")) //nolint:gosec // the pinned one
+		cmd := exec.Command(program, "server", "--config-path", filepath.Join(dir, "envoy-gateway.yaml"))
 		cmd.Env = append(os.Environ(), "HOME="+dir)
 		return cmd
 	}).Start()
@@ -154,7 +154,7 @@ func (e *edge) waitFor(limit time.Duration) {
 			return false
 		}
 		_ = resp.Body.Close()
-		return resp.StatusCode == 200
+		return resp.StatusCode == http.StatusOK
 	})
 	var last *stack.Answer
 	e.t.Cleanup(func() {
@@ -164,14 +164,14 @@ func (e *edge) waitFor(limit time.Duration) {
 	})
 	stack.Eventually(e.t, limit, "an engine behind "+e.name, func() bool {
 		last = e.chat(false, 1, "")
-		return last.StatusCode == 200
+		return last.StatusCode == http.StatusOK
 	})
 }
 
 // read reads a file of the project.
 func read(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(stack.ModuleRoot(t), name)) //nolint:gosec // of this project
+	text, err := os.ReadFile(filepath.Join(stack.ModuleRoot(t), name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +279,7 @@ telemetry: {metrics: {prometheus: {disable: true}}}
 `
 	program, dir := kube.Tool(t, "envoy-gateway"), t.TempDir()
 	environment := []string{"KUBECONFIG=" + c.Kubeconfig, "ENVOY_GATEWAY_NAMESPACE=envoy-gateway-system", "KUBERNETES_CLUSTER_DOMAIN=cluster.local"}
-	certgen := exec.CommandContext(t.Context(), program, "certgen", "--disable-topology-injector") //nolint:gosec // the pinned one
+	certgen := exec.CommandContext(t.Context(), program, "certgen", "--disable-topology-injector")
 	certgen.Env = append(os.Environ(), environment...)
 	if said, err := certgen.CombinedOutput(); err != nil {
 		t.Fatalf("certgen: %v\n%s", err, said)

@@ -123,7 +123,7 @@ func (e *edge) behindIstio(c *kube.Cluster, folder string, also ...func()) (isti
 		start()
 	}
 	istiod = startIstiod(e.t, c)
-	dir, err := os.MkdirTemp("", "i") //nolint:usetesting // t.TempDir is too long for a socket
+	dir, err := os.MkdirTemp("", "i")
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func startIstiod(t *testing.T, c *kube.Cluster) *stack.Process {
 	program, dir := kube.Tool(t, "pilot-discovery"), t.TempDir()
 	mesh := filepath.Join(stack.ModuleRoot(t), "deploy/istio/mesh.yaml")
 	p := stack.NewProcess(t, "istiod", filepath.Join(dir, "out"), func() *exec.Cmd {
-		cmd := exec.Command(program, "discovery", "--kubeconfig", c.Kubeconfig, "--meshConfig", mesh, //nolint:gosec // the pinned one
+		cmd := exec.Command(program, "discovery", "--kubeconfig", c.Kubeconfig, "--meshConfig", mesh,
 			"--grpcAddr", "127.0.0.1:15010", "--httpAddr", "127.0.0.1:8081", "--httpsAddr", "", "--secureGRPCAddr", "", "--monitoringAddr", "127.0.0.1:15014")
 		cmd.Env = append(os.Environ(), "POD_NAMESPACE=istio-system", "POD_NAME=istiod-1", "HOME="+dir,
 			// What only Istio's own build of Envoy has.

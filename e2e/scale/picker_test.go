@@ -54,7 +54,7 @@ func pods(c *kube.Cluster, addresses ...string) {
 func (e *edge) picker(c *kube.Cluster) *stack.Process {
 	program, dir := kube.Tool(e.t, "epp"), e.t.TempDir()
 	return stack.NewProcess(e.t, "picker", filepath.Join(dir, "out"), func() *exec.Cmd {
-		cmd := exec.Command(program, "--pool-name=vllm", "--pool-namespace=tollgate", "--metrics-endpoint-auth=false", "--tracing=false") //nolint:gosec // the pinned one
+		cmd := exec.Command(program, "--pool-name=vllm", "--pool-namespace=tollgate", "--metrics-endpoint-auth=false", "--tracing=false")
 		cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig, "HOME="+dir)
 		cmd.Dir = dir
 		return cmd

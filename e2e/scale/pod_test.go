@@ -141,7 +141,7 @@ func (p pod) start(t *testing.T, name, program string) *stack.Process {
 	var script strings.Builder
 	for _, at := range slices.Sorted(maps.Keys(mounts)) {
 		if _, err := os.Stat(at); os.IsNotExist(err) {
-			if err := os.Mkdir(at, 0o755); err != nil { //nolint:gosec // a place to mount at, empty outside
+			if err := os.Mkdir(at, 0o755); err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = os.Remove(at) })
@@ -150,7 +150,7 @@ func (p pod) start(t *testing.T, name, program string) *stack.Process {
 	}
 	script.WriteString(`exec "$@"`)
 	process := stack.NewProcess(t, name, filepath.Join(dir, "out"), func() *exec.Cmd {
-		cmd := exec.Command("unshare", append([]string{"--mount", "sh", "-c", script.String(), "sh", program}, p.Args...)...) //nolint:gosec // as the cluster has it
+		cmd := exec.Command("unshare", append([]string{"--mount", "sh", "-c", script.String(), "sh", program}, p.Args...)...)
 		cmd.Env = append(append(os.Environ(), "HOME="+dir), p.Env...)
 		cmd.Dir = dir
 		return cmd

@@ -85,7 +85,7 @@ func (e *edge) refusals() {
 	e.want("models for nobody", e.Do(e.HTTP1, http.MethodGet, "/v1/models", ""), 401, "")
 	e.want("the engine's own error", e.chat(false, 5, `"error_status":500`), 500, "")
 	for _, path := range []string{"/v1/load_lora_adapter", "/sim/truth", "/v1/chat/completions/../../sim/truth", "/collective_rpc"} {
-		if a := e.Do(e.HTTP1, http.MethodPost, path, `{}`, "Authorization", "Bearer "+stack.Key); a.StatusCode != 404 && a.StatusCode != 405 {
+		if a := e.Do(e.HTTP1, http.MethodPost, path, `{}`, "Authorization", "Bearer "+stack.Key); a.StatusCode != http.StatusNotFound && a.StatusCode != http.StatusMethodNotAllowed {
 			e.t.Errorf("%s: POST %s is answered with %d", e.name, path, a.StatusCode)
 		}
 	}
@@ -265,7 +265,7 @@ func (e *edge) hold(ctx context.Context, opened func()) string {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	text, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != 200 || !bytes.HasSuffix(text, []byte("data: [DONE]\n\n")) {
+	if err != nil || resp.StatusCode != http.StatusOK || !bytes.HasSuffix(text, []byte("data: [DONE]\n\n")) {
 		return fmt.Sprintf("%d %v %.100s", resp.StatusCode, err, text)
 	}
 	return ""

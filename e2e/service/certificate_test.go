@@ -36,9 +36,16 @@ func TestTheRightCertificatePasses(t *testing.T) {
 		none, own int
 		admin     int
 	}{
-		{"/v1/models", 401, 200, 200}, {"/v1/models/tiny", 401, 200, 200}, {"/v1/key", 401, 200, 200}, {"/v1/usage", 401, 200, 200},
-		{"/console/", 200, 200, 200}, {"/", 200, 200, 200}, {"/health", 200, 200, 200},
-		{"/admin/keys", 401, 403, 200}, {"/admin/engines", 401, 403, 200}, {"/metrics", 401, 403, 200},
+		{"/v1/models", 401, 200, 200},
+		{"/v1/models/tiny", 401, 200, 200},
+		{"/v1/key", 401, 200, 200},
+		{"/v1/usage", 401, 200, 200},
+		{"/console/", 200, 200, 200},
+		{"/", 200, 200, 200},
+		{"/health", 200, 200, 200},
+		{"/admin/keys", 401, 403, 200},
+		{"/admin/engines", 401, 403, 200},
+		{"/metrics", 401, 403, 200},
 	} {
 		for key, want := range map[string]int{"": c.none, stack.Key: c.own, stack.AdminKey: c.admin} {
 			if a := r.Do(r.HTTP1, http.MethodGet, c.path, "", "x-api-key", key, "x-tollgate-key", "root", "x-tollgate-local", "yes"); a.StatusCode != want {

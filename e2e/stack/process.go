@@ -38,6 +38,7 @@ type Process struct {
 // NewProcess is a program that is not part of a stack; nothing is started yet. What it
 // prints goes to the file log, and command is called at each start.
 func NewProcess(tb testing.TB, name, log string, command func() *exec.Cmd) *Process {
+	tb.Helper()
 	return &Process{tb: tb, name: name, log: log, command: command}
 }
 

@@ -198,7 +198,7 @@ func (s *Stack) EnvoyWith(remote *envoy.Remote, change func(bootstrap string) st
 			if err != nil {
 				s.tb.Fatal(err)
 			}
-			if err := os.WriteFile(path, []byte(change(string(text))), 0o600); err != nil { //nolint:gosec // the same file
+			if err := os.WriteFile(path, []byte(change(string(text))), 0o600); err != nil {
 				s.tb.Fatal(err)
 			}
 		}

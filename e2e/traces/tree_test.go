@@ -12,8 +12,9 @@ import (
 	"tollgate/internal/ledger"
 )
 
-func TestASpanStandsBetweenClientAndEngine(t *testing.T) {
+func TestASpanStandsBetweenClientAndEngine(t *testing.T) { //nolint:gocyclo // one story, told step by step
 	hosts(t, func(t *testing.T) {
+		t.Helper()
 		r := start(t, "", "models: [{name: chat, targets: [{model: tiny}]}]")
 		for _, stream := range []bool{true, false} {
 			body := strings.Replace(stack.Chat(stream, 12, ""), `"tiny"`, `"chat"`, 1)
@@ -96,6 +97,7 @@ func TestWhatIsNotSampledIsNotSent(t *testing.T) {
 // A client that leaves in the middle has a span with the tokens of the ledger.
 func TestACutStreamHasTheTokensOfTheLedger(t *testing.T) {
 	hosts(t, func(t *testing.T) {
+		t.Helper()
 		r := start(t, "", "")
 		a, leave := r.Open(r.HTTP1, stack.Key, stack.Chat(true, 500, `"delay_ms":10`))
 		if _, err := io.ReadFull(a.Body, make([]byte, 2000)); err != nil {

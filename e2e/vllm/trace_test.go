@@ -20,7 +20,7 @@ import (
 
 // TestOneTree: a client that traces, the gateway and a real vLLM with its OTLP switch
 // send their spans to one collector, and they are one tree with one account of tokens.
-func TestOneTree(t *testing.T) {
+func TestOneTree(t *testing.T) { //nolint:gocyclo // one story, told step by step
 	c := stack.StartCollector(t, t.TempDir())
 	traced := strings.NewReplacer(`"--enforce-eager"`, fmt.Sprintf(`"--enforce-eager", "--otlp-traces-endpoint", "http://%s"`, c.GRPC))
 	h := launchWith(t, section(t, traced, ""), fmt.Sprintf("otel: {endpoint: %q}\n", c.GRPC)).run(t)

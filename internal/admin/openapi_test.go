@@ -154,8 +154,10 @@ func newControlHost(t *testing.T) controlHost {
 		LogDir: dir, Log: hclog.NewNullLogger(),
 		Children: func() []supervisor.Status {
 			return []supervisor.Status{
-				{Name: "vllm", State: supervisor.Ready, PID: 7, Since: at, Restarts: 1, By: supervisor.Restarts{Crash: 1}, LostLines: 1,
-					LastExit: &supervisor.Exit{Code: -1, Signal: "killed", Reason: "hung", Cause: supervisor.Hung, At: at, Left: 1}},
+				{
+					Name: "vllm", State: supervisor.Ready, PID: 7, Since: at, Restarts: 1, By: supervisor.Restarts{Crash: 1}, LostLines: 1,
+					LastExit: &supervisor.Exit{Code: -1, Signal: "killed", Reason: "hung", Cause: supervisor.Hung, At: at, Left: 1},
+				},
 				{Name: "envoy", State: supervisor.Ready, Since: at},
 			}
 		},

@@ -2,6 +2,7 @@ package admission
 
 import (
 	"encoding/json"
+	"maps"
 	"time"
 )
 
@@ -67,9 +68,7 @@ func (a *attribution) remember() []byte {
 		At: micros(last.at), Tokens: last.Tokens, Silent: last.silent, Foreign: last.foreign, Engines: last.Engines,
 		Streamed: a.endedTokens, Rates: make(map[string]float64, len(a.rates)),
 	}
-	for model, rate := range a.rates {
-		m.Rates[model] = rate
-	}
+	maps.Copy(m.Rates, a.rates)
 	if a.running > 0 {
 		m.Streams = make(map[string]int64, len(a.streams))
 		for _, s := range a.streams {
@@ -101,9 +100,7 @@ func (a *attribution) recall(b []byte) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for model, rate := range m.Rates {
-		a.rates[model] = rate
-	}
+	maps.Copy(a.rates, m.Rates)
 	now, at := time.Now(), ofMicros(m.At)
 	if age := now.Sub(at); at.IsZero() || age < 0 || age >= oldestReading || a.count == nil {
 		return

@@ -32,7 +32,7 @@ func TestAForgottenUserIsInNoTable(t *testing.T) {
 	}
 	shipped := func(entries int64) {
 		t.Helper()
-		stop := ship(t, l, s, "gate-a", prometheus.NewRegistry())
+		stop := ship(t, l, s, "gate-a", prometheus.NewRegistry()) //nolint:contextcheck // it ends by stop
 		defer stop()
 		eventually(t, 20*time.Second, "all entries and rows", func() bool {
 			found, n, err := l.VerifyAudit(ctx)

@@ -98,7 +98,7 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 	}
 	defer func() {
 		if err != nil {
-			g.close()
+			g.close() //nolint:contextcheck // what waits is sent also when ctx has ended
 		}
 	}()
 	reg := prometheus.NewRegistry()

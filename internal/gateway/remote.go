@@ -59,6 +59,7 @@ func (g *Gateway) serveRemote(ctx context.Context, group *run.Group) {
 	if r == nil {
 		return
 	}
+	//nolint:contextcheck // each stream has a context of its own
 	server := g.grpcServer(r.check, grpc.KeepaliveParams(keepalive.ServerParameters{
 		Time: pingEvery, Timeout: pingWait, MaxConnectionAge: connectionAge,
 	}))

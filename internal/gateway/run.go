@@ -48,7 +48,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	//nolint:contextcheck // a stream has a context of its own
 	group.Add(serve.GRPC(g.grpcServer(g.check), g.grpcLis, g.drain, stopGrace))
 	group.Add(g.serveMeters(ctx))
-	g.serveRemote(ctx, &group) //nolint:contextcheck // as above
+	g.serveRemote(ctx, &group)
 	group.Add(serve.HTTP(ctx, g.api.Edge(true), g.httpLis, stopGrace))
 	group.Add(serve.HTTP(ctx, g.api.Local(), g.adminLis, stopGrace))
 	group.Add(serve.Loop(ctx, g.gate.Run))

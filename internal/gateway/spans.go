@@ -101,7 +101,7 @@ func (s *spans) ended(ctx context.Context, rows ledger.Store, leases []string, a
 			User: rec.User, Model: rec.Model, RequestedModel: rec.RequestedModel, Reason: rec.Reason, Quality: rec.Quality, Counts: rec.Counts,
 			Stream: rec.Stream, Engine: rec.Engine, Ended: rec.EndedAt,
 		}
-		s.record(&a, "")
+		s.record(&a, "") //nolint:contextcheck // the span goes out also when ctx has ended
 	}
 }
 
@@ -109,14 +109,13 @@ func (s *spans) ended(ctx context.Context, rows ledger.Store, leases []string, a
 // the end reason of the ledger where an answer had begun, else the error type of its
 // access record.
 func failure(a *admission.Access, failed string) string {
-	switch a.Reason {
-	case "", ledger.Refused: // nothing was recorded, or the engine itself refused
+	if a.Reason == "" || a.Reason == ledger.Refused { // nothing was recorded, or the engine itself refused
 		return failed
-	case ledger.Complete:
-		return ""
-	default:
-		return string(a.Reason)
 	}
+	if a.Reason == ledger.Complete {
+		return ""
+	}
+	return string(a.Reason)
 }
 
 // buildInfo says on own which program this is.

@@ -1,6 +1,7 @@
 package genai_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -32,24 +33,25 @@ func TestTheMetricsOfTheConventions(t *testing.T) {
 	sums := map[string]float64{}
 	for _, f := range families {
 		for _, one := range f.GetMetric() {
-			name := f.GetName()
+			var name strings.Builder
+			name.WriteString(f.GetName())
 			for _, l := range one.GetLabel() {
 				switch l.GetName() {
 				case "gen_ai_token_type":
-					name += " " + l.GetValue()
+					name.WriteString(" " + l.GetValue())
 				case "gen_ai_request_model", "gen_ai_response_model", "gen_ai_provider_name", "gen_ai_operation_name", "error_type":
 					want := map[string]string{"gen_ai_request_model": "other", "gen_ai_response_model": "tiny", "gen_ai_provider_name": "vllm", "gen_ai_operation_name": "chat", "error_type": "client_abort"}
 					if l.GetValue() != want[l.GetName()] {
-						t.Errorf("%s: %s is %q", name, l.GetName(), l.GetValue())
+						t.Errorf("%s: %s is %q", name.String(), l.GetName(), l.GetValue())
 					}
 				default:
-					t.Errorf("%s has the label %s", name, l.GetName())
+					t.Errorf("%s has the label %s", name.String(), l.GetName())
 				}
 			}
 			if one.GetHistogram().GetSampleCount() != 1 {
-				t.Errorf("%s: %d values", name, one.GetHistogram().GetSampleCount())
+				t.Errorf("%s: %d values", name.String(), one.GetHistogram().GetSampleCount())
 			}
-			sums[name] = one.GetHistogram().GetSampleSum()
+			sums[name.String()] = one.GetHistogram().GetSampleSum()
 			exemplar := ""
 			for _, b := range one.GetHistogram().GetBucket() {
 				for _, l := range b.GetExemplar().GetLabel() {
@@ -57,7 +59,7 @@ func TestTheMetricsOfTheConventions(t *testing.T) {
 				}
 			}
 			if exemplar != a.Trace.TraceID() {
-				t.Errorf("%s has the exemplar %q", name, exemplar)
+				t.Errorf("%s has the exemplar %q", name.String(), exemplar)
 			}
 		}
 	}

@@ -33,7 +33,8 @@ func TestAConfiguration(t *testing.T) {
 		},
 		Models: []litellm.Model{
 			{Name: "chat", Targets: both, Fallback: []string{"Qwen/Qwen3-0.6B"}},
-			{Name: "gpt-4", Targets: both}, {Name: "quiet", Targets: both},
+			{Name: "gpt-4", Targets: both},
+			{Name: "quiet", Targets: both},
 		},
 		Concurrent: 200, Notes: got.Notes,
 	}

@@ -46,7 +46,7 @@ func TestAPageSaysWhatTheCommandLineHas(t *testing.T) {
 	if err != nil {
 		return // what follows is a second look, where there is one to have
 	}
-	cmd := exec.Command(groff, "-man", "-Tutf8", "-ww", "-z") //nolint:gosec // found above
+	cmd := exec.Command(groff, "-man", "-Tutf8", "-ww", "-z")
 	cmd.Stdin = &page
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("groff: %v\n%s", err, out)

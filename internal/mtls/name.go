@@ -23,18 +23,31 @@ var (
 // wildcard: an identity is one client.
 func CheckName(name string) error {
 	if strings.Contains(name, ":") {
-		u, err := url.Parse(name)
-		if err != nil || u.Scheme != "spiffe" || u.Host == "" || u.Host != u.Hostname() || u.User != nil || u.Opaque != "" ||
-			u.RawQuery != "" || u.Fragment != "" || u.String() != name || strings.HasSuffix(name, "/") {
-			return errSPIFFE
-		}
-		return nil
+		return checkSPIFFE(name)
 	}
-	if name == "" || len(name) > 253 || strings.HasPrefix(name, ".") || strings.HasSuffix(name, ".") || strings.Contains(name, "..") ||
-		strings.ContainsFunc(name, func(r rune) bool {
-			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '.' && r != '_'
-		}) {
+	if len(name) > 253 {
 		return errDNS
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if strings.ContainsFunc(label, func(r rune) bool { return !strings.ContainsRune(letters, r) }) || label == "" {
+			return errDNS
+		}
+	}
+	return nil
+}
+
+// letters are what a part of a DNS name has.
+const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+
+// checkSPIFFE reports what is no SPIFFE id: one has a trust domain and a path, and
+// nothing else that a URL may have.
+func checkSPIFFE(name string) error {
+	u, err := url.Parse(name)
+	if err != nil || u.Host == "" {
+		return errSPIFFE
+	}
+	if plain := (url.URL{Scheme: "spiffe", Host: u.Hostname(), Path: u.Path, RawPath: u.RawPath}); plain.String() != name || strings.HasSuffix(name, "/") {
+		return errSPIFFE
 	}
 	return nil
 }

@@ -145,7 +145,7 @@ func span(t *testing.T) otlp.Span {
 	return otlp.Span{Span: id, Name: "chat tiny", Begin: begin, End: begin.Add(time.Second), Failed: "client_abort", Attributes: []attribute.KeyValue{attribute.Int64("gen_ai.usage.output_tokens", 7)}}
 }
 
-func TestASpanArrivesAsItWasSent(t *testing.T) {
+func TestASpanArrivesAsItWasSent(t *testing.T) { //nolint:gocyclo // one story, told step by step
 	headers := filepath.Join(t.TempDir(), "headers")
 	if err := os.WriteFile(headers, []byte("authorization: Bearer hush\n"), 0o600); err != nil {
 		t.Fatal(err)

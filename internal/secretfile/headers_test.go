@@ -16,7 +16,7 @@ func TestAFileOfHeadersIsRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "headers")
 	for text, want := range map[string]map[string]string{
 		"": {},
-		"# of the collector\n\nAuthorization: Bearer a:b\r\n x-team:ml ": {"authorization": "Bearer a:b", "x-team": "ml"},
+		"# of the collector\n\nAuthorization: Bearer a:b\r\n x-team:ml \n": {"authorization": "Bearer a:b", "x-team": "ml"},
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -89,7 +89,7 @@ func (p *Port) Serve() error {
 		case err != nil:
 			// Out of file descriptors, or the client has left: neither is a reason to stop.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			time.Sleep(pause)
+			<-time.After(pause)
 			continue
 		}
 		pause = 0

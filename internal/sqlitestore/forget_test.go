@@ -17,7 +17,7 @@ import (
 
 // TestAForgottenUserIsNowhereInTheFile: rows, sums and audit lose the name and the id
 // of the key, keep their counts, and still hold together; no byte of a name is left.
-func TestAForgottenUserIsNowhereInTheFile(t *testing.T) {
+func TestAForgottenUserIsNowhereInTheFile(t *testing.T) { //nolint:gocyclo // one story, told step by step
 	ctx, path := context.Background(), filepath.Join(t.TempDir(), "ledger.db")
 	s := open(t, sqlitestore.Options{Path: path, Gateway: "one"})
 	fill(t, s, 40)

@@ -53,7 +53,7 @@ func TestComposeProfiles(t *testing.T) {
 	}
 	config := filepath.Join(t.TempDir(), "config.yaml")
 	with := strings.Replace(string(text), "kind: memory", "kind: redis ", 1)
-	if err := os.WriteFile(config, []byte(with), 0o644); err != nil || with == string(text) { //nolint:gosec // the containers run as another user
+	if err := os.WriteFile(config, []byte(with), 0o644); err != nil || with == string(text) {
 		t.Fatalf("%v, or the file has no kind: memory", err)
 	}
 	t.Setenv("TOLLGATE_CONFIG", config)

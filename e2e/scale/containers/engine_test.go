@@ -44,7 +44,7 @@ var shared *engine
 
 func TestMain(m *testing.M) {
 	code := 1
-	defer func() { os.Exit(code) }()
+	defer func() { os.Exit(code) }() //nolint:forbidigo // what a main of tests is for
 	dir, err := os.MkdirTemp("", "tollgate-engine-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -77,7 +77,7 @@ func slowStream(t *testing.T, edge, key string) <-chan string {
 	}
 	req.Header.Set("Authorization", "Bearer "+key)
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := http.DefaultClient.Do(req) //nolint:bodyclose // closed by the goroutine that reads it
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("%v, %v", err, resp)
 	}

@@ -59,7 +59,7 @@ func remoteEnvoy(t *testing.T, e *engine, name, service string, authority *certt
 	for file, text := range map[string]string{
 		"config.yaml": "listen: 0.0.0.0:8080\nstate_dir: /srv/tollgate/state\n", "ca.crt": string(authority.PEM), "tls.crt": string(cert.Cert), "tls.key": string(cert.Key),
 	} {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil { //nolint:gosec // of a test
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
