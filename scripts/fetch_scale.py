@@ -7,7 +7,7 @@ Each program is pinned here and kept in .cache/scale/NAME-VERSION; the folder th
 link to each. Those in Go come through Go's module client: `go install PACKAGE@VERSION`, or a small module of this
 project that requires them, with the sums of all they are made of. The others are Debian packages, fetched with apt-get and unpacked;
 nothing is installed. A kubectl in PATH is used as it is. The definitions of resources lie in the modules of those who
-define them and are copied to .cache/scale/bin/crds. Without a cache all of it takes about twenty minutes on two cores, and 6 GB of Go's own caches.
+define them and are copied to .cache/scale/bin/crds. Without a cache all of it takes about half an hour on two cores, and 6 GB of Go's own caches.
 No root. Progress goes to stderr, the path alone to stdout.
 """
 
