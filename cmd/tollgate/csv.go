@@ -102,15 +102,17 @@ func apart(row []cell, name string, raw jsontext.Value) ([]cell, error) {
 
 // plain is a value as text. A list of objects stays JSON.
 func plain(raw jsontext.Value) (string, error) {
-	switch kind := raw.Kind(); {
-	case kind == jsontext.KindNull:
-		return "", nil
-	case kind == jsontext.KindString:
+	kind := raw.Kind()
+	if kind == jsontext.KindString {
 		var text string
 		err := json.Unmarshal(raw, &text)
 		return ledger.Inert(text), err
-	case kind == jsontext.KindBeginArray:
+	}
+	if kind == jsontext.KindBeginArray {
 		return plainList(raw)
+	}
+	if kind == jsontext.KindNull {
+		return "", nil
 	}
 	return string(raw), nil
 }

@@ -126,7 +126,7 @@ func startPrometheus(t *testing.T, c *kube.Cluster) *prometheus {
 	write(t, filepath.Join(dir, "rules.yaml"), read(t, "deploy/prometheus/rules.yaml"))
 	p := &prometheus{t: t, address: net.JoinHostPort("127.0.0.1", strconv.Itoa(stack.FreePort(t)))}
 	stack.NewProcess(t, "prometheus", filepath.Join(dir, "out"), func() *exec.Cmd {
-		cmd := exec.Command(program, "--config.file=prometheus.yml", "--storage.tsdb.path=data", "--web.listen-address="+p.address) //nolint:gosec // the pinned one
+		cmd := exec.Command(program, "--config.file=prometheus.yml", "--storage.tsdb.path=data", "--web.listen-address="+p.address)
 		cmd.Dir = dir
 		return cmd
 	}).Start()

@@ -96,9 +96,9 @@ func New(ctx context.Context, o Options) (_ *Gateway, err error) {
 		cfg: o.Config, names: alias.New(o.Config.Aliases()), log: o.Log.Named("gateway"), reload: o.Reload, health: health.NewServer(),
 		auditOwed: make(chan audit.Editor, 1),
 	}
-	defer func() {
+	defer func() { //nolint:contextcheck // what waits is sent also when ctx has ended
 		if err != nil {
-			g.close() //nolint:contextcheck // what waits is sent also when ctx has ended
+			g.close()
 		}
 	}()
 	reg := prometheus.NewRegistry()
