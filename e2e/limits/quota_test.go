@@ -95,7 +95,7 @@ func TestUsageReportsAgree(t *testing.T) {
 	s.RecordWhen(id, "named", ended)
 	want := map[string]ledger.Group{
 		"ann": {Group: "ann", Requests: 4, PromptTokens: 44, CompletionTokens: 30, TotalTokens: 74},
-		"bob": {Group: "bob", Requests: 2, PromptTokens: 11, CompletionTokens: 4, TotalTokens: 15},
+		"bob": {Group: "bob", Requests: 2, PromptTokens: 11, CompletionTokens: 4, TotalTokens: 15, Errors: 1},
 	}
 	check := func(from, by string, text []byte) {
 		t.Helper()
@@ -110,6 +110,7 @@ func TestUsageReportsAgree(t *testing.T) {
 			if diff := cmp.Diff(map[string]any{
 				"requests": float64(w.Requests), "prompt_tokens": float64(w.PromptTokens),
 				"completion_tokens": float64(w.CompletionTokens), "total_tokens": float64(w.TotalTokens),
+				"cached_tokens": float64(w.CachedTokens), "errors": float64(w.Errors),
 			}, g); diff != "" {
 				t.Errorf("%s, %s %q (-want +got):\n%s", from, by, id, diff)
 			}
@@ -129,7 +130,7 @@ func TestUsageReportsAgree(t *testing.T) {
 	if got := s.Metric("token_usage_total", "api_key", "ann"); got != 74 {
 		t.Errorf("token_usage_total: %v, want 74", got)
 	}
-	for _, q := range []string{"?by=nothing", "?since=yesterday", "?format=xml", "?buy=key"} {
+	for _, q := range []string{"?by=nothing", "?since=last-week", "?format=xml", "?buy=key"} {
 		if a := s.Admin("GET", "/admin/usage"+q, ""); stack.Refusal(t, a).Status != http.StatusBadRequest {
 			t.Errorf("usage%s: %d %s", q, a.StatusCode, a.Bytes)
 		}

@@ -7,15 +7,17 @@ import { snippets } from "./snippets.js";
 export async function keys(body, signal) {
   const list = h("div", {});
   const load = async () => {
-    const [known, limits] = await Promise.all([get("/admin/keys"), get("/admin/limits")]);
+    // Only the gateway knows whether the public key still opens anything.
+    const [known, limits, health] = await Promise.all([get("/admin/keys"), get("/admin/limits"), get("/health").catch(() => ({}))]);
     if (signal.aborted) return;
     const now = new Map(limits.limits.map((l) => [l.key_id, l]));
     list.replaceChildren(table([
       { name: "Key", name_: true, cell: (k) => k.id },
       { name: "User", name_: true, cell: (k) => k.user },
-      { name: "State", cell: (k) => state(k) },
+      { name: "State", cell: (k) => state(k, health.default_key) },
       { name: "Models", wrap: true, cell: (k) => (k.models ? k.models.map((m) => short(m, 60)).join(", ") || "none" : "all") },
       { name: "Slots", cell: (k) => fill(now.get(k.id), "concurrent", "concurrent") },
+      { name: "Requests a minute", cell: (k) => fill(now.get(k.id), "requests_in_window", "requests_per_minute") },
       { name: "Tokens a minute", cell: (k) => fill(now.get(k.id), "tokens_in_window", "tokens_per_minute") },
       { name: "Quota", cell: (k) => fill(now.get(k.id), "quota_used", "quota") },
       { name: "", cell: (k) => h("button", { class: "small", "aria-label": "Edit key " + short(k.id, 60), onclick: () => edit(k, now.get(k.id), load) }, "Edit") },
@@ -25,8 +27,9 @@ export async function keys(body, signal) {
   await load();
 }
 
-function state(k) {
+function state(k, isPublic) {
   if (!k.enabled) return h("span", { class: "bad" }, k.drain ? "disabled, draining" : "disabled");
+  if (k.default && isPublic === false) return h("span", { class: "warn" }, "void, public: other keys exist");
   if (k.expires_at && new Date(k.expires_at) <= new Date()) return h("span", { class: "bad" }, "expired");
   if (k.not_before && new Date(k.not_before) > new Date()) return h("span", { class: "warn" }, "from " + time(k.not_before));
   if (k.expires_at) return h("span", { class: "good" }, "until " + time(k.expires_at));

@@ -7,7 +7,7 @@ import { rowsTable } from "./page-requests.js";
 import { snippets } from "./snippets.js";
 
 export async function mine(body, signal) {
-  const [own, models] = await Promise.all([get("/v1/key"), get("/v1/models").catch(() => ({ data: [] }))]);
+  const [own, models] = await Promise.all([get("/v1/key"), get("/v1/models").catch((error) => ({ data: [], why: error.message }))]);
   const since = new Date(Date.now() - 29 * 86400e3);
   since.setUTCHours(0, 0, 0, 0);
   const [used, last] = await Promise.all([get("/v1/usage" + query({ since: since.toISOString() })), get("/v1/requests?limit=20")]);
@@ -24,7 +24,7 @@ export async function mine(body, signal) {
       full("Requests in this minute", n.requests_in_window, l.requests_per_minute),
       full("Tokens in this minute", n.tokens_in_window, l.tokens_per_minute)),
     h("section", {}, h("h3", {}, "Tokens in the last 30 days"), chart),
-    playground(models.data.map((m) => m.id), signal),
+    playground(models.data.map((m) => m.id), models.why, signal),
     h("section", {}, h("h3", {}, "Last requests"), rowsTable(last.requests, false)),
     h("section", { class: "panel" }, snippets()));
   const times = [];
@@ -41,7 +41,7 @@ export async function mine(body, signal) {
 }
 
 // playground sends one chat request and shows the answer as it streams, and what it used.
-function playground(models, signal) {
+function playground(models, why, signal) {
   const model = field("Model", { value: models[0] || "" }, models.map((m) => [m, short(m, 60)]));
   const prompt = field("Message", { rows: 3, required: true, value: "" });
   const answer = h("div", { class: "answer", "aria-live": "off" }), used = h("p", { class: "note", role: "status" });
@@ -72,7 +72,7 @@ function playground(models, signal) {
       running = null;
     },
   }, h("h3", {}, "Try it"), h("div", { class: "row" }, model.label), prompt.label, h("div", { class: "row" }, send, stop), answer, used);
-  return h("section", {}, models.length ? form : h("p", { class: "note" }, "No model can be used now."));
+  return h("section", {}, models.length ? form : h("p", { class: "note" }, why || "No model can be used now."));
 }
 
 async function stream(body, signal, on) {
