@@ -23,19 +23,13 @@ type cell struct{ name, text string }
 // is an empty cell, the values of a list stand in one cell with spaces between. A text
 // that a spreadsheet would take for a formula begins with an apostrophe.
 func showCSV[T any](w io.Writer, things []T) error {
-	rows := make([][]cell, len(things))
-	var names []string
-	if len(things) == 0 { // the names alone
-		var none T
-		row, err := cells(none)
-		if err != nil {
-			return fmt.Errorf("print: %w", err)
-		}
-		for _, c := range row {
-			names = append(names, c.name)
-		}
+	named := things
+	if len(things) == 0 {
+		named = make([]T, 1) // for its names alone
 	}
-	for i, thing := range things {
+	rows := make([][]cell, len(named))
+	var names []string
+	for i, thing := range named {
 		row, err := cells(thing)
 		if err != nil {
 			return fmt.Errorf("print: %w", err)
@@ -50,7 +44,7 @@ func showCSV[T any](w io.Writer, things []T) error {
 	out := csv.NewWriter(w)
 	_ = out.Write(names) // the error stays and is read below
 	line := make([]string, len(names))
-	for _, row := range rows {
+	for _, row := range rows[:len(things)] {
 		clear(line)
 		for _, c := range row {
 			line[slices.Index(names, c.name)] = c.text
