@@ -30,8 +30,11 @@ type Source interface {
 const (
 	// batchRows is the most rows in one statement: 17 ms of a quiet server.
 	batchRows = 1000
-	// gather is how long a change waits for others to share its statement.
+	// gather is how long a change waits for others to share its statement, when the last batch is older than pace.
 	gather = 50 * time.Millisecond
+	// pace is between two batches of a gateway that is not behind. A statement costs a gateway as much as the requests
+	// of 50 ms do: a lone answer is shipped at once, and steady load once a second.
+	pace = time.Second
 	// beat is how often a gateway with nothing to ship says so.
 	beat = 2 * time.Second
 	// putTimeout bounds one statement. A server that hangs is asked again after.
@@ -110,7 +113,7 @@ func (s *Shipper) ship(ctx context.Context, ok func()) error {
 	if err != nil {
 		return err
 	}
-	numbered, spoke := false, time.Time{}
+	numbered, spoke, sent := false, time.Time{}, time.Time{}
 	for {
 		rows, err := s.from.Changes(ctx, at.Change, batchRows)
 		if err != nil {
@@ -123,6 +126,9 @@ func (s *Shipper) ship(ctx context.Context, ok func()) error {
 			}
 			ok()
 			spoke = time.Now()
+			if len(rows) > 0 {
+				sent = spoke
+			}
 			if len(rows) == batchRows {
 				// Behind: half of the time at most, so that requests have the rest.
 				if !pause(ctx, time.Since(began)) {
@@ -135,24 +141,33 @@ func (s *Shipper) ship(ctx context.Context, ok func()) error {
 			return err
 		}
 		if !numbered {
-			n, err := s.from.NumberOld(ctx, oldRows)
-			if err != nil {
-				return fmt.Errorf("number old rows: %w", err)
+			if numbered, err = s.number(ctx); err != nil {
+				return err
 			}
-			numbered = n == 0
 			if !numbered {
 				continue
 			}
 		}
-		if err := s.wait(ctx); err != nil {
+		if err := s.wait(ctx, sent); err != nil {
 			return err
 		}
 	}
 }
 
-// wait returns shortly after the next change, or when it is time to say that
-// there is none.
-func (s *Shipper) wait(ctx context.Context) error {
+// number gives change numbers to some rows of an older program, and reports
+// whether all have one.
+func (s *Shipper) number(ctx context.Context) (all bool, err error) {
+	n, err := s.from.NumberOld(ctx, oldRows)
+	if err != nil {
+		return false, fmt.Errorf("number old rows: %w", err)
+	}
+	return n == 0, nil
+}
+
+// wait returns shortly after the next change, and not before the pace allows
+// another batch of rows after the last one; or when it is time to say that there is no
+// change.
+func (s *Shipper) wait(ctx context.Context, last time.Time) error {
 	t := time.NewTimer(beat)
 	defer t.Stop()
 	select {
@@ -160,7 +175,7 @@ func (s *Shipper) wait(ctx context.Context) error {
 		return ctx.Err()
 	case <-t.C:
 	case <-s.from.Changed():
-		if !pause(ctx, gather) {
+		if !pause(ctx, max(gather, pace-time.Since(last))) {
 			return ctx.Err()
 		}
 	}

@@ -30,6 +30,7 @@ func TestShipping(t *testing.T) {
 		{"a database put back from a backup is filled again", refills},
 		{"a ledger put back from a backup goes on above its old numbers", goesOn},
 		{"two gateways with one database", shipsTwo},
+		{"steady load shares statements", shipsSteadily},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, pg, pg.DatabaseFile()) })
 	}
@@ -116,6 +117,43 @@ func shipsLate(t *testing.T, _ *pgtest.Server, file string) {
 	})
 	wantSame(t, l, s)
 	wantSums(t, l, "all", int64(later)+1, int64(later)*10+7, int64(later)*5+77)
+}
+
+// shipsSteadily settles a row every 10 ms. Each statement costs the gateway as
+// much as several requests do: with one for each row a short answer would cost
+// half as much again.
+func shipsSteadily(t *testing.T, _ *pgtest.Server, file string) {
+	t.Helper()
+	l, s, reg := dial(t, file), open(t, filepath.Join(t.TempDir(), "gate-1")), prometheus.NewRegistry()
+	ship(t, l, s, "gate-1", reg)
+	began := time.Now()
+	const rows = 200
+	for i := range rows {
+		use(t, s, intent(fmt.Sprint("a", i)), 10, 5)
+		time.Sleep(10 * time.Millisecond)
+	}
+	arrived(t, l, rows)
+	most := 3 + int(time.Since(began)/time.Second)
+	if n := statements(t, reg); n > most {
+		t.Errorf("%d statements for %d rows in %v, want %d at most", n, rows, time.Since(began), most)
+	}
+	wantSums(t, l, "all", rows, rows*10, rows*5)
+}
+
+// statements is how many batches of rows were sent.
+func statements(t *testing.T, reg *prometheus.Registry) int {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "central_ship_seconds" {
+			return int(f.GetMetric()[0].GetHistogram().GetSampleCount())
+		}
+	}
+	t.Fatal("no metric of batches")
+	return 0
 }
 
 func shipsOld(t *testing.T, _ *pgtest.Server, file string) {
