@@ -27,7 +27,8 @@ type ending struct {
 // storm are requests from many clients at once, a third of which leave.
 type storm struct {
 	s    *stack.Stack
-	left atomic.Int64 // requests still to send
+	more func() bool   // whether another request is to be sent
+	rest time.Duration // between two requests of a client
 
 	mu      sync.Mutex
 	endings map[string]ending // by request id; guarded by mu, like refused
@@ -42,18 +43,14 @@ type storm struct {
 // exact.
 func TestNothingIsLostInAStorm(t *testing.T) {
 	stack.NeedModule(t)
-	s := stack.Start(t, stack.Options{})
+	requests := asMany("PROOF_REQUESTS", 600, 100_000)
+	s := stack.Start(t, stack.Options{Sim: vllmsim.Options{MaxTruths: requests}}) // it must not forget what it made
 	const clients = 24
 	every := map[bool]time.Duration{false: 700 * time.Millisecond, true: 10 * time.Second}[proof()]
-	st := &storm{s: s, endings: map[string]ending{}}
-	requests := asMany("PROOF_REQUESTS", 600, 100_000)
-	st.left.Store(int64(requests))
-	var all sync.WaitGroup
-	for i := range clients {
-		all.Go(func() { st.client(t.Context(), rand.New(rand.NewPCG(uint64(i), 16))) })
-	}
-	over := make(chan struct{})
-	go func() { all.Wait(); close(over) }()
+	var left atomic.Int64
+	left.Store(int64(requests))
+	st := &storm{s: s, endings: map[string]ending{}, more: func() bool { return left.Add(-1) >= 0 }}
+	over := st.begin(t.Context(), clients)
 	kills := 0
 	for running := true; running; {
 		select {
@@ -71,9 +68,20 @@ func TestNothingIsLostInAStorm(t *testing.T) {
 	st.check(t, kills, requests/2)
 }
 
+// begin lets clients send; the channel is closed when all have ended.
+func (st *storm) begin(ctx context.Context, clients int) (over chan struct{}) {
+	var all sync.WaitGroup
+	for i := range clients {
+		all.Go(func() { st.client(ctx, rand.New(rand.NewPCG(uint64(i), 16))) })
+	}
+	over = make(chan struct{})
+	go func() { all.Wait(); close(over) }()
+	return over
+}
+
 // client sends requests until there are none left.
 func (st *storm) client(ctx context.Context, dice *rand.Rand) {
-	for st.left.Add(-1) >= 0 {
+	for ; st.more(); time.Sleep(st.rest) {
 		kind := kinds[dice.IntN(len(kinds))]
 		body := fmt.Sprintf(kind.body, 1+2*dice.IntN(2), 3+dice.IntN(25), 5)
 		end := kind.end

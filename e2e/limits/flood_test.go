@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -112,7 +111,7 @@ func TestDrippingBodies(t *testing.T) {
 	s := stack.Start(t, stack.Options{
 		Config: "request: {body_timeout: 3s, max_body_mb: 1, max_inflight_body_mb: 8}", Keys: keys("slow", "", "ann", ""),
 	})
-	before := rss(t, s)
+	before := s.Tollgate.RSS()
 	var timeouts atomic.Int64
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(t.Context())
@@ -136,7 +135,7 @@ func TestDrippingBodies(t *testing.T) {
 	if held := s.Metric("tollgate_body_bytes_inflight"); held > float64(clients*8<<10) {
 		t.Errorf("%v bytes are held for %d bodies of a few bytes", held, clients)
 	}
-	during := rss(t, s)
+	during := s.Tollgate.RSS()
 	wg.Wait()
 	s.Idle(2 * time.Second)
 	if timeouts.Load() != int64(clients) {
@@ -187,18 +186,4 @@ func drip(ctx context.Context, s *stack.Stack, n int) int {
 	}
 	_ = resp.Body.Close()
 	return resp.StatusCode
-}
-
-// rss is tollgate's resident memory in bytes.
-func rss(t *testing.T, s *stack.Stack) int64 {
-	t.Helper()
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(s.Tollgate.PID()) + "/statm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pages, err := strconv.ParseInt(strings.Fields(string(b))[1], 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pages * int64(os.Getpagesize())
 }

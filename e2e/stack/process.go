@@ -88,6 +88,20 @@ func (p *Process) PID() int {
 	return p.cmd.Process.Pid
 }
 
+// RSS is the resident memory of the running program in bytes.
+func (p *Process) RSS() int64 {
+	p.tb.Helper()
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(p.PID()) + "/statm")
+	if err != nil {
+		p.tb.Fatal(err)
+	}
+	pages, err := strconv.ParseInt(strings.Fields(string(b))[1], 10, 64)
+	if err != nil {
+		p.tb.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}
+
 // Running tells that the program was started and has not ended.
 func (p *Process) Running() bool {
 	p.mu.Lock()
