@@ -28,6 +28,8 @@ pub struct Courier {
     connection: Option<Connection>,
     redial_at: Instant,
     beat_at: Instant,
+    /// Until when it goes on to look for streams after the last one.
+    linger: Instant,
     /// tollgate has been there: what happens while it is away is of use to it.
     met: bool,
     /// The spill file could not be written.
@@ -54,6 +56,7 @@ impl Courier {
             connection: None,
             redial_at: now,
             beat_at: now,
+            linger: now,
             met: false,
             spill_fails: false,
             questions: VecDeque::new(),
@@ -84,7 +87,10 @@ impl Courier {
         }
         self.ask(now, &mut out);
         self.spill(now);
-        let due = now >= self.beat_at && self.beats();
+        if self.link.registry.len() > 0 {
+            self.linger = now + self.link.settings.beat;
+        }
+        let due = now >= self.beat_at && self.beats(now);
         if due {
             self.beat_at = now + self.link.settings.beat;
         }
@@ -271,9 +277,12 @@ impl Courier {
         }
     }
 
-    /// Is there somebody to tell about?
-    fn beats(&self) -> bool {
-        self.link.registry.len() > 0 || self.is_up() && self.told != self.counters()
+    /// Is there somebody to tell about? A beat after the last stream there may be
+    /// one again: under short answers none has to wake the courier.
+    fn beats(&self, now: Instant) -> bool {
+        self.link.registry.len() > 0
+            || now < self.linger
+            || self.is_up() && self.told != self.counters()
     }
 
     fn counters(&self) -> String {
@@ -326,7 +335,18 @@ impl Courier {
         if self.connection.is_none() {
             at(self.redial_at);
         }
-        if self.beats() {
+        let beats = self.beats(now);
+        let (used, up) = (self.spill.in_use(), self.is_up());
+        let (beats, clear) = self.link.outbox(|o| {
+            // A stream that begins after this finds that it must wake the courier.
+            o.beating = beats || self.link.registry.len() > 0;
+            o.spilling = used;
+            (o.beating, used && up && o.is_empty())
+        });
+        if clear {
+            at(now);
+        }
+        if beats {
             at(self.beat_at.max(now));
         }
         for (t, _) in [self.questions.front(), self.spent.front()]
@@ -338,7 +358,6 @@ impl Courier {
         if self.spill_fails {
             at(now + SPILL_RETRY);
         } else if let Some(since) = self.link.outbox(|o| o.oldest_unspilled()) {
-            let up = self.connection.as_ref().is_some_and(|c| c.up);
             at(if up {
                 since + self.link.settings.hold
             } else {

@@ -134,7 +134,7 @@ impl Link {
             return None;
         }
         let entry = Arc::new(Entry::new(lease, waker));
-        if self.registry.add(&entry) {
+        if self.registry.add(&entry) && !self.outbox(|o| o.beating) {
             self.with_outbox(|_| ()); // the beat begins
         }
         Some(entry)
@@ -225,7 +225,7 @@ impl Link {
         let held = outbox.confirm(lease, now);
         self.waiting.store(outbox.len(), Relaxed);
         // The last one lets the courier clear the spill file.
-        let last = outbox.is_empty() && !outbox.wake;
+        let last = outbox.spilling && outbox.is_empty() && !outbox.wake;
         outbox.wake |= last;
         drop(outbox);
         if last {

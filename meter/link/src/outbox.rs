@@ -30,6 +30,10 @@ pub(crate) struct Outbox {
     pub(crate) questions: Vec<Arc<Entry>>,
     /// Streams that have got their last event and are to be cut.
     pub(crate) spent: Vec<Arc<Entry>>,
+    /// The courier looks for live streams by itself.
+    pub(crate) beating: bool,
+    /// There is a spill file, to be cleared once nothing needs it.
+    pub(crate) spilling: bool,
     /// There is something to do for the courier.
     pub(crate) wake: bool,
     /// tollgate asks for what has changed.

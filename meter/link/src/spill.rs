@@ -110,9 +110,15 @@ impl Spill {
         Ok(())
     }
 
+    /// Is there a file?
+    pub(crate) fn in_use(&self) -> bool {
+        self.file.is_some() || self.whole > 0
+    }
+
     /// Removes the file: all that is in it is on tollgate's disk.
     pub(crate) fn clear(&mut self) {
-        if self.file.take().is_some() || self.whole > 0 {
+        if self.in_use() {
+            self.file = None;
             let _ = fs::remove_file(&self.path); // tollgate may have done it
             self.whole = 0;
             self.torn = false;
