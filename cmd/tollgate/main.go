@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -48,6 +49,10 @@ type commands struct {
 }
 
 func main() {
+	if serves(os.Args[1:]) {
+		easeTimers(os.Args, os.Environ())
+	}
+	runtime.UnlockOSThread() // see init
 	os.Exit(run(os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))
 }
 
