@@ -42,6 +42,8 @@ const (
 	// retryMin and retryMax bound the wait after a failure.
 	retryMin = 100 * time.Millisecond
 	retryMax = 5 * time.Second
+	// lastWait is what the rows of the last second get at the end. What does not arrive waits in the ledger.
+	lastWait = time.Second
 	// oldRows is how many rows of an older program are numbered at a time.
 	oldRows = 256
 )
@@ -64,10 +66,15 @@ func NewShipper(to *Ledger, from Source, name, mark string, log hclog.Logger, m 
 	return &Shipper{to: to, from: from, name: name, mark: mark, log: log, metrics: m}
 }
 
-// Run ships until ctx ends. Failures are logged when they begin and when they
-// end, and tried again.
+// Run ships until ctx ends, and then what is left, unless that fails already.
+// Failures are logged when they begin and when they end, and tried again.
 func (s *Shipper) Run(ctx context.Context) error {
 	wait, failing := retryMin, false
+	defer func() {
+		if !failing {
+			s.last(ctx)
+		}
+	}()
 	for ctx.Err() == nil {
 		err := s.ship(ctx, func() {
 			s.metrics.up.Set(1)
@@ -92,6 +99,24 @@ func (s *Shipper) Run(ctx context.Context) error {
 		wait = min(2*wait, retryMax)
 	}
 	return nil
+}
+
+// last ships what was settled since the last batch. Another gateway may be
+// asked next, and this one may not come back.
+func (s *Shipper) last(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWait)
+	defer cancel()
+	at, err := s.begin(ctx)
+	for err == nil {
+		var rows []ledger.Record
+		if rows, err = s.from.Changes(ctx, at.Change, batchRows); len(rows) == 0 {
+			break
+		}
+		err = s.put(ctx, rows, &at)
+	}
+	if err != nil {
+		s.log.Info("the last rows wait in the ledger", "error", err)
+	}
 }
 
 // pause waits, and reports false when the context ended.

@@ -31,6 +31,7 @@ func TestShipping(t *testing.T) {
 		{"a ledger put back from a backup goes on above its old numbers", goesOn},
 		{"two gateways with one database", shipsTwo},
 		{"steady load shares statements", shipsSteadily},
+		{"what was settled last is shipped at the end", shipsLast},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, pg, pg.DatabaseFile()) })
 	}
@@ -138,6 +139,20 @@ func shipsSteadily(t *testing.T, _ *pgtest.Server, file string) {
 		t.Errorf("%d statements for %d rows in %v, want %d at most", n, rows, time.Since(began), most)
 	}
 	wantSums(t, l, "all", rows, rows*10, rows*5)
+}
+
+func shipsLast(t *testing.T, _ *pgtest.Server, file string) {
+	t.Helper()
+	l, s := dial(t, file), open(t, filepath.Join(t.TempDir(), "gate-1"))
+	stop := ship(t, l, s, "gate-1", prometheus.NewRegistry())
+	use(t, s, intent("first"), 10, 5)
+	arrived(t, l, 1)
+	for i := range 1500 { // more than one batch, within the second after the first
+		use(t, s, intent(fmt.Sprint("a", i)), 10, 5)
+	}
+	stop()
+	wantSums(t, l, "all", 1501, 15010, 7505)
+	wantSame(t, l, s)
 }
 
 // statements is how many batches of rows were sent.
