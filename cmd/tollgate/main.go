@@ -35,7 +35,7 @@ type commands struct {
 	Status     statusCmd     `cmd:"" help:"Show how the gateway is: health, engines, processes, what runs."`
 	Top        topCmd        `cmd:"" help:"Watch the running requests."`
 	Requests   requestsCmd   `cmd:"" help:"Show requests that run or have ended, and cancel one."`
-	Limits     limitsCmd     `cmd:"" help:"Show the limits of keys and how full they are."`
+	Limits     limitsCmd     `cmd:"" help:"Show the limits of keys and how full they are: used/limit, - where there is none."`
 	Logs       logsCmd       `cmd:"" help:"Show the last lines of a log."`
 	Doctor     doctorCmd     `cmd:"" help:"Check this host: vLLM, GPU, ports, TLS, disk, Envoy, clock."`
 	Engines    enginesCmd    `cmd:"" help:"Show the engines of the running service, add and remove them."`

@@ -142,11 +142,11 @@ func (c *limitsCmd) Run(env *Env) error {
 	}
 	full := func(name, used string, n func(limit.View) int64) column[limitsRow] {
 		return column[limitsRow]{name: name, right: true, cell: func(r limitsRow) string {
-			text := strconv.FormatInt(max(0, n(r.Now)), 10)
-			if most := r.Limits[used]; most != nil {
-				text += "/" + strconv.FormatInt(*most, 10)
+			text, most := strconv.FormatInt(max(0, n(r.Now)), 10), r.Limits[used]
+			if most == nil {
+				return text + "/-" // used, of no limit
 			}
-			return text
+			return text + "/" + strconv.FormatInt(*most, 10)
 		}}
 	}
 	return show(env, c.Output, rows,
