@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -220,8 +221,8 @@ func (h *host) sayReady() {
 	}
 	body := fmt.Sprintf(`{"model": %s, "stream": true, "messages": [{"role": "user", "content": "Hello!"}]}`, name)
 	fmt.Fprintf(h.stdout, "ready %s\n", base)
-	fmt.Fprintf(h.stdout, "\n  URL  %s/v1\n  key  %s\n  try  curl -N %s/v1/chat/completions -H %sAuthorization: Bearer %s%s -H 'Content-Type: application/json' -d %s\n\n",
-		base, key, base, quote, key, quote, shellQuote(body))
+	fmt.Fprintf(h.stdout, "\n  URL  %s/v1\n  key  %s\n  see  %s/console/\n  try  curl -N %s/v1/chat/completions -H %sAuthorization: Bearer %s%s -H 'Content-Type: application/json' -d %s\n\n",
+		base, key, consoleURL(h.cfg), base, quote, key, quote, shellQuote(body))
 }
 
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
@@ -246,14 +247,21 @@ func (h *host) firstModel() string {
 }
 
 // edgeURL returns the URL of the edge for clients on this machine.
-func edgeURL(cfg *config.Config) string {
+func edgeURL(cfg *config.Config) string { return urlOf(cfg, cfg.Listen) }
+
+// consoleURL is where the pages for people are of use: beside what they ask.
+func consoleURL(cfg *config.Config) string {
+	return urlOf(cfg, cmp.Or(cfg.AdminListen, cfg.Listen))
+}
+
+func urlOf(cfg *config.Config, listen string) string {
 	scheme := "http"
 	if cfg.TLS.CertFile != "" {
 		scheme = "https"
 	}
-	host, port, err := net.SplitHostPort(cfg.Listen)
+	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
-		return scheme + "://" + cfg.Listen
+		return scheme + "://" + listen
 	}
 	switch host {
 	case "", "0.0.0.0":
