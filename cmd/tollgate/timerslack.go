@@ -33,8 +33,8 @@ func easeTimers(args, environ []string) {
 	if err != nil || unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(timerSlack), 0, 0, 0) != nil {
 		return
 	}
-	_ = unix.Exec(program, args, environ)                            // returns only where it failed
-	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(before), 0, 0, 0) //nolint:gosec // a slack is not negative
+	_ = unix.Exec(program, args, environ) // returns only where it failed
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(before), 0, 0, 0)
 }
 
 // serves tells that the command line runs the service.

@@ -85,7 +85,7 @@ func (s *Shipper) Run(ctx context.Context) error {
 			wait, failing = retryMin, false
 		})
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // the stop was asked for
+			return nil // the stop was asked for
 		}
 		s.metrics.up.Set(0)
 		s.to.away.Store(true)
