@@ -129,7 +129,7 @@ e2e-vllm: ## the tests through launcher and Envoy on a real vLLM; `make test` ha
 	{ run || { [ -n "$$SECOND_TRY" ] && echo 'the suite on the real vLLM has failed and runs once more' >&2 && run; }; }
 
 proof: ## the long forms of kill loops, storms and soaks; figures are printed for docs/proof.md
-	@webui=$$($(WEBUI)) && export OPENWEBUI_BIN="$$webui" && $(REAL) PROOF=1 python3 scripts/go_test.py -v -p 1 -timeout 60m ./e2e/... ./internal/redisstore ./internal/sqlitestore ./internal/limit ./internal/central
+	@webui=$$($(WEBUI)) && export OPENWEBUI_BIN="$$webui" && $(REAL) PROOF=1 python3 scripts/go_test.py -v -p 1 -timeout 150m ./e2e/... ./internal/redisstore ./internal/sqlitestore ./internal/limit ./internal/central
 
 # Everything is fetched and compiled before the namespace, from which nothing can be reached; -exec true runs none of it.
 scale: ## deploy/ on real control planes, in a network namespace; the first run builds them (30 min); needs root
