@@ -188,10 +188,6 @@ func TestTheDoor(t *testing.T) {
 	if a.StatusCode != http.StatusFound || a.Header.Get("Location") != "/console/" {
 		t.Errorf("a browser at /: %d, to %q", a.StatusCode, a.Header.Get("Location"))
 	}
-	a = s.Do(client, "GET", "/console", "")
-	if a.StatusCode/100 != 3 || a.Header.Get("Location") != "/console/" {
-		t.Errorf("without the slash: %d, to %q", a.StatusCode, a.Header.Get("Location"))
-	}
 	if a := s.Do(s.HTTP1, "GET", "/", "", "Accept", "*/*"); a.StatusCode != http.StatusOK || !strings.Contains(string(a.Bytes), "tollgate") {
 		t.Errorf("a program at /: %d %s", a.StatusCode, a.Bytes)
 	}

@@ -62,8 +62,6 @@ func build() []Route {
 		slow(page("v1-usage", OwnUsage, OwnUsage, admission.Own, get)),
 		slow(page("v1-requests", OwnRequests, OwnRequests, admission.Own, get)),
 		page("root", Root, Root, admission.Open, read),
-		// Without its slash, which people leave out: the page's own redirect.
-		Route{Name: "console-bare", Path: strings.TrimSuffix(Console, "/"), Endpoint: Console, Class: admission.Open, Methods: read, Page: true, SameOrigin: true, Timeout: pageTimeout},
 		Route{Name: "console", Path: Console, Prefix: true, Endpoint: Console, Class: admission.Open, Methods: read, Page: true, SameOrigin: true, Timeout: slowTimeout},
 		page("health", Health, Health, admission.Open, read),
 		Route{Name: "metrics", Path: Metrics, Endpoint: Metrics, Class: admission.Admin, Methods: get, Page: true, Private: true, SameOrigin: true, Timeout: slowTimeout},
