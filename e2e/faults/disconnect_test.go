@@ -340,7 +340,10 @@ func checkRow(t *testing.T, c *cell, r *ledger.Record, truth vllmsim.Truth, reac
 		bad("%s", wrong)
 	}
 	if !reached {
-		if r.Counts.Completion != 0 {
+		// Envoy had sent it to an engine, which found its connection closed before it read: nobody but the engine can tell
+		// that from a request that was begun.
+		sent := r.Engine != "" && r.Quality == ledger.Estimated
+		if r.Counts.Completion != 0 && !sent {
 			bad("the engine never had it")
 		}
 		return

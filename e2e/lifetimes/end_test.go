@@ -81,7 +81,8 @@ func ends(module bool) []end {
 		{name: "cancelled in silence", stream: true, sim: silent, at: cancel, status: [2]int{503, 503}, reason: both(ledger.Cancelled)},
 		{name: "key is revoked", stream: true, whole: true, sim: talks, at: switchKey(false), after: func(c *cell) { switchKey(true)(c, nil) }, status: cut, reason: both(ledger.Revoked)},
 		{
-			name: "quota is used up", stream: true, sim: `"tokens":1000,"delay_ms":%d`, tokens: quotaTokens,
+			// The prompt has its part of the quota: paced for all of it, the answer would end before its time.
+			name: "quota is used up", stream: true, sim: `"tokens":1000,"delay_ms":%d`, tokens: quotaTokens - 20,
 			before: func(c *cell) { c.limit(true) }, after: func(c *cell) { c.limit(false) }, status: ok, reason: both(ledger.Quota),
 		},
 		gatewayEnd(module, "tollgate drains", "drain_timeout: 100ms", drain, ledger.Drained),
