@@ -11,7 +11,7 @@ import (
 
 // timerSlack is how much later than asked the kernel may end a sleep. Go's
 // monitor thread asks for 20 µs again and again while anything runs; with
-// Linux's 50 µs of slack that is a dozen wake-ups for each request, and a tenth
+// Linux's 50 µs of slack that is eight more wake-ups for each short answer, and a tenth
 // of what the service costs. See docs/decisions/0011-processors.md.
 const timerSlack = time.Millisecond
 

@@ -32,8 +32,8 @@ const (
 	batchRows = 1000
 	// gather is how long a change waits for others to share its statement, when the last batch is older than pace.
 	gather = 50 * time.Millisecond
-	// pace is between two batches of a gateway that is not behind. A statement costs a gateway as much as the requests
-	// of 50 ms do: a lone answer is shipped at once, and steady load once a second.
+	// pace is between two batches of a gateway that is not behind. A statement costs a gateway half of what a short
+	// answer does: a lone one is shipped at once, and steady load once a second.
 	pace = time.Second
 	// beat is how often a gateway with nothing to ship says so.
 	beat = 2 * time.Second

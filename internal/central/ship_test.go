@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 
 	"tollgate/internal/central"
 	"tollgate/internal/ledger"
@@ -69,8 +70,14 @@ func wantSame(t *testing.T, l *central.Ledger, s *sqlitestore.Store) {
 	}
 }
 
-// gauges are the values of the outbox's metrics.
+// gauge is the value of one of the outbox's metrics.
 func gauge(t *testing.T, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	return metric(t, reg, name).GetGauge().GetValue()
+}
+
+// metric is the only one of its name.
+func metric(t *testing.T, reg *prometheus.Registry, name string) *dto.Metric {
 	t.Helper()
 	families, err := reg.Gather()
 	if err != nil {
@@ -78,11 +85,11 @@ func gauge(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	}
 	for _, f := range families {
 		if f.GetName() == name {
-			return f.GetMetric()[0].GetGauge().GetValue()
+			return f.GetMetric()[0]
 		}
 	}
 	t.Fatalf("no metric %s", name)
-	return 0
+	return nil
 }
 
 func shipsLate(t *testing.T, _ *pgtest.Server, file string) {
@@ -120,9 +127,8 @@ func shipsLate(t *testing.T, _ *pgtest.Server, file string) {
 	wantSums(t, l, "all", int64(later)+1, int64(later)*10+7, int64(later)*5+77)
 }
 
-// shipsSteadily settles a row every 10 ms. Each statement costs the gateway as
-// much as several requests do: with one for each row a short answer would cost
-// half as much again.
+// shipsSteadily settles a row every 10 ms. With a statement for each of them a
+// short answer would cost half as much again.
 func shipsSteadily(t *testing.T, _ *pgtest.Server, file string) {
 	t.Helper()
 	l, s, reg := dial(t, file), open(t, filepath.Join(t.TempDir(), "gate-1")), prometheus.NewRegistry()
@@ -158,17 +164,7 @@ func shipsLast(t *testing.T, _ *pgtest.Server, file string) {
 // statements is how many batches of rows were sent.
 func statements(t *testing.T, reg *prometheus.Registry) int {
 	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() == "central_ship_seconds" {
-			return int(f.GetMetric()[0].GetHistogram().GetSampleCount())
-		}
-	}
-	t.Fatal("no metric of batches")
-	return 0
+	return int(metric(t, reg, "central_ship_seconds").GetHistogram().GetSampleCount())
 }
 
 func shipsOld(t *testing.T, _ *pgtest.Server, file string) {
