@@ -284,3 +284,40 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Deaf;
+
+    impl Waker for Deaf {
+        fn wake(&self, _: Event) {}
+    }
+
+    /// Is the courier woken by a stream that begins, and by the last confirmation,
+    /// when it looks for streams by itself, or has a spill file?
+    fn woken(beating: bool, spilling: bool) -> (bool, bool) {
+        let identity = Identity {
+            instance: "1-2".to_string(),
+            pid: 1,
+            build: "0".to_string(),
+        };
+        let link = Link::new(identity, Settings::default());
+        link.outbox(|o| (o.beating, o.spilling) = (beating, spilling));
+        let lease = format!("{:032x}", 1);
+        let entry = link.register(&lease, Box::new(Deaf)).expect("a lease");
+        let begun = link.outbox(|o| o.wake);
+        link.unplanned(&entry);
+        link.outbox(|o| o.wake = false);
+        link.confirmed(&lease);
+        (begun, link.outbox(|o| o.wake))
+    }
+
+    #[test]
+    fn the_courier_is_woken_only_where_it_must_act() {
+        assert_eq!(woken(true, false), (false, false));
+        assert_eq!(woken(false, false), (true, false));
+        assert_eq!(woken(true, true), (false, true));
+    }
+}
