@@ -207,3 +207,21 @@ fn append_part(
     }
     b.extend_from_slice(&chunk[(start + from) as usize..(start + to) as usize]);
 }
+
+/// Writes `with` over the end of the pieces of a body. The first `skip` bytes of the
+/// body are left as they are, and behind them there is room for `with` and nothing
+/// else.
+pub fn overwrite<'a>(
+    pieces: impl IntoIterator<Item = &'a mut [u8]>,
+    mut skip: usize,
+    mut with: &[u8],
+) {
+    for piece in pieces {
+        let skipped = skip.min(piece.len());
+        skip -= skipped;
+        let room = &mut piece[skipped..];
+        let (now, later) = with.split_at(with.len().min(room.len()));
+        room[..now.len()].copy_from_slice(now);
+        with = later;
+    }
+}

@@ -24,6 +24,7 @@ mod sse;
 mod text;
 mod usage;
 
+pub use edit::overwrite;
 pub use foreign::reshape;
 pub use meter::Meter;
 pub use usage::{Anomaly, Counts, End, Format, Options, Report, ANOMALIES, UNSAID};

@@ -126,11 +126,6 @@ impl Meter {
         self.editor.changed.then_some(self.editor.out.as_slice())
     }
 
-    /// The bytes that the last [`Meter::feed`] returned, where it returned any.
-    pub fn forwarded(&self) -> &[u8] {
-        &self.editor.out
-    }
-
     /// Reads the next bytes of a JSON body.
     fn body(&mut self, chunk: &[u8], last: bool) {
         let taken = self.doc.cursor.r.usage;

@@ -33,6 +33,10 @@ impl Bytes {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.size
+    }
+
     pub(crate) fn is_null(self) -> bool {
         self.at.is_null()
     }
@@ -45,6 +49,18 @@ impl Bytes {
             return &[];
         }
         std::slice::from_raw_parts(self.at, self.size)
+    }
+
+    /// The bytes of a body, to write to. Envoy's own libraries for modules give
+    /// them out so.
+    ///
+    /// # Safety
+    /// As for [`Bytes::get`], and nothing else may look at the bytes meanwhile.
+    pub(crate) unsafe fn get_mut<'a>(self) -> &'a mut [u8] {
+        if self.at.is_null() || self.size == 0 {
+            return &mut [];
+        }
+        std::slice::from_raw_parts_mut(self.at.cast_mut(), self.size)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::host::{self, Host};
 use crate::quota::{first_event, Mark, Stall, Verdict};
 use crate::stream::{Next, State, Stream};
+use std::borrow::Cow;
 use std::time::Instant;
 use tollgate_meter_core::{reshape, Meter};
 use tollgate_meter_link::{Plan, Why};
@@ -29,17 +30,14 @@ impl Stream {
         let Some(meter) = self.meter.as_deref_mut() else {
             return Next::GoOn;
         };
-        let (size, changed) = host.with_body(|pieces| {
-            let changed = if opaque {
+        let size = host.edit_body(|pieces| {
+            let forward = if opaque {
                 None
             } else {
                 feed(meter, pieces, last)
             };
-            (size_of(pieces), changed)
+            (size_of(pieces), forward)
         });
-        if let Some(out) = changed {
-            host.replace_body(host::Kind::Received, size, out.bytes(meter));
-        }
         self.bytes += size as i64;
         let ended = last || !opaque && meter.ended();
         let (prompt, completion) = meter.running();
@@ -83,32 +81,22 @@ impl Stream {
         };
         // Both are used again and again.
         let (mut body, mut out) = std::mem::take(&mut watch.buffers);
-        body.clear();
         out.clear();
-        host.with_body(|pieces| pieces.iter().for_each(|p| body.extend_from_slice(p)));
-        let next = self.events(host, &body, last, &mut out);
+        host.edit_body(|pieces| {
+            let changed = if let [piece] = pieces {
+                self.events(piece, last, &mut out)
+            } else {
+                body.clear();
+                pieces.iter().for_each(|p| body.extend_from_slice(p));
+                self.events(&body, last, &mut out)
+            };
+            ((), changed.then_some(Cow::Borrowed(&out)))
+        });
         if let Some(watch) = &mut self.watch {
             watch.buffers = (body, out);
         }
-        next
-    }
-
-    /// Feeds the events of a piece, `out` being what goes on of them.
-    fn events(&mut self, host: &impl Host, body: &[u8], last: bool, out: &mut Vec<u8>) -> Next {
-        let (mut rest, mut changed) = (body, false);
-        loop {
-            let (event, behind) = rest.split_at(first_event(rest));
-            rest = behind;
-            changed |= self.event(event, last && rest.is_empty(), out);
-            if rest.is_empty() {
-                break;
-            }
-        }
         let over = |m: &Meter| !self.opaque && m.ended();
         let ended = last || self.meter.as_deref().is_some_and(over);
-        if changed || self.stall.is_some() {
-            host.replace_body(host::Kind::Received, body.len(), out);
-        }
         if let Some(stall) = &mut self.stall {
             stall.ended |= ended;
             return Next::Hold;
@@ -117,6 +105,20 @@ impl Stream {
             return self.end(host);
         }
         Next::GoOn
+    }
+
+    /// Feeds the events of a piece, `out` being what goes on of them. Is that not the
+    /// piece itself?
+    fn events(&mut self, body: &[u8], last: bool, out: &mut Vec<u8>) -> bool {
+        let (mut rest, mut changed) = (body, false);
+        loop {
+            let (event, behind) = rest.split_at(first_event(rest));
+            rest = behind;
+            changed |= self.event(event, last && rest.is_empty(), out);
+            if rest.is_empty() {
+                return changed || self.stall.is_some();
+            }
+        }
     }
 
     /// Feeds one event and appends to `out` what goes on of it. Is that not the
@@ -234,27 +236,11 @@ fn size_of(pieces: &[&[u8]]) -> usize {
     pieces.iter().map(|p| p.len()).sum()
 }
 
-/// What goes on in place of a body's pieces.
-enum Changed {
-    /// The meter's own buffer, of the only piece.
-    One,
-    Joined(Vec<u8>),
-}
-
-impl Changed {
-    fn bytes<'a>(&'a self, meter: &'a Meter) -> &'a [u8] {
-        match self {
-            Changed::One => meter.forwarded(),
-            Changed::Joined(bytes) => bytes,
-        }
-    }
-}
-
-/// Feeds the pieces; none where they go on as they are.
-fn feed(meter: &mut Meter, pieces: &[&[u8]], last: bool) -> Option<Changed> {
+/// Feeds the pieces; what goes on in their place, none where they go on as they are.
+fn feed<'a>(meter: &'a mut Meter, pieces: &[&[u8]], last: bool) -> Option<Cow<'a, [u8]>> {
     if let [] | [_] = pieces {
         let piece = pieces.first().copied().unwrap_or_default();
-        return meter.feed(piece, last).is_some().then_some(Changed::One);
+        return meter.feed(piece, last).map(Cow::Borrowed);
     }
     let (mut all, mut changed) = (Vec::new(), false);
     for (i, piece) in pieces.iter().enumerate() {
@@ -262,5 +248,5 @@ fn feed(meter: &mut Meter, pieces: &[&[u8]], last: bool) -> Option<Changed> {
         changed |= forward.is_some();
         all.extend_from_slice(forward.unwrap_or(piece));
     }
-    changed.then_some(Changed::Joined(all))
+    changed.then_some(Cow::Owned(all))
 }

@@ -3,8 +3,10 @@
 
 use crate::abi::*;
 use crate::host::{Host, Kind};
+use std::borrow::Cow;
 use std::ffi::c_int;
 use std::ptr::null_mut;
+use tollgate_meter_core::overwrite;
 use tollgate_meter_link::{Event, Waker};
 
 /// One stream of Envoy's. It is only used inside a hook of that stream.
@@ -25,23 +27,75 @@ impl Envoy {
         }
     }
 
-    fn chunks(&self, kind: c_int, chunks: &mut [Bytes]) {
-        // SAFETY: it has room for as many as Envoy has said.
-        unsafe {
-            envoy_dynamic_module_callback_http_get_body_chunks(self.0, kind, chunks.as_mut_ptr())
+    /// The pieces of what has just come, and what `f` makes of them.
+    fn pieces<T>(&self, f: impl FnOnce(&[Bytes]) -> T) -> T {
+        const USUAL: usize = 8;
+        let mut few = [NOTHING; USUAL];
+        let mut many = Vec::new();
+        // SAFETY: it takes nothing but the stream.
+        let count = unsafe {
+            envoy_dynamic_module_callback_http_get_body_chunks_size(self.0, RECEIVED_RESPONSE_BODY)
         };
+        let pieces = if count <= USUAL {
+            &mut few[..count]
+        } else {
+            many.resize(count, NOTHING);
+            &mut many[..]
+        };
+        if count > 0 {
+            // SAFETY: it has room for as many as Envoy has said.
+            unsafe {
+                envoy_dynamic_module_callback_http_get_body_chunks(
+                    self.0,
+                    RECEIVED_RESPONSE_BODY,
+                    pieces.as_mut_ptr(),
+                )
+            };
+        }
+        f(pieces)
+    }
+
+    /// Puts other bytes in the place of all that has just come. As many or fewer
+    /// are written over the end of it, and what is before them goes: so nothing is
+    /// allocated, and no piece is taken apart.
+    fn put(&self, pieces: &[Bytes], with: &[u8]) {
+        let size = pieces.iter().map(|p| p.len()).sum();
+        if with.is_empty() || with.len() > size {
+            return self.replace(RECEIVED_RESPONSE_BODY, size, with);
+        }
+        // SAFETY: the bytes are Envoy's, and nobody else looks at them while the hook
+        // runs. `with` is not of them.
+        let bytes = |piece: &Bytes| unsafe { piece.get_mut() };
+        overwrite(pieces.iter().map(bytes), size - with.len(), with);
+        self.drain(RECEIVED_RESPONSE_BODY, size - with.len());
+    }
+
+    fn drain(&self, kind: c_int, size: usize) {
+        if size > 0 {
+            // SAFETY: nothing of the body is looked at meanwhile.
+            unsafe { envoy_dynamic_module_callback_http_drain_body(self.0, kind, size) };
+        }
     }
 
     fn replace(&self, kind: c_int, size: usize, with: &[u8]) {
-        // SAFETY: Envoy copies what is appended.
-        unsafe {
-            if size > 0 {
-                envoy_dynamic_module_callback_http_drain_body(self.0, kind, size);
-            }
-            if !with.is_empty() {
+        self.drain(kind, size);
+        if !with.is_empty() {
+            // SAFETY: Envoy copies what is appended.
+            unsafe {
                 envoy_dynamic_module_callback_http_append_body(self.0, kind, Bytes::of(with));
             }
         }
+    }
+}
+
+/// What `f` makes of the bytes of the pieces.
+fn read<T>(pieces: &[Bytes], f: impl FnOnce(&[&[u8]]) -> T) -> T {
+    // SAFETY: the body stays as it is while f runs.
+    let bytes = |piece: &Bytes| unsafe { piece.get() };
+    match pieces {
+        [] => f(&[]),
+        [one] => f(&[bytes(one)]),
+        more => f(&more.iter().map(bytes).collect::<Vec<_>>()),
     }
 }
 
@@ -123,29 +177,17 @@ impl Host for Envoy {
     }
 
     fn with_body<T>(&self, f: impl FnOnce(&[&[u8]]) -> T) -> T {
-        const USUAL: usize = 8;
-        let mut few = [NOTHING; USUAL];
-        let mut many = Vec::new();
-        // SAFETY: it takes nothing but the stream.
-        let count = unsafe {
-            envoy_dynamic_module_callback_http_get_body_chunks_size(self.0, RECEIVED_RESPONSE_BODY)
-        };
-        let chunks = if count <= USUAL {
-            &mut few[..count]
-        } else {
-            many.resize(count, NOTHING);
-            &mut many[..]
-        };
-        if count > 0 {
-            self.chunks(RECEIVED_RESPONSE_BODY, chunks);
-        }
-        // SAFETY: the body stays as it is until the hook replaces it, behind f.
-        let chunk = |c: &Bytes| unsafe { c.get() };
-        match chunks {
-            [] => f(&[]),
-            [one] => f(&[chunk(one)]),
-            more => f(&more.iter().map(chunk).collect::<Vec<_>>()),
-        }
+        self.pieces(|pieces| read(pieces, f))
+    }
+
+    fn edit_body<'a, T>(&self, f: impl FnOnce(&[&[u8]]) -> (T, Option<Cow<'a, [u8]>>)) -> T {
+        self.pieces(|pieces| {
+            let (result, with) = read(pieces, f);
+            if let Some(with) = with {
+                self.put(pieces, &with);
+            }
+            result
+        })
     }
 
     fn replace_body(&self, kind: Kind, size: usize, with: &[u8]) {

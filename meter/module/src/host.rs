@@ -1,5 +1,6 @@
 //! What a stream asks of Envoy.
 
+use std::borrow::Cow;
 use tollgate_meter_link::Waker;
 
 /// A part of an answer's body.
@@ -26,6 +27,9 @@ pub(crate) trait Host {
     fn flags(&self) -> u64;
     /// Looks at what has just come, in its pieces.
     fn with_body<T>(&self, f: impl FnOnce(&[&[u8]]) -> T) -> T;
+    /// Looks at what has just come, and puts other bytes in its place where `f` gives
+    /// some.
+    fn edit_body<'a, T>(&self, f: impl FnOnce(&[&[u8]]) -> (T, Option<Cow<'a, [u8]>>)) -> T;
     /// Puts other bytes in the place of the first `size` ones.
     fn replace_body(&self, kind: Kind, size: usize, with: &[u8]);
     /// Goes on with a stream that was stopped.
