@@ -107,14 +107,27 @@ type Hold struct {
 	Most   int64 // more output than that cannot come
 	Least  int64 // with less output than that the request is refused
 	// Extended: [Store.Extend] will ask for more while the answer runs. Then
-	// Output is held at first. Without it the request is sent with what it holds
+	// Output is held at first, or what [Ahead] takes of a large rest. Without it the
+	// request is sent with what it holds
 	// as its bound, so that is generous: twice Output, all of a small rest or a
 	// sixteenth of a large one.
 	Extended bool
 }
 
-// ExtendStep is how many tokens beyond its use an extension takes ahead.
+// ExtendStep is how many tokens beyond its use an extension takes ahead, at least.
 const ExtendStep = 256
+
+// An answer that runs holds this share of a large rest, at most MostAhead tokens, so
+// that most answers never have to ask for more: that costs as much as a third
+// of a request. The rest shrinks with each answer that holds some of it, and with
+// it the share, so many at once do not take it from each other.
+const (
+	AheadShare = 256
+	MostAhead  = 4096
+)
+
+// Ahead is what an answer that runs may hold unasked of such a rest, in tokens.
+func Ahead(left int64) int64 { return min(left/AheadShare, MostAhead) }
 
 // SmallRest is the rest of a quota that one request may hold alone.
 const SmallRest = 4096
@@ -127,7 +140,9 @@ func (h Hold) need() int64 { return max(1, h.Prompt+h.Least) }
 func (h Hold) of(left int64) (granted, spare int64) {
 	left = max(0, left-h.Prompt)
 	output := max(h.Output, h.Least)
-	if !h.Extended {
+	if h.Extended {
+		output = max(output, Ahead(left))
+	} else {
 		output = max(2*output, min(SmallRest, left), left/16)
 	}
 	output = min(h.Most, output, left)
@@ -294,7 +309,7 @@ type Store interface {
 	// [ErrUnavailable].
 	Adopt(ctx context.Context, leaseID, keyID string, caps Caps, reserved Reservation, spent int64) error
 	// Extend makes what a lease holds of the quota cover total tokens used in all
-	// and [ExtendStep] more, as far as there is a rest, and returns how many tokens
+	// and [ExtendStep] or [Ahead] more, as far as there is a rest, and returns how many tokens
 	// the lease may use in all: below total when there is not enough. Without a
 	// quota it is [Unlimited]. Errors as for Reserve.
 	Extend(ctx context.Context, leaseID string, caps Caps, total int64) (granted int64, err error)

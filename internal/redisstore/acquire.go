@@ -132,7 +132,7 @@ func (s *Store) Reserve(ctx context.Context, leaseID string, caps limit.Caps, r 
 	args := append([]string{
 		leaseID, number(r.Tokens), number(r.Slots),
 		number(h.Prompt), number(h.Output), number(h.Most), number(h.Least), flag(h.Extended), number(h.Spare),
-		number(limit.SmallRest),
+		number(limit.SmallRest), number(limit.AheadShare), number(limit.MostAhead),
 	}, capArgs(&caps)...)
 	err := s.do(ctx, "reserve tokens", func(ctx context.Context) error {
 		answer, err := s.conn.call(ctx, s.conn.scripts.reserve, args...)
@@ -167,7 +167,7 @@ func (s *Store) Reserve(ctx context.Context, leaseID string, caps limit.Caps, r 
 func (s *Store) Extend(ctx context.Context, leaseID string, caps limit.Caps, total int64) (int64, error) {
 	granted := int64(0)
 	total = bounded(total)
-	args := append([]string{leaseID, number(total), number(limit.ExtendStep)}, capArgs(&caps)...)
+	args := append([]string{leaseID, number(total), number(limit.ExtendStep), number(limit.AheadShare), number(limit.MostAhead)}, capArgs(&caps)...)
 	err := s.do(ctx, "extend reservation", func(ctx context.Context) error {
 		r, err := s.conn.call(ctx, s.conn.scripts.extend, args...)
 		switch {

@@ -275,7 +275,10 @@ var holdRules = []limitsRule{
 			{100_000, limit.Hold{Output: 4000, Most: 32000, Least: 1}, 8000},               // twice the estimate
 			{100_000, limit.Hold{Output: 4000, Most: 32000, Least: 1, Extended: true}, 4000},
 			{300, limit.Hold{Output: 4000, Most: 32000, Least: 1, Extended: true}, 300},
-			{300, limit.Hold{Prompt: 50, Most: 0}, 50}, // no output at all
+			{512_010, limit.Hold{Prompt: 10, Output: 90, Most: 32000, Least: 1, Extended: true}, 2010},    // a 256th
+			{50_000_000, limit.Hold{Prompt: 10, Output: 90, Most: 32000, Least: 1, Extended: true}, 4106}, // 4,096 at most
+			{50_000_000, limit.Hold{Prompt: 10, Output: 90, Most: 500, Least: 1, Extended: true}, 510},    // never more than can come
+			{300, limit.Hold{Prompt: 50, Most: 0}, 50},                                                    // no output at all
 		} {
 			c := quotaCaps(step.left)
 			key := "k" + time.Duration(step.left).String() + time.Duration(step.want).String()
@@ -286,6 +289,22 @@ var holdRules = []limitsRule{
 			}
 			r.equal("granted", d.Granted, step.want)
 		}
+	}},
+	{"of a large rest a running answer takes longer steps", func(r *limitsRig) {
+		c := quotaCaps(512_000)
+		r.seed("k", period, 0)
+		id := r.admit("k", c)
+		d, err := r.store.Reserve(r.ctx, id, c, limit.Reservation{Hold: limit.Hold{Most: 32000, Least: 1, Extended: true}})
+		if err != nil || d.Granted != 2000 {
+			r.t.Fatalf("Reserve: got %d, %v, want 2000 granted", d.Granted, err)
+		}
+		r.extend(id, c, 2000, 3992) // a 256th of 510,000
+		r.seed("small", period, 512_000-60_000)
+		id = r.admit("small", c)
+		if d, err = r.store.Reserve(r.ctx, id, c, limit.Reservation{Hold: limit.Hold{Most: 32000, Least: 1, Extended: true}}); err != nil || d.Granted != 234 {
+			r.t.Fatalf("Reserve: got %d, %v, want 234 granted", d.Granted, err)
+		}
+		r.extend(id, c, 234, 490) // 256 at least
 	}},
 	{"a rest too small for one request is spent for it", func(r *limitsRig) {
 		c := quotaCaps(100)

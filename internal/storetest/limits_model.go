@@ -204,7 +204,7 @@ func (m *limitsModel) drawCaps(t *rapid.T) {
 	}
 	m.caps = limit.Caps{
 		Global: count("global", 6), Concurrent: count("concurrent", 4), Requests: count("requests", 8),
-		Tokens: count("tokens", 200), Quota: count("quota", 2000), QuotaPeriod: period,
+		Tokens: count("tokens", 200), Quota: count("quota", 2000) * rapid.SampledFrom([]int64{1, 1, 1000}).Draw(t, "quota unit"), QuotaPeriod: period,
 	}
 }
 

@@ -72,7 +72,9 @@ func (m *limitsModel) take(l *modelLease, r limit.Reservation, d limit.Decision)
 		h := r.Hold
 		left := m.caps.Quota - l.key.quota - m.held(l.key) - h.Prompt
 		output := max(h.Output, h.Least)
-		if !h.Extended {
+		if h.Extended {
+			output = max(output, modelAhead(left))
+		} else {
 			output = max(2*output, min(4096, left), left/16)
 		}
 		output = min(h.Most, output, max(0, left))
@@ -114,6 +116,9 @@ func (m *limitsModel) reserveSome(t *rapid.T) {
 	}
 }
 
+// modelAhead is what a running answer may hold unasked.
+func modelAhead(left int64) int64 { return min(left/256, 4096) }
+
 func (m *limitsModel) extendSome(t *rapid.T) {
 	l, total := m.pick(t), rapid.Int64Range(0, 900).Draw(t, "total")
 	got, err := m.store.Extend(m.ctx, l.id, m.caps, total)
@@ -127,7 +132,7 @@ func (m *limitsModel) extendSome(t *rapid.T) {
 	default:
 		left := max(0, m.caps.Quota-l.key.quota-m.held(l.key))
 		l.granted = max(l.granted, l.total)
-		want := max(0, total+limit.ExtendStep-l.granted)
+		want := max(0, total+max(256, modelAhead(left))-l.granted)
 		more := min(want, left)
 		l.granted += more
 		l.held += more

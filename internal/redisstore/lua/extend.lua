@@ -1,7 +1,8 @@
--- ARGV: lease, total, step, six caps. The reply: tokens that the lease may use
+-- ARGV: lease, total, the least step, what a running answer holds of a large rest (its
+-- share, and at most so much), six caps. The reply: tokens that the lease may use
 -- in all, and the quota counter.
 if not known_epoch() then return { mark, 'epoch' } end
-local total, step, caps = tonumber(ARGV[4]), tonumber(ARGV[5]), caps_at(6)
+local total, step, caps = tonumber(ARGV[4]), tonumber(ARGV[5]), caps_at(8)
 expire()
 local l = load(ARGV[3])
 if not l then return { mark, 'lease' } end
@@ -10,6 +11,7 @@ local used = quota_used(l.key, caps.period)
 if not used then return { mark, 'unseeded' } end
 if l.granted < l.total then l.granted = l.total end -- what is over is used already
 local left = math.max(0, caps.quota - used - account(l.key).held)
+step = math.max(step, math.min(tonumber(ARGV[7]), math.floor(left / tonumber(ARGV[6]))))
 local more = math.max(0, total + step - l.granted)
 hold(l, math.min(more, left))
 if more > left then -- its prompt is known by now: what was spare for it is free

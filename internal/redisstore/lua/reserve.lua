@@ -1,12 +1,12 @@
 -- ARGV: lease, tokens, sequences, what to hold of the quota (prompt, output, most,
--- least, extended, spare), the rest of a quota that one request may hold alone, six
--- caps.
+-- least, extended, spare), the rest of a quota that one request may hold alone, what
+-- a running answer holds of a large rest (its share, and at most so much), six caps.
 -- A lease reserves once.
 if not known_epoch() then return { mark, 'epoch' } end
-local tokens, sequences, small, caps = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[12]), caps_at(13)
+local tokens, sequences, small, caps = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[12]), caps_at(15)
 local want = {
   prompt = tonumber(ARGV[6]), output = tonumber(ARGV[7]), most = tonumber(ARGV[8]), least = tonumber(ARGV[9]),
-  extended = ARGV[10] == '1', spare = tonumber(ARGV[11]),
+  extended = ARGV[10] == '1', spare = tonumber(ARGV[11]), share = tonumber(ARGV[13]), ahead = tonumber(ARGV[14]),
 }
 local more = expire()
 local l = load(ARGV[3])
@@ -20,7 +20,11 @@ local own, wide = more_slots(l, caps, sequences)
 local function granted_of(left)
   left = math.max(0, left - want.prompt)
   local output = math.max(want.output, want.least)
-  if not want.extended then output = math.max(2 * output, math.min(small, left), math.floor(left / 16)) end
+  if want.extended then
+    output = math.max(output, math.min(want.ahead, math.floor(left / want.share)))
+  else
+    output = math.max(2 * output, math.min(small, left), math.floor(left / 16))
+  end
   output = math.min(want.most, output, left)
   return want.prompt + output, math.min(want.spare, left - output)
 end
