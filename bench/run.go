@@ -35,7 +35,7 @@ const (
 
 var (
 	headline = []string{lane.Streams, lane.Two, lane.Short}
-	all      = append(append([]string{}, headline...), lane.Burst, lane.Scale1, lane.Scale64, lane.Scale1000,
+	all      = append(append([]string{}, headline...), lane.Long, lane.Burst, lane.Scale1, lane.Scale64, lane.Scale1000,
 		lane.Body1K, lane.Body220K, lane.Body8M, laneIdle, laneCapacity, laneStart, laneSoak)
 )
 
