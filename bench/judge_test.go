@@ -109,6 +109,47 @@ func TestRestlessMachineMakesFiguresVoid(t *testing.T) {
 	}
 }
 
+// TestChunksAreToldFromRequests: at the same number of streams where both lanes ran.
+func TestChunksAreToldFromRequests(t *testing.T) {
+	cpu := func(request, chunk float64) func(chunks int) time.Duration { // ms, µs
+		return func(chunks int) time.Duration { return time.Duration(request*1e6 + chunk*1e3*float64(chunks)) }
+	}
+	b := &lane.Bench{}
+	for name, of := range map[string]func(int) time.Duration{
+		lane.NamePlain: cpu(0.4, 20), lane.NamePlainAgain: cpu(0.6, 30), lane.NameTollgate: cpu(2, 30),
+	} {
+		b.Targets = append(b.Targets, lane.Target{Name: name, Stack: &rig.Stack{}})
+		for l, chunks := range map[string]int{lane.Streams: 300, lane.Long: 1500} {
+			b.Runs = append(b.Runs, lane.Run{Lane: l, Target: name, Requests: 1, Chunks: int64(chunks), Envoy: of(chunks)})
+		}
+		// Cheaper by a millisecond each: warm.
+		b.Runs = append(b.Runs, lane.Run{Lane: lane.Two, Target: name, Requests: 1, Chunks: 2, Envoy: max(0, of(2)-time.Millisecond)})
+	}
+	near := func(what string, got, want float64) {
+		if math.Abs(got-want) > 1e-6 {
+			t.Errorf("%s: got %v, want %v", what, got, want)
+		}
+	}
+	splits := b.Splits()
+	if len(splits) != 3 {
+		t.Fatalf("got %d targets, want 3", len(splits))
+	}
+	for _, s := range splits {
+		if s.Target == lane.NameTollgate {
+			near("ms per request", s.EnvoyPerK, 2)
+			near("µs per chunk", s.EnvoyPerM, 30)
+			near("requests over both columns of plain Envoy", s.RequestOverSame, 4)
+			near("chunks over both columns of plain Envoy", s.ChunkOverSame, 1.2)
+		}
+	}
+	b.Runs = slices.DeleteFunc(b.Runs, func(r lane.Run) bool { return r.Lane == lane.Long })
+	for _, s := range b.Splits() {
+		if s.Target == lane.NameTollgate {
+			near("µs per chunk by two and streams", s.EnvoyPerM, 30+1e3/298.)
+		}
+	}
+}
+
 func TestRunThatDisagreesHasNoFigures(t *testing.T) {
 	b := rounds(map[string][]float64{lane.NamePlain: {1, 1}, lane.NamePlainAgain: {1, 1}, lane.NameTollgate: {9, 3}})
 	for i := range b.Runs {

@@ -32,7 +32,7 @@ func TestUpStartsDrainsAndLeavesNothing(t *testing.T) {
 		line, _ := s.stdout.ReadString('\n')
 		shown.WriteString(line)
 	}
-	for _, want := range []string{"sk-default-key-change-me", "curl -N http://" + s.edge + "/v1/chat/completions", `"model": "simulated"`, `"stream": true`} {
+	for _, want := range []string{"sk-default-key-change-me", "curl -N http://" + s.edge + "/v1/chat/completions", "see  http://" + s.edge + "/console/\n", `"model": "simulated"`, `"stream": true`} {
 		if !strings.Contains(shown.String(), want) {
 			t.Errorf("what a person needs: no %q in\n%s", want, shown.String())
 		}

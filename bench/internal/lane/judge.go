@@ -232,7 +232,7 @@ func (b *Bench) splitBy() (apart, bool) {
 // Splits are the slopes and intercepts of all targets that have both lanes.
 func (b *Bench) Splits() []Split {
 	var out []Split
-	var plain Split
+	var plains, perRequest, perChunk float64 // of plain Envoy, measured twice
 	by, ok := b.splitBy()
 	if !ok {
 		return nil
@@ -253,15 +253,16 @@ func (b *Bench) Splits() []Split {
 		s.EnvoyPerM, s.EnvoyPerK = slope*1e3, at0
 		slope, at0 = cut(many.ServerReq, few.ServerReq)
 		s.ServerPerM, s.ServerPerK = slope*1e3, at0
-		if t.Name == NamePlain {
-			plain = s
+		if t.Name == NamePlain || t.Name == NamePlainAgain {
+			plains++
+			perRequest, perChunk = perRequest+s.EnvoyPerK, perChunk+s.EnvoyPerM
 		}
 		out = append(out, s)
 	}
 	for i := range out {
-		if plain.EnvoyPerK > 0 {
-			out[i].RequestOverSame = (out[i].EnvoyPerK + out[i].ServerPerK) / plain.EnvoyPerK
-			out[i].ChunkOverSame = (out[i].EnvoyPerM + out[i].ServerPerM) / plain.EnvoyPerM
+		if perRequest > 0 && perChunk > 0 {
+			out[i].RequestOverSame = (out[i].EnvoyPerK + out[i].ServerPerK) / perRequest * plains
+			out[i].ChunkOverSame = (out[i].EnvoyPerM + out[i].ServerPerM) / perChunk * plains
 		}
 	}
 	return out
