@@ -17,8 +17,8 @@ import (
 // A span outlives the tollgate that began it: where the stream goes on while it is
 // started again, and where the stream ends while it is away.
 func TestASpanOutlivesTollgate(t *testing.T) {
-	t.Setenv("E2E_METER", "module")
 	stack.NeedModule(t)
+	t.Setenv("E2E_METER", "module")
 	r := start(t, "", "")
 	open := func(tokens int) *stack.Answer {
 		a, _ := r.Open(r.HTTP1, stack.Key, stack.Chat(true, tokens, `"delay_ms":20`))
