@@ -205,47 +205,44 @@ type Split struct {
 	ChunkOverSame   float64 `json:"chunks_over_plain"`
 }
 
-// apart are two lanes whose answers differ in length and, as far as can be, in
-// nothing else.
-type apart struct {
-	near, far             string
-	nearChunks, farChunks float64
-}
+// aparts are pairs of lanes whose answers differ in length and, as far as can be, in
+// nothing else, the better pair first: as many streams run in both lanes of it, so
+// caches and branches are as warm. Of two, a request is among others sixty times a
+// second, of streams thirteen times, and what it costs more for that counts as chunks.
+var aparts = [][2]string{{Streams, Long}, {Two, Streams}}
 
-// aparts, the better first: as many streams run in both lanes of it, so caches and
-// branches are as warm. Of two, a request is among others sixty times a second, of
-// streams thirteen times, and what it costs more for that counts as chunks.
-var aparts = []apart{{Streams, Long, 300, 1500}, {Two, Streams, 2, 300}}
-
-// splitBy are the lanes that tell requests from chunks.
-func (b *Bench) splitBy() (apart, bool) {
-	for _, a := range aparts {
-		near, ok1 := b.figure(a.near, NamePlain)
-		far, ok2 := b.figure(a.far, NamePlain)
-		if ok1 && ok2 && near.Rounds > 0 && far.Rounds > 0 {
-			return a, true
+// splitBy are the lanes that tell requests from chunks, shorter answers first.
+func (b *Bench) splitBy() (near, far Lane, ok bool) {
+	for _, names := range aparts {
+		few, ok1 := b.figure(names[0], NamePlain)
+		many, ok2 := b.figure(names[1], NamePlain)
+		if ok1 && ok2 && few.Rounds > 0 && many.Rounds > 0 {
+			near, _ = Find(names[0])
+			far, _ = Find(names[1])
+			return near, far, true
 		}
 	}
-	return apart{}, false
+	return Lane{}, Lane{}, false
 }
 
 // Splits are the slopes and intercepts of all targets that have both lanes.
 func (b *Bench) Splits() []Split {
 	var out []Split
 	var plains, perRequest, perChunk float64 // of plain Envoy, measured twice
-	by, ok := b.splitBy()
+	near, far, ok := b.splitBy()
 	if !ok {
 		return nil
 	}
+	less, more := float64(near.job.Script.Chunks), float64(far.job.Script.Chunks)
 	for _, t := range b.Targets {
-		few, ok1 := b.figure(by.near, t.Name)
-		many, ok2 := b.figure(by.far, t.Name)
+		few, ok1 := b.figure(near.Name, t.Name)
+		many, ok2 := b.figure(far.Name, t.Name)
 		if !ok1 || !ok2 || few.Rounds == 0 || many.Rounds == 0 || many.EnvoyReq == 0 {
 			continue
 		}
 		cut := func(m, f float64) (slope, at0 float64) { // ms per chunk and per request
-			slope = (m - f) / (by.farChunks - by.nearChunks)
-			return slope, f - by.nearChunks*slope
+			slope = (m - f) / (more - less)
+			return slope, f - less*slope
 		}
 		s := Split{Target: t.Name}
 		var slope, at0 float64

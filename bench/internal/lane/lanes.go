@@ -15,9 +15,9 @@ const promptBytes = 200
 // Names of the lanes that put one job on all targets.
 const (
 	Streams   = "streams"
-	Long      = "long"
 	Two       = "two"
 	Short     = "short"
+	Long      = "long"
 	Burst     = "burst"
 	Scale1    = "scale-1"
 	Scale64   = "scale-64"
@@ -38,9 +38,9 @@ type Lane struct {
 // lanes are in the order in which they run and are printed.
 var lanes = []Lane{
 	{Streams, "20 streams at a time, 300 chunks, 5 ms apart", true, atLeast(5*time.Second, closed(20, 300, 5*time.Millisecond))},
-	{Long, "20 streams at a time, 1,500 chunks, 5 ms apart", true, closed(20, 1500, 5*time.Millisecond)},
 	{Two, "60 streams per second, 2 chunks, 5 ms apart", false, open(60, 2, promptBytes)},
 	{Short, "60 streams per second, 1 chunk", false, open(60, 1, promptBytes)},
+	{Long, "20 streams at a time, 1,500 chunks, 5 ms apart", true, closed(20, 1500, 5*time.Millisecond)},
 	{Burst, "20 streams in the same moment, 4 times a second, 2 chunks, 5 ms apart", false, burst(20, 4, 2)},
 	{Scale1, "1 stream, 20 chunks, 5 ms apart", true, closed(1, 20, 5*time.Millisecond)},
 	{Scale64, "64 streams at a time, 100 chunks, 20 ms apart", true, closed(64, 100, 20*time.Millisecond)},

@@ -214,8 +214,8 @@ func (b *Bench) splitTable(w io.Writer) {
 	if len(splits) == 0 {
 		return
 	}
-	by, _ := b.splitBy()
-	t := table{head: []string{"CPU of, by " + by.near + " and " + by.far, "Envoy s / 1,000 requests", "server", "× plain", "Envoy s / million chunks", "server", "× plain"}}
+	near, far, _ := b.splitBy()
+	t := table{head: []string{"CPU of, by " + near.Name + " and " + far.Name, "Envoy s / 1,000 requests", "server", "× plain", "Envoy s / million chunks", "server", "× plain"}}
 	f := func(v float64) string { return fmt.Sprintf("%.2f", v) }
 	for _, s := range splits {
 		t.add(s.Target, f(s.EnvoyPerK), f(s.ServerPerK), f(s.RequestOverSame), f(s.EnvoyPerM), f(s.ServerPerM), f(s.ChunkOverSame))
