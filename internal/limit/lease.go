@@ -95,7 +95,7 @@ func (l *lease) extend(caps *Caps, total int64) error {
 		l.granted = l.total // what is over is used already
 	}
 	left := max(0, caps.Quota-used-l.account.held)
-	more := max(0, total+max(ExtendStep, Ahead(left))-l.granted)
+	more := max(0, total+max(ExtendStep, ahead(left))-l.granted)
 	l.hold(min(more, left))
 	if more > left { // its prompt is known by now: what was spare for it is free
 		l.granted += min(more-left, max(0, l.held-(l.granted-l.total)))

@@ -107,10 +107,9 @@ type Hold struct {
 	Most   int64 // more output than that cannot come
 	Least  int64 // with less output than that the request is refused
 	// Extended: [Store.Extend] will ask for more while the answer runs. Then
-	// Output is held at first, or what [Ahead] takes of a large rest. Without it the
-	// request is sent with what it holds
-	// as its bound, so that is generous: twice Output, all of a small rest or a
-	// sixteenth of a large one.
+	// Output is held at first, or a share of a large rest, see [AheadShare]. Without
+	// it the request is sent with what it holds as its bound, so that is generous:
+	// twice Output, all of a small rest or a sixteenth of a large one.
 	Extended bool
 }
 
@@ -126,8 +125,8 @@ const (
 	MostAhead  = 4096
 )
 
-// Ahead is what an answer that runs may hold unasked of such a rest, in tokens.
-func Ahead(left int64) int64 { return min(left/AheadShare, MostAhead) }
+// ahead is what an answer that runs may hold unasked of such a rest, in tokens.
+func ahead(left int64) int64 { return min(left/AheadShare, MostAhead) }
 
 // SmallRest is the rest of a quota that one request may hold alone.
 const SmallRest = 4096
@@ -141,7 +140,7 @@ func (h Hold) of(left int64) (granted, spare int64) {
 	left = max(0, left-h.Prompt)
 	output := max(h.Output, h.Least)
 	if h.Extended {
-		output = max(output, Ahead(left))
+		output = max(output, ahead(left))
 	} else {
 		output = max(2*output, min(SmallRest, left), left/16)
 	}
@@ -309,9 +308,10 @@ type Store interface {
 	// [ErrUnavailable].
 	Adopt(ctx context.Context, leaseID, keyID string, caps Caps, reserved Reservation, spent int64) error
 	// Extend makes what a lease holds of the quota cover total tokens used in all
-	// and [ExtendStep] or [Ahead] more, as far as there is a rest, and returns how many tokens
-	// the lease may use in all: below total when there is not enough. Without a
-	// quota it is [Unlimited]. Errors as for Reserve.
+	// and [ExtendStep] more, of a large rest its share (see [AheadShare]), as far as
+	// there is a rest, and returns how many tokens the lease may use in all: below
+	// total when there is not enough. Without a quota it is [Unlimited]. Errors as
+	// for Reserve.
 	Extend(ctx context.Context, leaseID string, caps Caps, total int64) (granted int64, err error)
 	// Spend moves used tokens from reservations into the current second, in
 	// one batch. Unknown leases are skipped, a total below an earlier one is
